@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import koffi from 'koffi'
+import { EAGAIN, EINTR, SystemError } from './error.ts'
+
+// The C library that Node.js itself is linked to. `long` is ssize_t on both platforms.
+const c = koffi.load(null)
+const cSocket = c.func('int socket(int domain, int type, int protocol)')
+const cBind = c.func('int bind(int fd, const uint8_t *address, uint32_t length)')
+const cSetsockopt = c.func('int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)')
+const cGetsockopt = c.func(
+  'int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)',
+)
+const cSend = c.func('long send(int fd, const uint8_t *data, size_t length, int flags)')
+const cRecv = c.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)')
+const cPoll = c.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout_ms)')
+const cSetns = c.func('int setns(int fd, int nstype)')
+const cUnshare = c.func('int unshare(int flags)')
+const cFlock = c.func('int flock(int fd, int operation)')
+const cMount = c.func('int mount(str source, str target, str type, unsigned long flags, str data)')
+const cUmount2 = c.func('int umount2(str target, int flags)')
+
+export const AF_NETLINK = 16
+const SOCK_RAW = 3
+const SOCK_CLOEXEC = 0o2000000
+const SOL_SOCKET = 1
+const SO_RCVBUF = 8
+const SO_PEERCRED = 17
+const SO_RCVBUFFORCE = 33
+const POLLIN = 1
+const CLONE_NEWNET = 0x40000000
+const LOCK_EX = 2
+const LOCK_NB = 4
+const LOCK_UN = 8
+const MS_BIND = 4096
+const MNT_DETACH = 2
+
+function fail(syscall: string, action: string): never {
+  throw new SystemError(syscall, koffi.errno(), action)
+}
+
+/** Opens a raw netlink socket of that family (linux/netlink.h: NETLINK_*). The caller closes the descriptor. @throws {SystemError} */
+export function netlinkSocket(protocol: number): number {
+  const fd = cSocket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol) as number
+  if (fd < 0) fail('socket', `open netlink socket of family ${protocol}`)
+  const address = new Uint8Array(12)
+  new DataView(address.buffer).setUint16(0, AF_NETLINK, true)
+  if ((cBind(fd, address, address.length) as number) < 0) fail('bind', `bind netlink socket of family ${protocol}`)
+  return fd
+}
+
+/** setsockopt(2) with an int. @throws {SystemError} */
+export function setSocketOption(fd: number, level: number, name: number, value: number): void {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setInt32(0, value, true)
+  if ((cSetsockopt(fd, level, name, bytes, bytes.length) as number) < 0)
+    fail('setsockopt', `set socket option ${level}/${name} to ${value}`)
+}
+
+/** Enlarges the receive buffer, beyond the machine's limit where privileged. */
+export function setReceiveBuffer(fd: number, bytes: number): void {
+  try {
+    setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes)
+  } catch {
+    setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, bytes)
+  }
+}
+
+/** The process at the other end of a UNIX socket, as it was at connect(2). @throws {SystemError} */
+export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
+  const bytes = new Uint8Array(12)
+  if ((cGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, [bytes.length]) as number) < 0)
+    fail('getsockopt', 'ask for the peer of a socket')
+  const view = new DataView(bytes.buffer)
+  return { pid: view.getInt32(0, true), uid: view.getUint32(4, true), gid: view.getUint32(8, true) }
+}
+
+/** send(2) of one datagram. @throws {SystemError} */
+export function send(fd: number, data: Uint8Array): void {
+  for (;;) {
+    if ((cSend(fd, data, data.length, 0) as number) >= 0) return
+    if (koffi.errno() !== EINTR) fail('send', `send ${data.length} bytes`)
+  }
+}
+
+/**
+ * recv(2) of one datagram into `buffer`, waiting at most `timeoutMs`.
+ * @returns the datagram's bytes (a view of `buffer`), undefined when the time is over.
+ * @throws {SystemError}, also when the datagram is larger than the buffer.
+ */
+export function receive(fd: number, buffer: Uint8Array, timeoutMs: number): Uint8Array | undefined {
+  const MSG_DONTWAIT = 0x40
+  const MSG_TRUNC = 0x20
+  const endMs = performance.now() + timeoutMs
+  for (;;) {
+    const length = cRecv(fd, buffer, buffer.length, MSG_DONTWAIT | MSG_TRUNC) as number
+    if (length > buffer.length) throw new SystemError('recv', 90, `receive a datagram of ${length} bytes`)
+    if (length >= 0) return buffer.subarray(0, length)
+    const errno = koffi.errno()
+    if (errno === EINTR) continue
+    if (errno !== EAGAIN) fail('recv', 'receive')
+    if (!waitReadable(fd, endMs - performance.now())) return undefined
+  }
+}
+
+/** Waits until the descriptor has something to read. @returns false when the time is over. */
+export function waitReadable(fd: number, timeoutMs: number): boolean {
+  if (timeoutMs <= 0) return false
+  const entry = new Uint8Array(8)
+  const view = new DataView(entry.buffer)
+  view.setInt32(0, fd, true)
+  view.setInt16(4, POLLIN, true)
+  const ready = cPoll(entry, 1, Math.ceil(timeoutMs)) as number
+  if (ready < 0 && koffi.errno() !== EINTR) fail('poll', 'wait for a socket')
+  return ready !== 0
+}
+
+/** Moves the calling thread into the network namespace behind the descriptor. @throws {SystemError} */
+export function setNetworkNamespace(fd: number): void {
+  if ((cSetns(fd, CLONE_NEWNET) as number) < 0) fail('setns', 'enter the network namespace')
+}
+
+/** Moves the calling thread into a new, empty network namespace. @throws {SystemError} */
+export function unshareNetwork(): void {
+  if ((cUnshare(CLONE_NEWNET) as number) < 0) fail('unshare', 'make a network namespace')
+}
+
+/** Takes the exclusive flock(2) of an open file without waiting. @returns false while somebody else holds it. */
+export function tryLock(fd: number): boolean {
+  if ((cFlock(fd, LOCK_EX | LOCK_NB) as number) === 0) return true
+  if (koffi.errno() !== EAGAIN) fail('flock', 'lock a file')
+  return false
+}
+
+/** Gives back what `tryLock` took; closing the descriptor does too. */
+export function unlock(fd: number): void {
+  if ((cFlock(fd, LOCK_UN) as number) < 0) fail('flock', 'unlock a file')
+}
+
+/** mount --bind. @throws {SystemError} */
+export function bindMount(source: string, target: string): void {
+  if ((cMount(source, target, 'none', MS_BIND, null) as number) < 0) fail('mount', `bind ${source} to ${target}`)
+}
+
+/** umount --lazy. @throws {SystemError} */
+export function unmount(target: string): void {
+  if ((cUmount2(target, MNT_DETACH) as number) < 0) fail('umount2', `unmount ${target}`)
+}
