@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { ENODEV } from '#libc'
+import {
+  attributes,
+  bytes,
+  concat,
+  list,
+  type Message,
+  NLM_F_ACK,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_EXCL,
+  nested,
+  type Request,
+  s32,
+  string,
+  struct,
+  tagged,
+  u8,
+  u32,
+  type Values,
+} from '#netlink'
+import { bridge } from './kinds/bridge.ts'
+import { dummy } from './kinds/dummy.ts'
+import { ipvlan } from './kinds/ipvlan.ts'
+import { macvlan } from './kinds/macvlan.ts'
+import { veth } from './kinds/veth.ts'
+
+const RTM_NEWLINK = 16
+const RTM_DELLINK = 17
+const RTM_GETLINK = 18
+/** Interface names: 15 bytes and a zero (linux/if.h). */
+export const IFNAMSIZ = 16
+export const IFF_UP = 0x1
+export const IFF_NOARP = 0x80
+/** Carrier and up: traffic can flow. */
+export const IFF_LOWER_UP = 0x10000
+
+/** linux/rtnetlink.h, struct ifinfomsg. */
+export const linkHeader = struct([
+  ['family', 'u8'],
+  ['pad', 'pad8'],
+  ['hardware', 'u16'],
+  ['index', 's32'],
+  ['flags', 'u32'],
+  ['change', 'u32'],
+])
+
+/** linux/if_link.h, IFLA_*. */
+const rows = {
+  address: [1, bytes],
+  broadcast: [2, bytes],
+  ifname: [3, string(IFNAMSIZ)],
+  mtu: [4, u32],
+  /** Index of the parent, or of the peer of a veth. */
+  link: [5, s32],
+  master: [10, s32],
+  txqlen: [13, u32],
+  operstate: [16, u8],
+  linkmode: [17, u8],
+  netnsPid: [19, u32],
+  ifalias: [20, string(256)],
+  group: [27, u32],
+  netnsFd: [28, s32],
+  extMask: [29, u32],
+  promiscuity: [30, u32],
+  netnsImmutable: [44, u8],
+  /** Identifies the namespace of `link` where it is another one. */
+  linkNetnsid: [37, s32],
+  altIfname: [53, string(128)],
+  permAddress: [54, bytes],
+} as const
+
+/** The attributes of a veth's other end: everything but the kind itself. */
+export const peerAttributes = attributes(rows)
+
+const table = {
+  ...rows,
+  linkinfo: [18, tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dummy, macvlan, ipvlan })],
+  propList: [52, nested(list(53, string(128)))],
+} as const
+export const linkAttributes = attributes(table)
+export type LinkAttributes = Values<typeof table>
+
+/** A link as the kernel reports it. */
+export type Link = LinkAttributes & { index: number; flags: number; hardware: number }
+
+type Target = { index: number } | { ifname: string }
+const describe = (target: Target) => ('index' in target ? `link ${target.index}` : `link ${target.ifname}`)
+
+/** Makes a link. Fails with EEXIST where the name is taken. `up` brings it up at once (not a veth: its peer is missing yet). */
+export function addLink(
+  link: LinkAttributes & { ifname: string },
+  options: { up?: boolean; index?: number } = {},
+): Request {
+  const up = options.up === true ? IFF_UP : 0
+  return {
+    type: RTM_NEWLINK,
+    flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+    body: concat([
+      linkHeader.encode({ index: options.index ?? 0, flags: up, change: up }),
+      linkAttributes.encode(link),
+    ]),
+    about: `add ${link.linkinfo?.kind ?? ''} link ${link.ifname}`,
+  }
+}
+
+/** Changes a link: attributes, and `up` or down. */
+export function setLink(target: Target, change: LinkAttributes & { up?: boolean }, about?: string): Request {
+  const { up, ...values } = change
+  return {
+    type: RTM_NEWLINK,
+    flags: NLM_F_ACK,
+    body: concat([
+      linkHeader.encode({
+        index: 'index' in target ? target.index : 0,
+        flags: up === true ? IFF_UP : 0,
+        change: up === undefined ? 0 : IFF_UP,
+      }),
+      linkAttributes.encode('index' in target ? values : { ifname: target.ifname, ...values }),
+    ]),
+    about: about ?? (up === undefined ? `change ${describe(target)}` : `set ${describe(target)} ${up ? 'up' : 'down'}`),
+  }
+}
+
+/** Removes a link, or every link of a group in one RCU grace period. Absence is success. */
+export function deleteLink(target: Target | { group: number }): Request {
+  return {
+    type: RTM_DELLINK,
+    flags: NLM_F_ACK,
+    body: concat([
+      linkHeader.encode('index' in target ? { index: target.index } : {}),
+      'index' in target ? new Uint8Array(0) : linkAttributes.encode({ ...target }),
+    ]),
+    about: 'group' in target ? `remove links of group ${target.group}` : `remove ${describe(target)}`,
+    tolerate: [ENODEV],
+  }
+}
+
+/** Asks for one link; absence is an empty reply. */
+export function getLink(target: Target): Request {
+  return {
+    type: RTM_GETLINK,
+    flags: NLM_F_ACK,
+    body: concat([
+      linkHeader.encode('index' in target ? { index: target.index } : {}),
+      'index' in target ? new Uint8Array(0) : linkAttributes.encode({ ...target }),
+    ]),
+    about: `find ${describe(target)}`,
+    tolerate: [ENODEV],
+  }
+}
+
+/** Asks for all links. */
+export const dumpLinks = (): Request => ({
+  type: RTM_GETLINK,
+  flags: NLM_F_DUMP,
+  body: linkHeader.encode({}),
+  about: 'list links',
+})
+
+/** @param message an RTM_NEWLINK */
+export function decodeLink(message: Message): Link {
+  const { index = 0, flags = 0, hardware = 0 } = linkHeader.decode(message.body)
+  return { ...linkAttributes.decode(message.body.subarray(linkHeader.size)), index, flags, hardware }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatIp, type Ip } from '#base'
+import { ENODEV, ENOENT } from '#libc'
+import {
+  attributes,
+  bytes,
+  concat,
+  ip,
+  type Message,
+  NLM_F_ACK,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_REPLACE,
+  type Request,
+  struct,
+  u8,
+} from '#netlink'
+import { familyOf } from './address.ts'
+import { protocols } from './route.ts'
+
+const RTM_NEWNEIGH = 28
+const RTM_DELNEIGH = 29
+const RTM_GETNEIGH = 30
+// linux/neighbour.h
+const NUD_PERMANENT = 0x80
+export const NTF_PROXY = 0x08
+
+/** linux/neighbour.h, struct ndmsg. */
+const header = struct([
+  ['family', 'u8'],
+  ['pad1', 'pad8'],
+  ['pad2', 'pad16'],
+  ['index', 's32'],
+  ['state', 'u16'],
+  ['flags', 'u8'],
+  ['type', 'u8'],
+])
+
+/** linux/neighbour.h, NDA_*. */
+export const neighbourAttributes = attributes({ address: [1, ip], mac: [2, bytes], protocol: [12, u8] })
+
+/** A neighbour entry: where an address is on a link, or, as a proxy, that this machine answers for it there. */
+export type Neighbour = {
+  index: number
+  address: Ip
+  mac?: Uint8Array
+  state: number
+  flags: number
+  protocol?: number
+}
+
+const describe = (address: Ip, index: number) => `${formatIp(address)} on link ${index}`
+
+/** A permanent entry: the address is at this MAC, nobody is asked. */
+export const addNeighbour = (neighbour: { index: number; address: Ip; mac: Uint8Array }): Request => ({
+  type: RTM_NEWNEIGH,
+  flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+  body: concat([
+    header.encode({ family: familyOf(neighbour.address), index: neighbour.index, state: NUD_PERMANENT }),
+    neighbourAttributes.encode({ address: neighbour.address, mac: neighbour.mac, protocol: protocols.mooring }),
+  ]),
+  about: `add neighbour ${describe(neighbour.address, neighbour.index)}`,
+})
+
+/** Makes this machine answer ARP or neighbour discovery for the address on the link. Idempotent. */
+export const addProxy = (proxy: { index: number; address: Ip }): Request => ({
+  type: RTM_NEWNEIGH,
+  flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+  body: concat([
+    header.encode({ family: familyOf(proxy.address), index: proxy.index, state: NUD_PERMANENT, flags: NTF_PROXY }),
+    neighbourAttributes.encode({ address: proxy.address, protocol: protocols.mooring }),
+  ]),
+  about: `add proxy neighbour ${describe(proxy.address, proxy.index)}`,
+})
+
+/** Ends what `addProxy` began. Absence is success. */
+export const deleteProxy = (proxy: { index: number; address: Ip }): Request => ({
+  type: RTM_DELNEIGH,
+  flags: NLM_F_ACK,
+  body: concat([
+    header.encode({ family: familyOf(proxy.address), index: proxy.index, flags: NTF_PROXY }),
+    neighbourAttributes.encode({ address: proxy.address }),
+  ]),
+  about: `remove proxy neighbour ${describe(proxy.address, proxy.index)}`,
+  tolerate: [ENOENT, ENODEV],
+})
+
+/** Asks for all proxy entries of a family. */
+export const dumpProxies = (family: number): Request => ({
+  type: RTM_GETNEIGH,
+  flags: NLM_F_DUMP,
+  body: header.encode({ family, flags: NTF_PROXY }),
+  about: 'list proxy neighbours',
+})
+
+/** @param message an RTM_NEWNEIGH */
+export function decodeNeighbour(message: Message): Neighbour {
+  const { index = 0, state = 0, flags = 0 } = header.decode(message.body)
+  const { address, mac, protocol } = neighbourAttributes.decode(message.body.subarray(header.size))
+  return {
+    index,
+    state,
+    flags,
+    address: address ?? new Uint8Array(4),
+    ...(mac === undefined ? {} : { mac }),
+    ...(protocol === undefined ? {} : { protocol }),
+  }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatIp, formatPrefix, type Ip, type Prefix } from '#base'
+import { ENODEV, ESRCH } from '#libc'
+import {
+  attributes,
+  concat,
+  ip,
+  type Message,
+  NLM_F_ACK,
+  NLM_F_APPEND,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_EXCL,
+  NLM_F_REPLACE,
+  type Request,
+  s32,
+  struct,
+  u32,
+} from '#netlink'
+import { scopes } from './address.ts'
+
+const RTM_NEWROUTE = 24
+const RTM_DELROUTE = 25
+const RTM_GETROUTE = 26
+const RTN_UNICAST = 1
+/** linux/rtnetlink.h, RTPROT_*: who made a route. Ours is a number that nobody else has claimed, so that orphans are found. */
+export const protocols = Object.freeze({ kernel: 2, boot: 3, static: 4, ra: 9, mooring: 98 } as const)
+export const RT_TABLE_MAIN = 254
+const RTNH_F_ONLINK = 4
+
+/** linux/rtnetlink.h, struct rtmsg. */
+const header = struct([
+  ['family', 'u8'],
+  ['destinationLength', 'u8'],
+  ['sourceLength', 'u8'],
+  ['tos', 'u8'],
+  ['table', 'u8'],
+  ['protocol', 'u8'],
+  ['scope', 'u8'],
+  ['type', 'u8'],
+  ['flags', 'u32'],
+])
+
+/** linux/rtnetlink.h, RTAX_*. */
+const metrics = attributes({ mtu: [2, u32], advmss: [8, u32] })
+
+/** linux/rtnetlink.h, RTA_*. */
+export const routeAttributes = attributes({
+  destination: [1, ip],
+  outInterface: [4, s32],
+  gateway: [5, ip],
+  priority: [6, u32],
+  preferredSource: [7, ip],
+  metrics: [8, metrics],
+  table: [15, u32],
+})
+
+/** A route. `destination` undefined is the default route of `family`. */
+export type Route = {
+  family: number
+  destination?: Prefix
+  gateway?: Ip
+  /** Index of the link. */
+  outInterface?: number
+  preferredSource?: Ip
+  priority?: number
+  table?: number
+  scope?: number
+  protocol?: number
+  /** RTN_*; unicast where left out. */
+  type?: number
+  mtu?: number
+  advmss?: number
+  /** Take the gateway for reachable on the link although no address says so. */
+  onlink?: boolean
+}
+
+/** `10.0.0.0/8 via 10.99.0.1`, for messages. */
+export function describeRoute(route: Route): string {
+  const destination = route.destination === undefined ? 'default' : formatPrefix(route.destination)
+  const via = route.gateway === undefined ? '' : ` via ${formatIp(route.gateway)}`
+  const dev = route.outInterface === undefined ? '' : ` dev ${route.outInterface}`
+  return `${destination}${via}${dev}`
+}
+
+function encode(route: Route): Uint8Array {
+  const table = route.table ?? RT_TABLE_MAIN
+  const { mtu, advmss } = route
+  return concat([
+    header.encode({
+      family: route.family,
+      destinationLength: route.destination?.length ?? 0,
+      table: table < 256 ? table : 0,
+      protocol: route.protocol ?? protocols.mooring,
+      scope: route.scope ?? (route.gateway === undefined ? scopes.link : scopes.universe),
+      type: route.type ?? RTN_UNICAST,
+      flags: route.onlink === true ? RTNH_F_ONLINK : 0,
+    }),
+    routeAttributes.encode({
+      ...(route.destination === undefined ? {} : { destination: route.destination.ip }),
+      ...(route.gateway === undefined ? {} : { gateway: route.gateway }),
+      ...(route.outInterface === undefined ? {} : { outInterface: route.outInterface }),
+      ...(route.preferredSource === undefined ? {} : { preferredSource: route.preferredSource }),
+      ...(route.priority === undefined ? {} : { priority: route.priority }),
+      ...(table < 256 ? {} : { table }),
+      ...(mtu === undefined && advmss === undefined
+        ? {}
+        : { metrics: { ...(mtu === undefined ? {} : { mtu }), ...(advmss === undefined ? {} : { advmss }) } }),
+    }),
+  ])
+}
+
+/** Adds a route; `append` beside one to the same destination, `replace` instead of it, else EEXIST. */
+export function addRoute(route: Route, mode: 'exclusive' | 'append' | 'replace' = 'exclusive'): Request {
+  const flags = { exclusive: NLM_F_EXCL, append: NLM_F_APPEND, replace: NLM_F_REPLACE }[mode]
+  return {
+    type: RTM_NEWROUTE,
+    flags: NLM_F_ACK | NLM_F_CREATE | flags,
+    body: encode(route),
+    about: `add route ${describeRoute(route)}`,
+  }
+}
+
+/** Removes a route. Absence is success. */
+export function deleteRoute(route: Route): Request {
+  return {
+    type: RTM_DELROUTE,
+    flags: NLM_F_ACK,
+    // Scope "nowhere" matches any scope.
+    body: encode({ ...route, scope: route.scope ?? scopes.nowhere }),
+    about: `remove route ${describeRoute(route)}`,
+    tolerate: [ESRCH, ENODEV],
+  }
+}
+
+/** Asks for the routes of a family in one table (the kernel filters), or of one protocol. */
+export const dumpRoutes = (family: number, filter: { table?: number; protocol?: number } = {}): Request => ({
+  type: RTM_GETROUTE,
+  flags: NLM_F_DUMP,
+  body: concat([
+    header.encode({ family, protocol: filter.protocol ?? 0 }),
+    routeAttributes.encode(filter.table === undefined ? {} : { table: filter.table }),
+  ]),
+  about: `list routes${filter.table === undefined ? '' : ` of table ${filter.table}`}`,
+})
+
+/** @param message an RTM_NEWROUTE */
+export function decodeRoute(message: Message): Route {
+  const head = header.decode(message.body)
+  const values = routeAttributes.decode(message.body.subarray(header.size))
+  const family = head.family ?? 0
+  return {
+    family,
+    ...(values.destination === undefined
+      ? {}
+      : { destination: { ip: values.destination, length: head.destinationLength ?? 0 } }),
+    ...(values.gateway === undefined ? {} : { gateway: values.gateway }),
+    ...(values.outInterface === undefined ? {} : { outInterface: values.outInterface }),
+    ...(values.preferredSource === undefined ? {} : { preferredSource: values.preferredSource }),
+    ...(values.priority === undefined ? {} : { priority: values.priority }),
+    table: values.table ?? head.table ?? 0,
+    scope: head.scope ?? 0,
+    protocol: head.protocol ?? 0,
+    type: head.type ?? 0,
+    ...(values.metrics?.mtu === undefined ? {} : { mtu: values.metrics.mtu }),
+    ...(values.metrics?.advmss === undefined ? {} : { advmss: values.metrics.advmss }),
+  }
+}
