@@ -14,7 +14,7 @@ function readTree(): Map<string, string> {
   const paths = ['src', 'test', 'bench', 'scripts'].flatMap(folder =>
     readdirSync(root + folder, { recursive: true, encoding: 'utf8' }).map(name => `${folder}/${name}`),
   )
-  const sources = paths.filter(path => path.endsWith('.ts'))
+  const sources = paths.filter(path => path.endsWith('.ts') && !path.endsWith('.d.ts'))
   return new Map([...sources, 'package.json'].map(path => [path, readFileSync(root + path, 'utf8')]))
 }
 
@@ -36,7 +36,8 @@ function treeWith(files: Record<string, string>): Map<string, string> {
 }
 
 test('the tree keeps the rules of the house', () => {
-  assert.equal(complaints(readTree()).join('\n'), '')
+  const found = complaints(readTree())
+  assert.ok(found.length === 0, `${found.length} complaints\n${found.join('\n')}`)
 })
 
 test('importsOf() finds every way of naming a module', () => {

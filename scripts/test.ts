@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// `./mooring test`: chooses the test files, starts the labs that they need, runs them, leaves the machine as it was.
+
+import { dirname } from 'node:path'
+import { run } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { announce, type LabName, Labs } from './test/labs.ts'
+import { Report } from './test/report.ts'
+import { choose, type Planned, plan, type Suite } from './test/suites.ts'
+
+const USAGE = `usage: mooring test [--all] [--keep] [--list] [--name PATTERN]... [WORD]...
+
+Runs the tests that need nothing but root. A word (part of a path) chooses files; a file that only runs with a lab
+starts that lab.
+  --all            with the labs: real OpenStack, real Kubernetes, the reference plugins; says first what it installs
+  --keep           leave the labs running that this run started
+  --list           print what would run
+  --name PATTERN   only tests whose name matches this regular expression`
+
+const root = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '')
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        all: { type: 'boolean', default: false },
+        keep: { type: 'boolean', default: false },
+        list: { type: 'boolean', default: false },
+        name: { type: 'string', multiple: true, default: [] },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    })
+  } catch (cause) {
+    console.error(`mooring test: ${(cause as Error).message}\n\n${USAGE}`)
+    process.exit(2)
+  }
+}
+
+const { values: options, positionals: words } = readArguments()
+if (options.help) {
+  console.log(USAGE)
+  process.exit(0)
+}
+
+const planned = choose(plan(root), words, options.all)
+if (planned.length === 0) {
+  console.error(`mooring test: no test file matches ${words.join(' ')}. Remedy: mooring test --list --all`)
+  process.exit(2)
+}
+
+function labsOf(suite: Suite): LabName[] {
+  return [...suite.labs, ...(options.all ? (suite.labsOfAll ?? []) : [])]
+}
+
+if (options.list) {
+  for (const { suite, files } of planned) {
+    const labs = labsOf(suite)
+    console.log(`${suite.name}${labs.length > 0 ? ` (with ${labs.map(lab => `lab/${lab}`).join(', ')})` : ''}`)
+    for (const file of files) console.log(`  ${file}`)
+  }
+  process.exit(0)
+}
+
+if (process.getuid?.() !== 0) {
+  console.error('mooring test: needs root for network namespaces. Remedy: sudo ./mooring test')
+  process.exit(1)
+}
+
+const labs = new Labs(root)
+const report = new Report(process.stdout)
+const interrupted = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interrupted.abort(signal))
+
+async function runSuite({ suite, files }: Planned): Promise<void> {
+  const env: Record<string, string | undefined> = { ...process.env, ...suite.env }
+  for (const lab of labsOf(suite)) {
+    try {
+      Object.assign(env, await labs.require(lab))
+    } catch (cause) {
+      report.fail(`lab/${lab} starts, for the tests of "${suite.name}"`, cause)
+      if (suite.labs.includes(lab)) return
+    }
+  }
+  // Tests and the scripts that they start find this Node.js, not one of the machine.
+  env['PATH'] = `${dirname(process.execPath)}:${env['PATH'] ?? ''}`
+  report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
+  await report.add(
+    run({
+      cwd: root,
+      files: files.map(file => `${root}/${file}`),
+      concurrency: suite.concurrency,
+      timeout: suite.timeoutMs,
+      testNamePatterns: options.name,
+      signal: interrupted.signal,
+      env: env as NodeJS.ProcessEnv,
+    }),
+  )
+}
+
+announce([...new Set(planned.flatMap(({ suite }) => labsOf(suite)))])
+try {
+  for (const one of planned) if (!interrupted.signal.aborted) await runSuite(one)
+} catch (cause) {
+  report.fail('the test run reaches its end', cause)
+} finally {
+  if (!options.keep) await labs.stop()
+}
+if (interrupted.signal.aborted) report.fail('the test run is not interrupted', interrupted.signal.reason)
+process.exitCode = (await report.close()) ? 0 : 1

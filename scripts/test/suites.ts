@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which test file runs when, and with what. A file belongs to the first suite of this table whose patterns match it,
+// and to every suite that is marked `again`.
+import { globSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import type { LabName } from './labs.ts'
+
+export interface Suite {
+  readonly name: string
+  readonly patterns: readonly string[]
+  /** These files run here a second time, in another setting. */
+  readonly again?: true
+  /** Labs without which the suite does not run. */
+  readonly labs: readonly LabName[]
+  /** Labs that `--all` adds because some tests of the suite look for them and skip themselves otherwise. */
+  readonly labsOfAll?: readonly LabName[]
+  readonly env?: Readonly<Record<string, string>>
+  /** How many files at once. What uses the kernel or a lab runs alone, so that times and leftovers have one author. */
+  readonly concurrency: number
+  /** Limit for one file in milliseconds. */
+  readonly timeoutMs: number
+}
+
+const MINUTE_MS = 60_000
+
+export const SUITES: readonly Suite[] = [
+  {
+    name: 'unit',
+    patterns: ['src/**/*.test.ts', 'scripts/**/*.test.ts', 'bench/**/*.test.ts', 'test/architecture.test.ts'],
+    labs: [],
+    concurrency: availableParallelism(),
+    timeoutMs: 2 * MINUTE_MS,
+  },
+  {
+    name: 'kubelet',
+    patterns: ['test/kubernetes/**/*.test.ts'],
+    labs: ['openstack', 'kubernetes', 'peers'],
+    concurrency: 1,
+    timeoutMs: 15 * MINUTE_MS,
+  },
+  {
+    name: 'black box',
+    patterns: ['test/**/*.test.ts'],
+    labs: [],
+    labsOfAll: ['peers'],
+    concurrency: 1,
+    timeoutMs: 5 * MINUTE_MS,
+  },
+  {
+    name: 'contract of the real OpenStack',
+    patterns: ['test/contract/**/*.test.ts'],
+    again: true,
+    labs: ['openstack'],
+    env: { CONTRACT: 'real' },
+    concurrency: 1,
+    timeoutMs: 15 * MINUTE_MS,
+  },
+]
+
+export interface Planned {
+  readonly suite: Suite
+  readonly files: readonly string[]
+}
+
+/** Every suite with its files, in the order in which they run: what needs no lab first. */
+export function plan(root: string): Planned[] {
+  const taken = new Set<string>()
+  const planned = SUITES.map(suite => {
+    const found = globSync([...suite.patterns], { cwd: root }).sort()
+    const files = suite.again ? found : found.filter(file => !taken.has(file))
+    for (const file of files) taken.add(file)
+    return { suite, files }
+  })
+  return planned.filter(({ files }) => files.length > 0).sort((a, b) => a.suite.labs.length - b.suite.labs.length)
+}
+
+/**
+ * What a call means: everything with `all`; else what needs no lab. Words choose files that contain one of them, and
+ * a file that no suite without a lab runs brings its labs along: who names it means it.
+ */
+export function choose(planned: readonly Planned[], words: readonly string[], all: boolean): Planned[] {
+  const matching = planned
+    .map(({ suite, files }) => ({
+      suite,
+      files: words.length === 0 ? files : files.filter(file => words.some(word => file.includes(word))),
+    }))
+    .filter(({ files }) => files.length > 0)
+  if (all) return matching
+  const withoutLabs = matching.filter(({ suite }) => suite.labs.length === 0)
+  return words.length > 0 && withoutLabs.length === 0 ? matching : withoutLabs
+}
