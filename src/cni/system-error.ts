@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** What the kernel answered to a system call of Node's: `code` is ENOENT and the like, `text` for people, with the code. */
+export type SystemError = { readonly code: string; readonly text: string; readonly message: string }
+
+/** The facts of an error that Node made of an errno; undefined for any other. */
+export function systemErrorOf(error: unknown): SystemError | undefined {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined
+  const { code, message } = error
+  if (!('errno' in error) || !/^E[A-Z0-9]+$/.test(code)) return undefined
+  // Node writes `ENOENT: no such file or directory, open '/x'`.
+  const text = new RegExp(`^${code}: ([^,]+)`).exec(message)?.[1]
+  return { code, text: text === undefined ? code : `${text} (${code})`, message }
+}
