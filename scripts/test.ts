@@ -71,7 +71,7 @@ if (process.getuid?.() !== 0) {
 const labs = new Labs(root)
 const report = new Report(process.stdout)
 const interrupted = new AbortController()
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interrupted.abort(signal))
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interrupted.abort(new Error(signal)))
 
 async function runSuite({ suite, files }: Planned): Promise<void> {
   const env: Record<string, string | undefined> = { ...process.env, ...suite.env }

@@ -26,7 +26,13 @@ const MINUTE_MS = 60_000
 export const SUITES: readonly Suite[] = [
   {
     name: 'unit',
-    patterns: ['src/**/*.test.ts', 'scripts/**/*.test.ts', 'bench/**/*.test.ts', 'test/architecture.test.ts'],
+    patterns: [
+      'src/**/*.test.ts',
+      'scripts/**/*.test.ts',
+      'bench/**/*.test.ts',
+      'test/architecture.test.ts',
+      'test/style.test.ts',
+    ],
     labs: [],
     concurrency: availableParallelism(),
     timeoutMs: 2 * MINUTE_MS,
