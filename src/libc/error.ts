@@ -29,7 +29,9 @@ export const ENODEV = 19
 export const EINVAL = 22
 export const EADDRNOTAVAIL = 99
 export const EOPNOTSUPP = 95
+export const ENETUNREACH = 101
 export const ETIMEDOUT = 110
+export const EHOSTUNREACH = 113
 
 /** `EEXIST` for 17; libuv does not know all of the kernel's numbers, those stay numbers. */
 export function errnoName(errno: number): string {

@@ -12,6 +12,9 @@ const cGetsockopt = c.func(
   'int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)',
 )
 const cSend = c.func('long send(int fd, const uint8_t *data, size_t length, int flags)')
+const cSendto = c.func(
+  'long sendto(int fd, const uint8_t *data, size_t length, int flags, const uint8_t *address, uint32_t size)',
+)
 const cRecv = c.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)')
 const cPoll = c.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout_ms)')
 const cSetns = c.func('int setns(int fd, int nstype)')
@@ -21,7 +24,9 @@ const cMount = c.func('int mount(str source, str target, str type, unsigned long
 const cUmount2 = c.func('int umount2(str target, int flags)')
 
 export const AF_NETLINK = 16
+const AF_PACKET = 17
 const SOCK_RAW = 3
+const SOCK_DGRAM = 2
 const SOCK_CLOEXEC = 0o2000000
 const SOL_SOCKET = 1
 const SO_RCVBUF = 8
@@ -39,14 +44,44 @@ function fail(syscall: string, action: string): never {
   throw new SystemError(syscall, koffi.errno(), action)
 }
 
-/** Opens a raw netlink socket of that family (linux/netlink.h: NETLINK_*). The caller closes the descriptor. @throws {SystemError} */
-export function netlinkSocket(protocol: number): number {
+/** Opens a raw netlink socket of that family (linux/netlink.h: NETLINK_*), listening to `groups` (a bit mask). The caller closes the descriptor. @throws {SystemError} */
+export function netlinkSocket(protocol: number, groups = 0): number {
   const fd = cSocket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol) as number
   if (fd < 0) fail('socket', `open netlink socket of family ${protocol}`)
   const address = new Uint8Array(12)
   new DataView(address.buffer).setUint16(0, AF_NETLINK, true)
+  new DataView(address.buffer).setUint32(8, groups, true)
   if ((cBind(fd, address, address.length) as number) < 0) fail('bind', `bind netlink socket of family ${protocol}`)
   return fd
+}
+
+/**
+ * Opens a packet socket that only sends (packet(7), protocol 0), so that closing it waits for nobody.
+ * The caller closes the descriptor. @throws {SystemError}
+ */
+export function packetSocket(): number {
+  const fd = cSocket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0) as number
+  if (fd < 0) fail('socket', 'open packet socket')
+  return fd
+}
+
+/** Sends one frame's payload out of a link. `protocol` is the Ethernet type, `destination` a MAC. @throws {SystemError} */
+export function sendPacket(
+  fd: number,
+  link: number,
+  protocol: number,
+  destination: Uint8Array,
+  payload: Uint8Array,
+): void {
+  const address = new Uint8Array(20) // struct sockaddr_ll
+  const view = new DataView(address.buffer)
+  view.setUint16(0, AF_PACKET, true)
+  view.setUint16(2, protocol, false)
+  view.setInt32(4, link, true)
+  address[11] = destination.length
+  address.set(destination, 12)
+  if ((cSendto(fd, payload, payload.length, 0, address, address.length) as number) < 0)
+    fail('sendto', `send a packet out of link ${link}`)
 }
 
 /** setsockopt(2) with an int. @throws {SystemError} */

@@ -31,6 +31,9 @@ const RECEIVE_BUFFER_BYTES = 4 << 20
 const DATAGRAM_BYTES_MAX = 256 << 10
 const DEADLINE_MS = 10_000
 
+/** One per thread: an exchange is synchronous, and what it returns is copied. */
+const buffer = new Uint8Array(DATAGRAM_BYTES_MAX)
+
 /** What the kernel answered to one request. */
 export type Reply = {
   readonly messages: readonly Message[]
@@ -48,11 +51,11 @@ export type Transport = { execute(requests: readonly Request[], deadline?: Deadl
  */
 export class NetlinkSocket implements Transport {
   readonly #fd: number
-  readonly #buffer = new Uint8Array(DATAGRAM_BYTES_MAX)
   #seq = 1
 
-  constructor(protocol: number) {
-    this.#fd = netlinkSocket(protocol)
+  /** @param groups multicast groups to listen to (a bit mask, linux/rtnetlink.h: RTMGRP_*) */
+  constructor(protocol: number, groups = 0) {
+    this.#fd = netlinkSocket(protocol, groups)
     setReceiveBuffer(this.#fd, RECEIVE_BUFFER_BYTES)
     setSocketOption(this.#fd, SOL_NETLINK, NETLINK_EXT_ACK, 1)
     setSocketOption(this.#fd, SOL_NETLINK, NETLINK_CAP_ACK, 1)
@@ -84,7 +87,7 @@ export class NetlinkSocket implements Transport {
     let failure: NetlinkError | undefined
     let interrupted: Request | undefined
     while (open.size > 0) {
-      const datagram = receive(this.#fd, this.#buffer, remainingMs(deadline))
+      const datagram = receive(this.#fd, buffer, remainingMs(deadline))
       if (datagram === undefined) throw new NetlinkError(requests[open.values().next().value!]!.about, ETIMEDOUT)
       for (const message of decodeMessages(datagram)) {
         const index = (message.seq - first) >>> 0
@@ -107,6 +110,13 @@ export class NetlinkSocket implements Transport {
       replies: requests.map((_, index) => ({ messages: messages[index]!, tolerated: tolerated[index] })),
       interrupted,
     }
+  }
+
+  /** Waits until a message of the socket's groups arrives, and drops what has arrived. @returns false when the time is over. */
+  awaitNotification(deadline: Deadline): boolean {
+    if (receive(this.#fd, buffer, remainingMs(deadline)) === undefined) return false
+    while (receive(this.#fd, buffer, 0) !== undefined);
+    return true
   }
 
   [Symbol.dispose](): void {

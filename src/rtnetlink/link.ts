@@ -30,6 +30,8 @@ import { veth } from './kinds/veth.ts'
 const RTM_NEWLINK = 16
 const RTM_DELLINK = 17
 const RTM_GETLINK = 18
+/** RTMGRP_LINK: notifications of every change to a link. */
+export const RTM_GROUP_LINK = 1
 /** Interface names: 15 bytes and a zero (linux/if.h). */
 export const IFNAMSIZ = 16
 export const IFF_UP = 0x1

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatIp, formatPrefix, type Ip, type Prefix } from '#base'
-import { ENODEV, ESRCH } from '#libc'
+import { EHOSTUNREACH, ENETUNREACH, ENODEV, ESRCH } from '#libc'
 import {
   attributes,
   concat,
@@ -18,7 +18,7 @@ import {
   struct,
   u32,
 } from '#netlink'
-import { scopes } from './address.ts'
+import { familyOf, scopes } from './address.ts'
 
 const RTM_NEWROUTE = 24
 const RTM_DELROUTE = 25
@@ -28,6 +28,7 @@ const RTN_UNICAST = 1
 export const protocols = Object.freeze({ kernel: 2, boot: 3, static: 4, ra: 9, mooring: 98 } as const)
 export const RT_TABLE_MAIN = 254
 const RTNH_F_ONLINK = 4
+const RTM_F_FIB_MATCH = 0x2000
 
 /** linux/rtnetlink.h, struct rtmsg. */
 const header = struct([
@@ -143,6 +144,18 @@ export const dumpRoutes = (family: number, filter: { table?: number; protocol?: 
     routeAttributes.encode(filter.table === undefined ? {} : { table: filter.table }),
   ]),
   about: `list routes${filter.table === undefined ? '' : ` of table ${filter.table}`}`,
+})
+
+/** Asks which route of the forwarding table an address takes: the entry itself, not what is made of it. None: an empty reply. */
+export const lookupRoute = (address: Ip): Request => ({
+  type: RTM_GETROUTE,
+  flags: NLM_F_ACK,
+  body: concat([
+    header.encode({ family: familyOf(address), destinationLength: address.length * 8, flags: RTM_F_FIB_MATCH }),
+    routeAttributes.encode({ destination: address }),
+  ]),
+  about: `look up the route to ${formatIp(address)}`,
+  tolerate: [ENETUNREACH, EHOSTUNREACH, ESRCH],
 })
 
 /** @param message an RTM_NEWROUTE */

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Journal } from './journal.ts'
+
+/** What identifies an attachment: one plugin's work for one interface of one container in one network. */
+export type AttachmentKey = { network: string; containerId: string; ifName: string; type: string }
+
+/** An attachment as the journal knows it. */
+export type Attachment = AttachmentKey & {
+  /** `adding`: begun and perhaps half done; `deleting`: DEL was promised; both are finished by whoever finds them. */
+  state: 'adding' | 'ready' | 'deleting'
+  /** The boot in which it was made: kernel state does not outlive it. */
+  bootId: string
+  /** CNI_NETNS of the ADD, and what the path led to. */
+  netns: string
+  netnsDevice: number | undefined
+  netnsInode: number | undefined
+  /** The network configuration without secrets: enough to release what the IPAM holds. */
+  config: string
+  /** What the plugin must know to remove its work: link, addresses, uplink. JSON, the plugin's own. */
+  traces: string
+  changedMs: number
+}
+
+type Row = {
+  network: string
+  container_id: string
+  if_name: string
+  type: string
+  state: Attachment['state']
+  boot_id: string
+  netns: string
+  netns_device: number | null
+  netns_inode: number | null
+  config: string
+  traces: string
+  changed_ms: number
+}
+
+const COLUMNS =
+  'network, container_id, if_name, type, state, boot_id, netns, netns_device, netns_inode, config, traces, changed_ms'
+const KEY = 'network = ? AND container_id = ? AND if_name = ? AND type = ?'
+const keyOf = ({ network, containerId, ifName, type }: AttachmentKey) => [network, containerId, ifName, type] as const
+
+function fromRow(row: Row): Attachment {
+  return {
+    network: row.network,
+    containerId: row.container_id,
+    ifName: row.if_name,
+    type: row.type,
+    state: row.state,
+    bootId: row.boot_id,
+    netns: row.netns,
+    netnsDevice: row.netns_device ?? undefined,
+    netnsInode: row.netns_inode ?? undefined,
+    config: row.config,
+    traces: row.traces,
+    changedMs: row.changed_ms,
+  }
+}
+
+/** Records an attachment, instead of what was known of it. */
+export function putAttachment(journal: Journal, attachment: Omit<Attachment, 'changedMs'>): void {
+  const { network, containerId, ifName, type, state, bootId, netns, netnsDevice, netnsInode, config, traces } =
+    attachment
+  journal
+    .sql(`INSERT OR REPLACE INTO attachment (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+    .run(
+      network,
+      containerId,
+      ifName,
+      type,
+      state,
+      bootId,
+      netns,
+      netnsDevice ?? null,
+      netnsInode ?? null,
+      config,
+      traces,
+      Date.now(),
+    )
+}
+
+/** One attachment, undefined where none is known. */
+export function findAttachment(journal: Journal, key: AttachmentKey): Attachment | undefined {
+  const row = journal.sql(`SELECT ${COLUMNS} FROM attachment WHERE ${KEY}`).get(...keyOf(key)) as Row | undefined
+  return row === undefined ? undefined : fromRow(row)
+}
+
+/** All attachments, or those of a network. */
+export function listAttachments(journal: Journal, filter: { network?: string } = {}): Attachment[] {
+  const rows =
+    filter.network === undefined
+      ? journal.sql(`SELECT ${COLUMNS} FROM attachment`).all()
+      : journal.sql(`SELECT ${COLUMNS} FROM attachment WHERE network = ?`).all(filter.network)
+  return (rows as Row[]).map(fromRow)
+}
+
+/** Notes how far an attachment is. */
+export function setAttachmentState(journal: Journal, key: AttachmentKey, state: Attachment['state']): void {
+  journal.sql(`UPDATE attachment SET state = ?, changed_ms = ? WHERE ${KEY}`).run(state, Date.now(), ...keyOf(key))
+}
+
+/** Forgets an attachment of which nothing is left. */
+export function forgetAttachment(journal: Journal, key: AttachmentKey): void {
+  journal.sql(`DELETE FROM attachment WHERE ${KEY}`).run(...keyOf(key))
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+
+/** Where the journal lies unless told otherwise. */
+export const DATA_DIR = '/var/lib/mooring'
+const FILE = 'journal.db'
+/** Another process holds the journal for one transaction at a time: microseconds, a sync on a bad day. */
+const BUSY_MS = 10_000
+
+/**
+ * The record of what Mooring made on this node and in the cloud for it: one SQLite file in WAL mode, one writer in
+ * agent mode, several one-shot processes in standalone mode.
+ *
+ * A killed process loses nothing. A power cut may lose the last transactions that were not `durable`.
+ */
+export type Journal = Disposable & {
+  readonly path: string
+  /** Prepares a statement once; the same text gives the same statement. */
+  sql(text: string): StatementSync
+  /**
+   * Runs writes as one transaction; an exception rolls back. `durable` waits for the disk: for what must be known after
+   * a power cut, the intent before a cloud write.
+   */
+  transaction<T>(run: () => T, options?: { durable?: boolean }): T
+}
+
+// One step per release that changed the tables; a step is never edited once released.
+const migrations: readonly string[] = [
+  `CREATE TABLE attachment (
+     network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, type TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('adding', 'ready', 'deleting')),
+     boot_id TEXT NOT NULL, netns TEXT NOT NULL, netns_device INTEGER, netns_inode INTEGER,
+     config TEXT NOT NULL, traces TEXT NOT NULL, changed_ms INTEGER NOT NULL,
+     PRIMARY KEY (network, container_id, if_name, type)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE reservation_directory (path TEXT PRIMARY KEY, stamp TEXT NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE reservation (
+     directory TEXT NOT NULL, address TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL,
+     PRIMARY KEY (directory, address)
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX reservation_owner ON reservation (directory, container_id, if_name);
+   CREATE TABLE port_intent (
+     id INTEGER PRIMARY KEY, cloud TEXT NOT NULL, port_id TEXT NOT NULL, subnet_id TEXT NOT NULL,
+     count INTEGER NOT NULL, before TEXT NOT NULL, boot_id TEXT NOT NULL, created_ms INTEGER NOT NULL
+   ) STRICT;
+   CREATE TABLE port_address (
+     cloud TEXT NOT NULL, port_id TEXT NOT NULL, address TEXT NOT NULL, subnet_id TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('free', 'assigned', 'releasing', 'quarantined')),
+     network TEXT, container_id TEXT, if_name TEXT, details TEXT NOT NULL,
+     usable_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+     PRIMARY KEY (cloud, port_id, address)
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX port_address_owner ON port_address (container_id, if_name);`,
+]
+
+/** Opens the journal below `directory`, making or upgrading it. @throws {Error} naming file and reason */
+export function openJournal(directory: string): Journal {
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const path = join(directory, FILE)
+  try {
+    return journalOf(new DatabaseSync(path), path)
+  } catch (error) {
+    throw new Error(`Cannot open the journal ${path}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+function journalOf(db: DatabaseSync, path: string): Journal {
+  db.exec(`PRAGMA busy_timeout = ${BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL`)
+  const statements = new Map<string, StatementSync>()
+  const sql = (text: string) => {
+    const statement = statements.get(text) ?? db.prepare(text)
+    statements.set(text, statement)
+    return statement
+  }
+  let depth = 0
+  function transaction<T>(run: () => T, { durable = false } = {}): T {
+    if (depth > 0) return run() // part of the outer one
+    if (durable) db.exec('PRAGMA synchronous = FULL')
+    db.exec('BEGIN IMMEDIATE')
+    depth++
+    try {
+      const value = run()
+      db.exec('COMMIT')
+      return value
+    } catch (error) {
+      if (db.isTransaction) db.exec('ROLLBACK')
+      throw error
+    } finally {
+      depth--
+      if (durable) db.exec('PRAGMA synchronous = NORMAL')
+    }
+  }
+  migrate(db, transaction)
+  return { path, sql, transaction, [Symbol.dispose]: () => db.close() }
+}
+
+function migrate(db: DatabaseSync, transaction: Journal['transaction']): void {
+  const version = () => (db.prepare('PRAGMA user_version').get() as { user_version: number }).user_version
+  if (version() === migrations.length) return
+  transaction(() => {
+    // Read again within the transaction: another process may have been first.
+    const from = version()
+    if (from > migrations.length) throw new Error(`it is of a newer release (version ${from})`)
+    for (const step of migrations.slice(from)) db.exec(step)
+    db.exec(`PRAGMA user_version = ${migrations.length}`)
+  })
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { closeSync } from 'node:fs'
+import { packetSocket } from '#libc'
+import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
+import { inNetns, openOwnNetns } from './netns.ts'
+
+/**
+ * What a thread needs to work on the node: its namespace and the long-lived sockets there.
+ *
+ * Long-lived matters: closing a netfilter socket after a deletion waits for RCU, 7-13 ms.
+ */
+export class HostContext {
+  /** The node's namespace: that of the thread when the context was made. */
+  readonly home = openOwnNetns()
+  readonly route = new NetlinkSocket(NETLINK_ROUTE)
+  #netfilter: NetlinkSocket | undefined
+  #packet: number | undefined
+
+  get netfilter(): NetlinkSocket {
+    this.#netfilter ??= new NetlinkSocket(NETLINK_NETFILTER)
+    return this.#netfilter
+  }
+
+  /** A packet socket for announcements. */
+  get packet(): number {
+    this.#packet ??= packetSocket()
+    return this.#packet
+  }
+
+  /** Runs something in another namespace with an rtnetlink socket of that namespace. */
+  inNetns<T>(fd: number, run: (route: NetlinkSocket) => T): T {
+    return inNetns(fd, this.home, () => {
+      using route = new NetlinkSocket(NETLINK_ROUTE)
+      return run(route)
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.route[Symbol.dispose]()
+    this.#netfilter?.[Symbol.dispose]()
+    if (this.#packet !== undefined) closeSync(this.#packet)
+    closeSync(this.home)
+  }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { Worker } from 'node:worker_threads'
+import type { HostContext } from './context.ts'
+import type { OwnedLink } from './links.ts'
+import { type Verbs, verbs } from './verbs.ts'
+import { reviveError, type WireError } from './wire-error.ts'
+
+/** What can be done to a node, whoever does it: this thread, or others on its behalf. */
+export type Host = {
+  readonly [V in keyof Verbs]: (
+    ...args: Parameters<Verbs[V]> extends [unknown, infer A] ? [A] : []
+  ) => Promise<ReturnType<Verbs[V]>>
+}
+
+/** The node worked on by the calling thread: for one-shot processes. */
+export function inlineHost(context: HostContext): Host {
+  const run = (name: keyof Verbs) => async (args?: unknown) =>
+    (verbs[name] as (context: HostContext, args: unknown) => unknown)(context, args)
+  return Object.fromEntries(Object.keys(verbs).map(name => [name, run(name as keyof Verbs)])) as unknown as Host
+}
+
+export type WorkerCall = { id: number; verb: keyof Verbs; args: unknown }
+export type WorkerReply = { id: number; value: unknown } | { id: number; error: WireError } | { ready: true }
+
+/** At most this many links in one group: whoever needs the kernel meanwhile waits 2.5 ms behind 16, 35 behind 200. */
+const GROUP_LINKS_MAX = 16
+
+/**
+ * The node worked on by two threads of its own, so that the caller's stays free for messages: one for link removals,
+ * which block 13-20 ms in the kernel, one for all else. Removals that wait for the thread join the next group.
+ * @param netnsPath the node's namespace, where it is not the process's own
+ */
+export async function threadedHost(netnsPath?: string): Promise<Host & AsyncDisposable> {
+  const additions = kernelThread(netnsPath)
+  const removals = kernelThread(netnsPath)
+  await Promise.all([additions.ready, removals.ready])
+  const host = Object.fromEntries(
+    Object.keys(verbs).map(name => [name, (args: unknown) => additions.call(name as keyof Verbs, args)]),
+  ) as unknown as Host
+  const group = await host.chooseGroup()
+  return {
+    ...host,
+    removeLinks: groupRemovals(links => removals.call('removeLinks', { links, group }) as Promise<void>),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([additions.end(), removals.end()])
+    },
+  }
+}
+
+type Waiting = { links: OwnedLink[]; resolve: () => void; reject: (error: unknown) => void }
+
+/** Group commit: the first removal goes at once, those that come meanwhile go together with the next. */
+function groupRemovals(remove: (links: OwnedLink[]) => Promise<void>): Host['removeLinks'] {
+  const queue: Waiting[] = []
+  let busy = false
+  async function work(): Promise<void> {
+    busy = true
+    while (queue.length > 0) {
+      const together = queue.splice(0, GROUP_LINKS_MAX)
+      try {
+        await remove(together.flatMap(waiting => waiting.links))
+        for (const waiting of together) waiting.resolve()
+      } catch (error) {
+        // One bad link must not fail the others: each goes alone, and knows its own error.
+        for (const waiting of together)
+          if (together.length === 1) waiting.reject(error)
+          else await remove(waiting.links).then(waiting.resolve, waiting.reject)
+      }
+    }
+    busy = false
+  }
+  return ({ links }) =>
+    new Promise((resolve, reject) => {
+      queue.push({ links, resolve, reject })
+      if (!busy) void work()
+    })
+}
+
+function kernelThread(netnsPath: string | undefined) {
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: { netnsPath } })
+  const open = new Map<number, { resolve: (value: unknown) => void; reject: (error: unknown) => void }>()
+  let next = 1
+  let dead: Error | undefined
+  const { promise: ready, resolve: beReady, reject: fail } = Promise.withResolvers<void>()
+  worker.on('message', (reply: WorkerReply) => {
+    if ('ready' in reply) return beReady()
+    const call = open.get(reply.id)
+    open.delete(reply.id)
+    if ('error' in reply) call?.reject(reviveError(reply.error))
+    else call?.resolve(reply.value)
+  })
+  const die = (error: Error) => {
+    dead ??= error
+    fail(error)
+    for (const call of open.values()) call.reject(error)
+    open.clear()
+  }
+  worker.on('error', die)
+  worker.on('exit', () => die(new Error('Cannot work on the node: its thread has ended')))
+  return {
+    ready,
+    call: (verb: keyof Verbs, args: unknown) =>
+      new Promise((resolve, reject) => {
+        if (dead !== undefined) return reject(dead)
+        const id = next++
+        open.set(id, { resolve, reject })
+        worker.postMessage({ id, verb, args } satisfies WorkerCall)
+      }),
+    end: () => worker.terminate(),
+  }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// host: verbs on this machine: links, addresses, routes, neighbours, firewall, namespaces, settings.
+// Verbs are synchronous functions over a thread's sockets (verbs.ts); `Host` is the same verbs as promises, run by this
+// thread or by kernel threads. Nothing here knows CNI or OpenStack.
+
+export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
+export { HostContext } from './context.ts'
+export type { FirewallPod } from './firewall.ts'
+export { type Host, inlineHost, threadedHost } from './host.ts'
+export type { OwnedLink } from './links.ts'
+export * from './netns.ts'
+export { nextHops, type PodRoute, type RoutedPod } from './routed.ts'
+export { ensureSysctl, tryReadSysctl } from './sysctl.ts'
+export type { Uplink } from './uplink.ts'
+export type { AttachRoutedPod } from './verbs.ts'

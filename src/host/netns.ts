@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { closeSync, constants, fstatSync, openSync, readlinkSync } from 'node:fs'
+import { setNetworkNamespace } from '#libc'
+
+/** What makes a namespace the same one, whatever path or process it was reached by. */
+export type NetnsIdentity = { readonly device: number; readonly inode: number }
+
+/** The calling thread's network namespace, as a descriptor that the caller closes. */
+export const openOwnNetns = (): number => openSync('/proc/thread-self/ns/net', constants.O_RDONLY)
+
+/**
+ * Opens a network namespace by path: a bind mount below /run/netns, `/proc/PID/ns/net`, or a link to either.
+ * @returns a descriptor that the caller closes; undefined where the path leads nowhere or to something else.
+ */
+export function tryOpenNetns(path: string): number | undefined {
+  let fd: number
+  try {
+    // A FIFO would block an open for reading; a namespace never does.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ESRCH' || code === 'ENXIO')
+      return undefined
+    throw error
+  }
+  if (isNetns(fd)) return fd
+  closeSync(fd)
+  return undefined
+}
+
+/** True if the descriptor is a network namespace. */
+export const isNetns = (fd: number): boolean => readlinkSync(`/proc/self/fd/${fd}`).startsWith('net:[')
+
+/** Device and inode of the namespace behind the descriptor. */
+export function identifyNetns(fd: number): NetnsIdentity {
+  const { dev, ino } = fstatSync(fd)
+  return { device: dev, inode: ino }
+}
+
+/**
+ * Runs something with the calling thread in the namespace `fd`, then returns to `home`.
+ *
+ * What runs must be synchronous: after an `await` the thread would be somebody else's.
+ */
+export function inNetns<T>(fd: number, home: number, run: () => T): T {
+  setNetworkNamespace(fd)
+  try {
+    return run()
+  } finally {
+    setNetworkNamespace(home)
+  }
+}

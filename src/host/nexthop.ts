@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { hostPrefix, ipEquals } from '#base'
+import { EEXIST, EOPNOTSUPP } from '#libc'
+import { NetlinkError, type Transport } from '#netlink'
+import {
+  addAddress,
+  addLink,
+  decodeAddress,
+  decodeLink,
+  dumpAddresses,
+  getLink,
+  IFF_UP,
+  type Link,
+  scopes,
+  setLink,
+} from '#rtnetlink'
+import type { HostContext } from './context.ts'
+import { nextHops } from './routed.ts'
+import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
+
+const DUMMY = 'dummy0'
+
+function findLink(route: Transport, ifname: string): Link | undefined {
+  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
+  return message === undefined ? undefined : decodeLink(message)
+}
+
+/**
+ * Makes the node own 169.254.1.1: on dummy0, made where it is missing and kept for good, or on `lo` where the kernel has
+ * no dummy. On `lo` the scope is "link", else the node would speak to pods from that address.
+ */
+export function ensureNextHop({ route }: HostContext): void {
+  const link = findLink(route, DUMMY) ?? createDummy(route) ?? findLink(route, 'lo')!
+  if ((link.flags & IFF_UP) === 0) route.execute([setLink({ index: link.index }, { up: true })])
+  const present = route
+    .execute([dumpAddresses(link.index)])[0]!
+    .messages.map(decodeAddress)
+    .some(address => address.index === link.index && ipEquals(address.prefix.ip, nextHops.v4))
+  if (present) return
+  const scope = link.ifname === 'lo' ? scopes.link : scopes.universe
+  try {
+    route.execute([addAddress({ index: link.index, prefix: hostPrefix(nextHops.v4), scope })])
+  } catch (error) {
+    if (!(error instanceof NetlinkError && error.errno === EEXIST)) throw error
+  }
+}
+
+function createDummy(route: Transport): Link | undefined {
+  try {
+    route.execute([addLink({ ifname: DUMMY, linkinfo: { kind: 'dummy' } }, { up: true })])
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error
+    if (error.errno === EOPNOTSUPP) return undefined
+    if (error.errno !== EEXIST) throw error
+  }
+  return findLink(route, DUMMY)
+}
+
+/**
+ * Makes the node forward, and answer for pods on its uplink without the random delay of proxy ARP (up to 0.8 s).
+ * @param uplink name of the NIC on which pods are answered for; undefined: none
+ */
+export function ensureForwarding(families: { v4: boolean; v6: boolean }, uplink: string | undefined): void {
+  if (families.v4) {
+    ensureSysctl('1', 'ipv4', 'ip_forward')
+    if (uplink !== undefined) ensureSysctl('0', 'ipv4', 'neigh', uplink, 'proxy_delay')
+  }
+  if (families.v6) {
+    // A router ignores router advertisements, and with them the node's own default route, unless told otherwise.
+    if (uplink !== undefined && tryReadSysctl('ipv6', 'conf', uplink, 'accept_ra') === '1')
+      ensureSysctl('2', 'ipv6', 'conf', uplink, 'accept_ra')
+    ensureSysctl('1', 'ipv6', 'conf', 'all', 'forwarding')
+    if (uplink === undefined) return
+    ensureSysctl('1', 'ipv6', 'conf', uplink, 'proxy_ndp')
+    ensureSysctl('0', 'ipv6', 'neigh', uplink, 'proxy_delay')
+  }
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  type Deadline,
+  deadlineIn,
+  formatIp,
+  formatMac,
+  formatPrefix,
+  hostPrefix,
+  type Ip,
+  ipEquals,
+  isV4,
+  type Prefix,
+  parseIp,
+} from '#base'
+import { EEXIST } from '#libc'
+import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request } from '#netlink'
+import {
+  AF_INET,
+  AF_INET6,
+  addAddress,
+  addLink,
+  addNeighbour,
+  addProxy,
+  addRoute,
+  decodeAddress,
+  decodeLink,
+  decodeRoute,
+  deleteLink,
+  deleteProxy,
+  dumpAddresses,
+  dumpRoutes,
+  getLink,
+  IFA_F_NODAD,
+  IFA_F_NOPREFIXROUTE,
+  IFF_UP,
+  type Link,
+  lookupRoute,
+  RT_TABLE_MAIN,
+  RTM_GROUP_LINK,
+  scopes,
+  setLink,
+} from '#rtnetlink'
+import type { HostContext } from './context.ts'
+import { ensureSysctl } from './sysctl.ts'
+
+/** A route in the pod; every one leads to the node, whatever gateway the configuration names. */
+export type PodRoute = {
+  destination: Prefix
+  priority?: number
+  table?: number
+  scope?: number
+  mtu?: number
+  advmss?: number
+}
+
+/** A pod that is joined to its node by a veth pair and host routes: everything that goes in and out is routed. */
+export type RoutedPod = {
+  /** Name of the node's end. */
+  hostLink: string
+  /** IFLA_IFALIAS of the node's end: whose it is. */
+  owner: string
+  /** Name of the pod's end. */
+  ifName: string
+  /** The pod's namespace. */
+  netnsFd: number
+  mtuBytes: number
+  hostMac: Uint8Array
+  podMac: Uint8Array
+  addresses: Prefix[]
+  routes: PodRoute[]
+  /** Link on which the node answers ARP and neighbour discovery for the pod's addresses; undefined: nowhere. */
+  uplinkIndex: number | undefined
+}
+
+/** The pods' next hop, the same on every node. It is never on the wire: a permanent neighbour entry leads to it. */
+export const nextHops = Object.freeze({ v4: parseIp('169.254.1.1'), v6: parseIp('fe80::1') })
+export const nextHopFor = (address: Ip): Ip => (isV4(address) ? nextHops.v4 : nextHops.v6)
+
+const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
+
+/**
+ * Makes the pair, its addresses and routes on both sides, and returns when packets pass both ways.
+ *
+ * Leaves nothing when it fails. @throws {NetlinkError} EEXIST where one of the names is taken.
+ */
+export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Deadline = deadlineIn(10_000)): void {
+  const pair = createPair(context, pod)
+  try {
+    context.route.execute(nodeSide(pod, pair.index), deadline)
+    context.inNetns(pod.netnsFd, route => {
+      if (pod.addresses.some(address => !isV4(address.ip))) enableIpv6(pod.ifName)
+      route.execute(podSide(pod, pair.peer), deadline)
+    })
+    awaitOperational(context, pair.index, deadline)
+  } catch (error) {
+    detachRouted(context, pod)
+    context.route.execute([deleteLink({ index: pair.index })])
+    throw error
+  }
+}
+
+function createPair({ route }: HostContext, pod: RoutedPod): { index: number; peer: number } {
+  const { hostLink, ifName, mtuBytes: mtu, netnsFd } = pod
+  const [, found] = route.execute([
+    addLink({
+      ifname: hostLink,
+      mtu,
+      // Both MACs are set, so that udev leaves them alone and the permanent neighbour entry stays true.
+      address: pod.hostMac,
+      linkinfo: { kind: 'veth', data: { peer: { ifname: ifName, mtu, address: pod.podMac, netnsFd } } },
+    }),
+    getLink({ ifname: hostLink }),
+  ])
+  const message = found?.messages[0]
+  if (message === undefined) throw new NetlinkError(`find link ${hostLink} just made`, EEXIST)
+  const { index, link: peer = 0 } = decodeLink(message)
+  return { index, peer }
+}
+
+function nodeSide(pod: RoutedPod, index: number): Request[] {
+  const requests = [setLink({ index }, { up: true, ifalias: pod.owner }, `set link ${pod.hostLink} up`)]
+  if (pod.addresses.some(address => !isV4(address.ip)))
+    requests.push(
+      addAddress({ index, prefix: { ip: nextHops.v6, length: 64 }, scope: scopes.link, flags: IFA_F_NODAD }),
+    )
+  for (const { ip } of pod.addresses) {
+    const family = isV4(ip) ? AF_INET : AF_INET6
+    // Scope "universe": a packet that came in by another link may be forwarded along it.
+    requests.push(addRoute({ family, destination: hostPrefix(ip), outInterface: index, scope: scopes.universe }))
+    if (pod.uplinkIndex !== undefined) requests.push(addProxy({ index: pod.uplinkIndex, address: ip }))
+  }
+  return requests
+}
+
+function podSide(pod: RoutedPod, index: number): Request[] {
+  const requests = [setLink({ index }, { up: true }, `set link ${pod.ifName} up in the pod`)]
+  // No route to the subnet: its other addresses are not on this link. No duplicate detection: the address is ours.
+  for (const prefix of pod.addresses)
+    requests.push(addAddress({ index, prefix, flags: IFA_F_NOPREFIXROUTE | (isV4(prefix.ip) ? 0 : IFA_F_NODAD) }))
+  for (const v4 of [true, false]) {
+    if (!pod.addresses.some(address => isV4(address.ip) === v4)) continue
+    const address = v4 ? nextHops.v4 : nextHops.v6
+    // Works also where the node's arp_ignore keeps it silent.
+    requests.push(addNeighbour({ index, address, mac: pod.hostMac }))
+    if (v4) requests.push(addRoute({ family: AF_INET, destination: hostPrefix(address), outInterface: index }))
+  }
+  for (const { destination, ...rest } of pod.routes) {
+    const family = isV4(destination.ip) ? AF_INET : AF_INET6
+    requests.push(
+      addRoute(
+        {
+          family,
+          gateway: nextHopFor(destination.ip),
+          outInterface: index,
+          ...(destination.length === 0 ? {} : { destination }),
+          ...rest,
+          scope: scopes.universe,
+        },
+        'append',
+      ),
+    )
+  }
+  return requests
+}
+
+function enableIpv6(ifName: string): void {
+  ensureSysctl('0', 'ipv6', 'conf', 'lo', 'disable_ipv6')
+  if (!ensureSysctl('0', 'ipv6', 'conf', ifName, 'disable_ipv6'))
+    throw new Error('Cannot give the pod an IPv6 address: this kernel has IPv6 switched off')
+  // The link-local address is needed at once, too.
+  ensureSysctl('0', 'ipv6', 'conf', ifName, 'accept_dad')
+  ensureSysctl('1', 'ipv6', 'conf', ifName, 'keep_addr_on_down')
+}
+
+/**
+ * Carrier reaches the node's end by a kernel worker a moment after the pod's end went up; until then its queue drops.
+ * Nearly always it is there already.
+ */
+function awaitOperational({ route }: HostContext, index: number, deadline: Deadline): void {
+  const isUp = () => decodeLink(route.execute([getLink({ index })])[0]!.messages[0]!).operstate === OPERSTATE_UP
+  if (isUp()) return
+  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
+  while (!isUp())
+    if (!notifications.awaitNotification(deadline))
+      throw new Error(`Cannot wait for link ${index} any longer: no carrier`)
+}
+
+/** What of a pod is on the node besides its link: host routes go with the link, proxy entries do not. */
+export type RoutedTraces = { addresses: Prefix[]; uplinkIndex: number | undefined }
+
+/** Ends the pod's reachability at once; its link may go later. Absence is success. */
+export function detachRouted({ route }: HostContext, { addresses, uplinkIndex }: RoutedTraces): void {
+  if (uplinkIndex === undefined || addresses.length === 0) return
+  route.execute(addresses.map(({ ip }) => deleteProxy({ index: uplinkIndex, address: ip })))
+}
+
+/** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */
+export type RoutedExpectation = Pick<RoutedPod, 'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'routes'> & {
+  podMac: Uint8Array | undefined
+}
+
+/** Compares a pod with what its ADD made. @returns the differences in words, none: all is well. */
+export function checkRouted(context: HostContext, want: RoutedExpectation): string[] {
+  const onNode = context.route.execute([
+    getLink({ ifname: want.hostLink }),
+    ...want.addresses.map(({ ip }) => lookupRoute(ip)),
+  ])
+  const hostMessage = onNode[0]!.messages[0]
+  const host = hostMessage === undefined ? undefined : decodeLink(hostMessage)
+  const faults = linkFaults(host, `link ${want.hostLink} on the node`)
+  for (const [position, { ip }] of want.addresses.entries()) {
+    const message = onNode[position + 1]!.messages[0]
+    const route = message === undefined ? undefined : decodeRoute(message)
+    if (host !== undefined && (route?.destination?.length !== ip.length * 8 || route.outInterface !== host.index))
+      faults.push(`route ${formatIp(ip)} dev ${want.hostLink} is missing on the node`)
+  }
+  faults.push(...context.inNetns(want.netnsFd, route => podFaults(route, want)))
+  return faults
+}
+
+function linkFaults(link: Link | undefined, name: string): string[] {
+  if (link === undefined) return [`${name} is missing`]
+  const faults = []
+  if (link.linkinfo?.kind !== 'veth') faults.push(`${name} is no veth but ${link.linkinfo?.kind ?? 'a device'}`)
+  if ((link.flags & IFF_UP) === 0) faults.push(`${name} is down`)
+  return faults
+}
+
+function podFaults(route: NetlinkSocket, want: RoutedExpectation): string[] {
+  const message = route.execute([getLink({ ifname: want.ifName })])[0]!.messages[0]
+  const link = message === undefined ? undefined : decodeLink(message)
+  const faults = linkFaults(link, `link ${want.ifName} in the pod`)
+  if (link === undefined) return faults
+  const mac = link.address ?? new Uint8Array(6)
+  if (want.podMac !== undefined && formatMac(mac) !== formatMac(want.podMac))
+    faults.push(`link ${want.ifName} has MAC ${formatMac(mac)}, not ${formatMac(want.podMac)}`)
+  const present = route
+    .execute([dumpAddresses(link.index)])[0]!
+    .messages.map(decodeAddress)
+    .filter(address => address.index === link.index)
+  for (const prefix of want.addresses)
+    if (!present.some(address => formatPrefix(address.prefix) === formatPrefix(prefix)))
+      faults.push(`address ${formatPrefix(prefix)} is missing on ${want.ifName}`)
+  faults.push(...routeFaults(route, link.index, want))
+  return faults
+}
+
+function routeFaults(route: NetlinkSocket, index: number, want: RoutedExpectation): string[] {
+  const faults: string[] = []
+  for (const { destination, table = RT_TABLE_MAIN } of want.routes) {
+    const gateway = nextHopFor(destination.ip)
+    const routes = route
+      .execute([dumpRoutes(isV4(destination.ip) ? AF_INET : AF_INET6, { table })])[0]!
+      .messages.map(decodeRoute)
+    const found = routes.some(
+      entry =>
+        entry.outInterface === index &&
+        entry.gateway !== undefined &&
+        ipEquals(entry.gateway, gateway) &&
+        formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) === formatPrefix(destination),
+    )
+    if (!found)
+      faults.push(
+        `route ${formatPrefix(destination)} via ${formatIp(gateway)} dev ${want.ifName} is missing in the pod`,
+      )
+  }
+  return faults
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Ip } from '#base'
+import { announce } from './announce.ts'
+import type { HostContext } from './context.ts'
+import { addPod, type FirewallPod, findForeignForwardDrop, listPods, removePod } from './firewall.ts'
+import { chooseGroup, describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
+import { ensureForwarding, ensureNextHop } from './nexthop.ts'
+import {
+  attachRouted,
+  checkRouted,
+  detachRouted,
+  type RoutedExpectation,
+  type RoutedPod,
+  type RoutedTraces,
+} from './routed.ts'
+import { findUplink, listAddresses } from './uplink.ts'
+
+/** How long the node's own settings are taken for granted after they were seen right. */
+const ENSURED_MS = 5_000
+const ensured = new WeakMap<HostContext, Map<string, number>>()
+
+function ensureNode(context: HostContext, families: { v4: boolean; v6: boolean }, uplink: string | undefined): void {
+  const seen = ensured.get(context) ?? new Map<string, number>()
+  ensured.set(context, seen)
+  const key = JSON.stringify([families, uplink])
+  if (performance.now() < (seen.get(key) ?? 0)) return
+  if (families.v4) ensureNextHop(context)
+  ensureForwarding(families, uplink)
+  seen.set(key, performance.now() + ENSURED_MS)
+}
+
+/**
+ * Everything that can be done to a node, as synchronous functions of a thread's context and plain data. Each is all or
+ * nothing; each treats absence as success where it removes.
+ */
+export const verbs = {
+  /** The uplink and its addresses; undefined where there is none. */
+  findUplink(context: HostContext, { name }: { name?: string | undefined }) {
+    const uplink = findUplink(context.route, name)
+    return uplink === undefined ? undefined : { ...uplink, addresses: listAddresses(context.route, uplink.index) }
+  },
+
+  /** Joins a pod to the node: pair, addresses, routes, proxy entries, firewall elements, announcement. */
+  attachRoutedPod(context: HostContext, { pod, uplink, firewall }: AttachRoutedPod): void {
+    const v4 = pod.addresses.some(({ ip }) => ip.length === 4)
+    const v6 = pod.addresses.some(({ ip }) => ip.length === 16)
+    ensureNode(context, { v4, v6 }, uplink?.name)
+    attachRouted(context, { ...pod, uplinkIndex: uplink?.index })
+    try {
+      addPod(context.netfilter, firewall)
+    } catch (error) {
+      detachRouted(context, { addresses: pod.addresses, uplinkIndex: uplink?.index })
+      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner }], 0)
+      throw error
+    }
+    if (uplink !== undefined)
+      announce(
+        context,
+        uplink,
+        pod.addresses.map(({ ip }): Ip => ip),
+      )
+  },
+
+  /** Ends a pod's reachability at once; its link may go later. */
+  detachRoutedPod(context: HostContext, { traces, firewall }: { traces: RoutedTraces; firewall: FirewallPod }): void {
+    removePod(context.netfilter, firewall)
+    detachRouted(context, traces)
+  },
+
+  /** The differences between a pod and what its ADD made. */
+  checkRoutedPod: (context: HostContext, want: RoutedExpectation): string[] => checkRouted(context, want),
+
+  /** Base chains of others that drop what is forwarded, in words. */
+  findForeignForwardDrop: (context: HostContext): string[] => findForeignForwardDrop(context.netfilter),
+
+  /** See links.ts. */
+  removeLinks: (context: HostContext, { links, group }: { links: OwnedLink[]; group: number }): void =>
+    removeLinks(context, links, group),
+  chooseGroup: (context: HostContext): number => chooseGroup(context),
+  listOwnedLinks: (context: HostContext, { prefix }: { prefix: string }): OwnedLink[] =>
+    listOwnedLinks(context, prefix),
+  describeLink: (context: HostContext, { name }: { name: string }) => describeLink(context, name),
+
+  /** The pods that the firewall knows. */
+  listFirewallPods: (context: HostContext) => listPods(context.netfilter),
+}
+export type Verbs = typeof verbs
+
+export type AttachRoutedPod = {
+  pod: Omit<RoutedPod, 'uplinkIndex'>
+  uplink: { index: number; name: string; mac: Uint8Array } | undefined
+  firewall: FirewallPod
+}

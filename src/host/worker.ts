@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The thread that `threadedHost` starts: enters the node's namespace once, then answers calls in order.
+
+import { parentPort, workerData } from 'node:worker_threads'
+import { setNetworkNamespace } from '#libc'
+import { HostContext } from './context.ts'
+import type { WorkerCall, WorkerReply } from './host.ts'
+import { tryOpenNetns } from './netns.ts'
+import { verbs } from './verbs.ts'
+import { packError } from './wire-error.ts'
+
+const { netnsPath } = workerData as { netnsPath: string | undefined }
+if (netnsPath !== undefined) {
+  const fd = tryOpenNetns(netnsPath)
+  if (fd === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": there is none`)
+  setNetworkNamespace(fd)
+}
+const context = new HostContext()
+const post = (reply: WorkerReply) => parentPort!.postMessage(reply)
+
+parentPort!.on('message', ({ id, verb, args }: WorkerCall) => {
+  try {
+    post({ id, value: (verbs[verb] as (context: HostContext, args: unknown) => unknown)(context, args) })
+  } catch (error) {
+    post({ id, error: packError(error) })
+  }
+})
+post({ ready: true })
