@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { ENOENT } from '#libc'
+import {
+  attributes,
+  bytes,
+  type Infer,
+  list,
+  NLM_F_ACK,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  nested,
+  string,
+  type Transport,
+  u32be,
+} from '#netlink'
+import { type Data, data, type Verdict, verdictData } from './data.ts'
+import { decodeFields, encodeFields, type Field, formatFields } from './datatype.ts'
+import {
+  type Change,
+  decodeAnswer,
+  message,
+  NFT_MSG_DELSETELEM,
+  NFT_MSG_DESTROYSETELEM,
+  NFT_MSG_GETSETELEM,
+  NFT_MSG_NEWSETELEM,
+} from './message.ts'
+import { formatSet, type NamedSet } from './set.ts'
+
+// linux/netfilter/nf_tables.h, enum nft_set_elem_list_attributes and nft_set_elem_attributes
+const NFTA_SET_ELEM_LIST_TABLE = 1
+const NFTA_SET_ELEM_LIST_SET = 2
+const NFTA_SET_ELEM_LIST_ELEMENTS = 3
+const NFTA_SET_ELEM_LIST_SET_ID = 4
+const NFTA_LIST_ELEM = 1
+const NFTA_SET_ELEM_KEY = 1
+const NFTA_SET_ELEM_DATA = 2
+const NFTA_SET_ELEM_FLAGS = 3
+const NFTA_SET_ELEM_USERDATA = 6
+const NFTA_SET_ELEM_KEY_END = 10
+const NFT_SET_ELEM_INTERVAL_END = 1
+
+const elementAttributes = nested(
+  attributes({
+    flags: [NFTA_SET_ELEM_FLAGS, u32be],
+    key: [NFTA_SET_ELEM_KEY, data],
+    keyEnd: [NFTA_SET_ELEM_KEY_END, data],
+    data: [NFTA_SET_ELEM_DATA, data],
+    userdata: [NFTA_SET_ELEM_USERDATA, bytes],
+  }),
+)
+type ElementAttributes = Infer<typeof elementAttributes>
+
+export const elementListAttributes = attributes({
+  table: [NFTA_SET_ELEM_LIST_TABLE, string()],
+  set: [NFTA_SET_ELEM_LIST_SET, string()],
+  setId: [NFTA_SET_ELEM_LIST_SET_ID, u32be],
+  elements: [NFTA_SET_ELEM_LIST_ELEMENTS, nested(list(NFTA_LIST_ELEM, elementAttributes))],
+})
+
+/** An element of a set or map. */
+export type Element = {
+  readonly key: readonly Field[]
+  /**
+   * For interval sets: where the range ends. With one field it is the first value **after** the range and may be left
+   * out where the family ends; with several fields it is each field's last value.
+   */
+  readonly end?: readonly Field[]
+  /** What a map holds at this key. */
+  readonly value?: readonly Field[] | Verdict
+}
+
+export const formatElement = (set: NamedSet, element: Element): string =>
+  `element ${formatFields(element.key)} of ${formatSet(set)}`
+
+/** Adds one element; success where it is there already, EBUSY where a map holds another value at the key. */
+export const addElement = (set: NamedSet, element: Element): Change =>
+  change(NFT_MSG_NEWSETELEM, 'add', set, element, NLM_F_CREATE)
+
+/** Removes one element. ENOENT where it, or the set, is not there. */
+export const deleteElement = (set: NamedSet, element: Element): Change =>
+  change(NFT_MSG_DELSETELEM, 'delete', set, element, 0)
+
+/** As `deleteElement`, but success without the element; the set must exist. Linux 6.3, older kernels say EINVAL. */
+export const destroyElement = (set: NamedSet, element: Element): Change =>
+  change(NFT_MSG_DESTROYSETELEM, 'delete', set, element, 0)
+
+function change(type: number, verb: string, set: NamedSet, element: Element, flags: number): Change {
+  const values = { table: set.table.name, set: set.name, elements: encodeElement(set, element) }
+  return message(type, set.table.family, elementListAttributes, values, {
+    verb,
+    object: formatElement(set, element),
+    flags,
+  })
+}
+
+/** A range of one field is two elements of the kernel, the second flagged as its end. */
+function encodeElement(set: NamedSet, element: Element): ElementAttributes[] {
+  const key = { value: encodeFields(set.key, element.key) }
+  const value = element.value === undefined ? {} : { data: encodeValue(set, element.value) }
+  if (element.end === undefined) return [{ key, ...value }]
+  const end = { value: encodeFields(set.key, element.end) }
+  if (set.key.length > 1) return [{ key, keyEnd: end, ...value }]
+  return [
+    { key, ...value },
+    { flags: NFT_SET_ELEM_INTERVAL_END, key: end },
+  ]
+}
+
+function encodeValue(set: NamedSet, value: readonly Field[] | Verdict): Data {
+  if (!Array.isArray(value)) return verdictData(value as Verdict)
+  if (set.data === undefined || set.data === 'verdict')
+    throw new TypeError(`Cannot encode a value for ${formatSet(set)}: it holds none`)
+  return { value: encodeFields(set.data, value) }
+}
+
+/**
+ * The keys of a set without ranges.
+ * @returns undefined where there is no such set. @throws {NetlinkError}
+ */
+export function listKeys(transport: Transport, set: NamedSet): Field[][] | undefined {
+  const dump = message(
+    NFT_MSG_GETSETELEM,
+    set.table.family,
+    elementListAttributes,
+    { table: set.table.name, set: set.name },
+    { verb: 'list', object: `elements of ${formatSet(set)}`, flags: NLM_F_DUMP, tolerate: [ENOENT] },
+  )
+  const reply = transport.execute([dump])[0]!
+  if (reply.tolerated !== undefined) return undefined
+  return reply.messages.flatMap(answer =>
+    (decodeAnswer(answer.body, elementListAttributes).values.elements ?? []).map(element =>
+      decodeFields(set.key, element.key?.value ?? new Uint8Array(0)),
+    ),
+  )
+}
+
+/** Whether each of the elements is there, in order; false as well where its set is not. One send. @throws {NetlinkError} */
+export function hasElements(
+  transport: Transport,
+  elements: readonly { readonly set: NamedSet; readonly element: Element }[],
+): boolean[] {
+  const requests = elements.map(({ set, element }) => ({
+    ...change(NFT_MSG_GETSETELEM, 'read', set, element, NLM_F_ACK),
+    tolerate: [ENOENT],
+  }))
+  return transport.execute(requests).map(reply => reply.tolerated === undefined)
+}
