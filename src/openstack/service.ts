@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Cloud, ServiceType } from './cloud.ts'
+import { secretsOf } from './cloud.ts'
+import {
+  type ErrorContext,
+  errorFromAnswer,
+  errorFromWire,
+  isMissing,
+  OpenStackError,
+  type ServiceName,
+  unexpectedAnswer,
+} from './error.ts'
+import { type Http, HttpError, type HttpOutcome } from './http.ts'
+import { isObject, type Json, tryParseJson } from './json.ts'
+import { findEndpoint } from './keystone/catalog.ts'
+import type { Tokens } from './keystone/renewal.ts'
+import type { Token } from './keystone/token.ts'
+import type { Limits } from './limits.ts'
+import { redact } from './secret.ts'
+import type { Method, WireAnswer } from './wire.ts'
+
+/** Filters of a list and the like; a name may come several times. */
+export type Query = readonly (readonly [name: string, value: string])[]
+
+export type ServiceCall = {
+  /** What is tried, with its values, for the error: `create port "x" on network y`. */
+  readonly action: string
+  readonly method: Method
+  /** Below the service's address, starting with a slash. */
+  readonly path: string
+  readonly query?: Query | undefined
+  readonly body?: Json
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** True if carrying it out twice is the same as once; a GET always is. */
+  readonly repeat?: boolean | undefined
+  /** Looks whether an earlier try took effect; see `HttpCall.look`. */
+  readonly look?: (() => Promise<boolean>) | undefined
+}
+
+/** An object that the API answered, and the means to complain about it. */
+export type ServiceAnswer = {
+  /** The decoded body; an empty object where the answer has none. */
+  readonly body: Readonly<Record<string, unknown>>
+  readonly headers: Readonly<Record<string, string>>
+  /** The error for a body that is not what the API promises. */
+  unexpected(what: string): OpenStackError
+}
+
+/** One service of one cloud: finds its address, carries the token, logs in again once, turns failures into `OpenStackError`. */
+export type Service = {
+  /** Undefined if `look` found that an earlier try took effect. @throws {OpenStackError} */
+  call(call: ServiceCall, limits: Limits): Promise<ServiceAnswer | undefined>
+  /** As `call` without `look`. @throws {OpenStackError} */
+  ask(call: Omit<ServiceCall, 'look'>, limits: Limits): Promise<ServiceAnswer>
+  /** As `ask`, undefined if the service says that the thing named does not exist. @throws {OpenStackError} */
+  tryAsk(call: Omit<ServiceCall, 'look'>, limits: Limits): Promise<ServiceAnswer | undefined>
+}
+
+export type ServiceOptions = {
+  readonly cloud: Cloud
+  readonly name: ServiceName
+  readonly type: ServiceType
+  readonly http: Http
+  readonly tokens: Tokens
+}
+
+export function createService(options: ServiceOptions): Service {
+  const { cloud, name, http, tokens } = options
+
+  const send = (call: ServiceCall, token: Token, limits: Limits): Promise<HttpOutcome> => {
+    const url = urlOf(options, call, token)
+    return http.request(
+      {
+        method: call.method,
+        url,
+        headers: {
+          accept: 'application/json',
+          'x-auth-token': token.id.reveal(),
+          ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...call.headers,
+        },
+        body: call.body === undefined ? undefined : JSON.stringify(call.body),
+        repeat: call.repeat ?? false,
+        look: call.look,
+      },
+      limits,
+    )
+  }
+
+  const call = async (call: ServiceCall, limits: Limits): Promise<ServiceAnswer | undefined> => {
+    let token = await tokens.current(limits)
+    const context = (uncertain: boolean): ErrorContext => ({
+      service: name,
+      action: call.action,
+      redact: text => redact(text, [...secretsOf(cloud), token.id]),
+      uncertain,
+    })
+    let earlierUncertain = false
+    for (let loggedInAgain = false; ; loggedInAgain = true) {
+      const outcome = await send(call, token, limits).catch((error: unknown) => {
+        if (error instanceof HttpError) throw errorFromWire(error.cause, context(error.uncertain || earlierUncertain))
+        throw error
+      })
+      earlierUncertain ||= outcome.uncertain
+      const { answer } = outcome
+      if (answer === undefined) return undefined
+      if (answer.status === 401 && !loggedInAgain) {
+        // Refused before anything was done, so any method may be sent again; a second refusal is an error.
+        token = await tokens.replace(token, limits)
+        continue
+      }
+      if (answer.status >= 300) throw errorFromAnswer(answer, context(earlierUncertain))
+      return decode(answer, context(call.method !== 'GET'))
+    }
+  }
+
+  const ask = async (each: Omit<ServiceCall, 'look'>, limits: Limits) => (await call(each, limits))!
+  return {
+    call,
+    ask,
+    async tryAsk(each, limits) {
+      try {
+        return await ask(each, limits)
+      } catch (error) {
+        if (isMissing(error)) return undefined
+        throw error
+      }
+    },
+  }
+}
+
+function urlOf(options: ServiceOptions, call: ServiceCall, token: Token): URL {
+  const endpoint = findEndpoint(options.cloud, token.catalog, options.type)
+  if ('reason' in endpoint || !URL.canParse(endpoint.url))
+    throw new OpenStackError({
+      service: options.name,
+      action: call.action,
+      reason: 'reason' in endpoint ? endpoint.reason : `"${endpoint.url}" is not a URL`,
+      status: 0,
+      type: 'EndpointMissing',
+      kind: 'permanent',
+      remedy: `check "region_name" and "interface" of cloud "${options.cloud.name}", or name the address in "${options.type}_endpoint_override"`,
+      effect: 'none',
+    })
+  const url = new URL(`${endpoint.url}${call.path}`)
+  for (const [name, value] of call.query ?? []) url.searchParams.append(name, value)
+  return url
+}
+
+function decode(answer: WireAnswer, context: ErrorContext): ServiceAnswer {
+  const unexpected = (what: string) => unexpectedAnswer(answer, what, context)
+  const body = answer.body.trim() === '' ? {} : tryParseJson(answer.body)
+  if (!isObject(body)) throw unexpected('the answer is not a JSON object')
+  return { body, headers: answer.headers, unexpected }
+}
