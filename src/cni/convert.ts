@@ -31,14 +31,15 @@ const familyOf = (version: Version) => (version < '0.3.0' ? '0.2' : version < '1
  */
 export function decodeResult(
   value: JsonValue,
-  configVersion: Version,
+  configVersion: string,
   options: { what?: string; anyFamily?: boolean } = {},
 ): Result {
   const { what = 'result', anyFamily = false } = options
   if (value === null) return {}
   const { cniVersion } = decode(object({ cniVersion: optional(string, '') }), value, what)
   const version = cniVersion === '' ? configVersion : cniVersion
-  if (!isSupported(version) || (!anyFamily && familyOf(version) !== familyOf(configVersion)))
+  const sameFamily = () => isSupported(configVersion) && familyOf(version as Version) === familyOf(configVersion)
+  if (!isSupported(version) || (!anyFamily && !sameFamily()))
     throw new CniError(
       codes.invalidConfig,
       `Cannot read ${what}: its cniVersion is "${version}", the configuration's is "${configVersion}"`,
