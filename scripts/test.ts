@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import { announce, type LabName, Labs } from './test/labs.ts'
 import { Report } from './test/report.ts'
 import { choose, type Planned, plan, type Suite } from './test/suites.ts'
+import { runInVm } from './test/vm.ts'
 
 const USAGE = `usage: mooring test [--all] [--keep] [--list] [--name PATTERN]... [WORD]...
 
@@ -86,6 +87,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   // Tests and the scripts that they start find this Node.js, not one of the machine.
   env['PATH'] = `${dirname(process.execPath)}:${env['PATH'] ?? ''}`
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
+  if (suite.inVm) return report.add(runInVm(files, suite.timeoutMs))
   await report.add(
     run({
       cwd: root,

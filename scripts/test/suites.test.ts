@@ -37,11 +37,12 @@ test('choose() without words takes what needs no lab', () => {
   ])
 })
 
-test('choose() with all takes every file once, and the contract suite again on the real services', () => {
+test('choose() with all takes every file once, and some again in their second setting', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], true)), [
     'unit: src/base/ip.test.ts test/architecture.test.ts',
     'black box: test/contract/neutron.test.ts test/veth-route.test.ts',
     'contract of the real OpenStack: test/contract/neutron.test.ts',
+    'under a Debian kernel: test/veth-route.test.ts',
     'kubelet: test/kubernetes/kubelet.test.ts',
   ])
 })

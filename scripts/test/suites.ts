@@ -10,6 +10,8 @@ export interface Suite {
   readonly patterns: readonly string[]
   /** These files run here a second time, in another setting. */
   readonly again?: true
+  /** Runs inside of lab/vmlab. */
+  readonly inVm?: true
   /** Labs without which the suite does not run. */
   readonly labs: readonly LabName[]
   /** Labs that `--all` adds because some tests of the suite look for them and skip themselves otherwise. */
@@ -60,6 +62,15 @@ export const SUITES: readonly Suite[] = [
     env: { CONTRACT: 'real' },
     concurrency: 1,
     timeoutMs: 15 * MINUTE_MS,
+  },
+  {
+    name: 'under a Debian kernel',
+    patterns: ['test/veth-route*.test.ts'],
+    again: true,
+    inVm: true,
+    labs: ['vmlab'],
+    concurrency: 1,
+    timeoutMs: 10 * MINUTE_MS,
   },
 ]
 
