@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { codes } from './codes.ts'
 import { decodeResult, encodeResult } from './convert.ts'
 import { anyObject, array, decode, object, optional, string } from './decode.ts'
@@ -35,6 +35,9 @@ export type CachedAttachment = Attachment & {
   readonly writtenMs: number
 }
 
+// limits.h, NAME_MAX
+const nameBytesMax = 255
+
 const kind = 'cniCacheV1'
 
 const entry = object({
@@ -57,11 +60,18 @@ const fileOf = (directory: string, network: string, { containerId, ifName }: Att
 /**
  * Refuses an attachment whose result could not be kept, before anything is done for it.
  *
- * @throws {CniError} 5 if the name is too long for a file; 104 if another attachment has the same file name, which is
+ * @throws {CniError} 4 if the name is too long for a file; 104 if another attachment has the same file name, which is
  * possible because `-` may stand in every part of it.
  */
 export async function checkCacheFile(directory: string, network: string, attachment: Attachment): Promise<void> {
   const file = fileOf(directory, network, attachment)
+  const nameBytes = new TextEncoder().encode(basename(file)).length
+  if (nameBytes > nameBytesMax)
+    throw new CniError(
+      codes.invalidEnvironment,
+      `Cannot keep the result of CNI_CONTAINERID in network "${network}": its file name has ${nameBytes} bytes, ${nameBytesMax} are possible`,
+      { details: attachment.containerId },
+    )
   const bytes = await tryRead(file)
   const other = bytes === undefined ? undefined : tryEntry(bytes)
   if (other !== undefined && !isOf(other, network, attachment))
