@@ -7,6 +7,7 @@
 export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
 export { HostContext } from './context.ts'
 export type { FirewallPod } from './firewall.ts'
+export * as firewall from './firewall.ts'
 export { type Host, inlineHost, threadedHost } from './host.ts'
 export type { OwnedLink } from './links.ts'
 export * from './netns.ts'

@@ -41,6 +41,9 @@ export type Reply = {
   readonly tolerated: number | undefined
 }
 
+/** NLM_F_DUMP is two bits, each of which means something else with a change (NLM_F_REPLACE, NLM_F_EXCL). */
+const isAnswered = (flags: number) => (flags & NLM_F_ACK) !== 0 || (flags & NLM_F_DUMP) === NLM_F_DUMP
+
 /** Something that carries requests to the kernel: the socket, or a fake of it in tests. */
 export type Transport = { execute(requests: readonly Request[], deadline?: Deadline): Reply[] }
 
@@ -83,7 +86,7 @@ export class NetlinkSocket implements Transport {
 
     const messages = requests.map((): Message[] => [])
     const tolerated: (number | undefined)[] = requests.map(() => undefined)
-    const open = new Set(requests.keys().filter(index => (requests[index]!.flags & (NLM_F_ACK | NLM_F_DUMP)) !== 0))
+    const open = new Set(requests.keys().filter(index => isAnswered(requests[index]!.flags)))
     let failure: NetlinkError | undefined
     let interrupted: Request | undefined
     while (open.size > 0) {

@@ -64,8 +64,8 @@ test('NftablesError: names the object at fault', () => {
 })
 
 test('readGeneration: reads the id of the answer', () => {
-  // Captured from the kernel: nfgenmsg, NFTA_GEN_ID 5, NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME "nft".
-  const body = Uint8Array.fromHex('000000050800010000000005080002000000100c080003006e667400')
+  // Captured from the kernel: nfgenmsg, NFTA_GEN_ID 4, NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME "nft".
+  const body = Uint8Array.fromHex('0000000408000100000000040800020000003970080003006e667400')
   const message = { type: 0x0a0f, flags: 0, seq: 1, body }
-  assert.equal(readGeneration({ execute: () => [{ messages: [message], tolerated: undefined }] }), 5)
+  assert.equal(readGeneration({ execute: () => [{ messages: [message], tolerated: undefined }] }), 4)
 })

@@ -52,18 +52,19 @@ test('deleteChain: writes what nft writes', () => {
 })
 
 test('getChains, listChains: decode hook, priority, policy, use and comment', () => {
-  // Captured from the kernel's answer to `nft list chains`.
+  // Captured from the kernel's answer to `nft list chains`; the last two bytes of the header are of the generation.
   const bytes = golden(
-    '01000000', // nfgenmsg: inet
+    '01000004', // nfgenmsg: inet
     '0c0001006d6f6f72696e6700', // NFTA_CHAIN_TABLE mooring
     '0600030062000000', // NFTA_CHAIN_NAME b
     '0c0002000000000000000001', // NFTA_CHAIN_HANDLE 1
-    '14000480', // NFTA_CHAIN_HOOK
+    '14000400', // NFTA_CHAIN_HOOK
     '0800010000000002', //   NFTA_HOOK_HOOKNUM forward
     '08000200fffffed4', //   NFTA_HOOK_PRIORITY -300
     '0800050000000000', // NFTA_CHAIN_POLICY drop
     '0b00070066696c7465720000', // NFTA_CHAIN_TYPE filter
-    '0800060000000003', // NFTA_CHAIN_USE 3
+    '08000a0000000001', // NFTA_CHAIN_FLAGS base
+    '0800060000000001', // NFTA_CHAIN_USE 1
     '09000c000003763100000000', // NFTA_CHAIN_USERDATA v1
   )
   const messages = [{ type: 0x0a03, flags: 2, seq: 1, body: bytes }]
@@ -76,7 +77,7 @@ test('getChains, listChains: decode hook, priority, policy, use and comment', ()
     hook: 2,
     priority: -300,
     policy: 0,
-    use: 3,
+    use: 1,
     comment: 'v1',
   }
   assert.deepEqual(listChains(transport), [expected])

@@ -20,8 +20,6 @@ export const NFT_MSG_NEWSETELEM = 12
 export const NFT_MSG_GETSETELEM = 13
 export const NFT_MSG_DELSETELEM = 14
 export const NFT_MSG_GETGEN = 16
-export const NFT_MSG_DESTROYTABLE = 26
-export const NFT_MSG_DESTROYCHAIN = 27
 /** Linux 6.3 and newer: a delete to which absence is success. Older kernels answer EINVAL. */
 export const NFT_MSG_DESTROYSETELEM = 30
 

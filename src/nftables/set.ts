@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { ENOENT } from '#libc'
 import {
   attributes,
   bytes,
@@ -128,14 +129,14 @@ function userdataOf(set: NamedSet): Uint8Array {
 const byteOrderOf = (types: readonly DataTypeName[]) =>
   types.length > 1 ? byteOrders.none : byteOrders[dataTypes[types[0]!].order]
 
-/** The names of a table's sets and maps. @throws {NetlinkError}, ENOENT where there is no such table. */
+/** The names of a table's sets and maps; none where there is no such table. @throws {NetlinkError} */
 export function listSets(transport: Transport, table: Table): string[] {
   const dump = message(
     NFT_MSG_GETSET,
     table.family,
     setAttributes,
     { table: table.name },
-    { verb: 'list', object: `sets of table ${formatTable(table)}`, flags: NLM_F_DUMP },
+    { verb: 'list', object: `sets of table ${formatTable(table)}`, flags: NLM_F_DUMP, tolerate: [ENOENT] },
   )
   return transport
     .execute([dump])[0]!

@@ -1,14 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { attributes, bytes, NLM_F_CREATE, string, u32be, u64be } from '#netlink'
-import {
-  type Change,
-  type Family,
-  message,
-  NFT_MSG_DELTABLE,
-  NFT_MSG_DESTROYTABLE,
-  NFT_MSG_NEWTABLE,
-} from './message.ts'
+import { type Change, type Family, message, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE } from './message.ts'
 
 // linux/netfilter/nf_tables.h, enum nft_table_attributes
 const NFTA_TABLE_NAME = 1
@@ -41,16 +34,7 @@ export function addTable(table: Table): Change {
 }
 
 /** Removes the table with everything in it. ENOENT where there is none. */
-export const deleteTable = (table: Table): Change => removal(NFT_MSG_DELTABLE, table)
-
-/** As `deleteTable`, absence is success. Linux 6.3. */
-export const destroyTable = (table: Table): Change => removal(NFT_MSG_DESTROYTABLE, table)
-
-const removal = (type: number, table: Table) =>
-  message(
-    type,
-    table.family,
-    tableAttributes,
-    { name: table.name },
-    { verb: 'delete', object: `table ${formatTable(table)}` },
-  )
+export function deleteTable(table: Table): Change {
+  const options = { verb: 'delete', object: `table ${formatTable(table)}` }
+  return message(NFT_MSG_DELTABLE, table.family, tableAttributes, { name: table.name }, options)
+}

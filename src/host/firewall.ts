@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { type Ip, networkOf, type Prefix } from '#base'
+import { EEXIST, EINVAL, ENOENT } from '#libc'
+import type { Transport } from '#netlink'
+import {
+  addElement,
+  addTable,
+  type Change,
+  commit,
+  deleteElement,
+  deleteTable,
+  destroyElement,
+  type Element,
+  ERESTART,
+  formatElement,
+  getChains,
+  hasElements,
+  hooks,
+  listChains,
+  listKeys,
+  listSets,
+  type NamedSet,
+  NftablesError,
+  policies,
+  readGeneration,
+} from '#nftables'
+import {
+  addInside,
+  addInsideRule,
+  fingerprint,
+  guard,
+  type IpVersion,
+  insideSet,
+  ipVersions,
+  makePart,
+  nat,
+  type Part,
+  parseInsideSet,
+  sets,
+  table,
+  versionOf,
+} from './ruleset.ts'
+
+/** What the firewall knows of a pod. */
+export type FirewallPod = {
+  /** Name of the pod's link on the node. */
+  readonly link: string
+  /** The addresses that it may send from. */
+  readonly addresses: readonly Ip[]
+  /**
+   * Given: its addresses are replaced by the node's towards everything outside of these networks, multicast excepted.
+   * Between pods of one node nothing is replaced. Left out: its addresses stay.
+   */
+  readonly masquerade?: readonly Prefix[] | undefined
+  /** It may ask the cloud's metadata service. */
+  readonly metadata?: boolean | undefined
+}
+
+/** Others may change the rule set while we make ours; each try is two messages. */
+const TRIES_MAX = 32
+
+type Needs = { readonly masquerade: boolean; readonly inside: readonly { version: IpVersion; length: number }[] }
+
+/**
+ * Makes the table `inet mooring`, or what of it is missing or of another release. Elements stay as they are. Harmless at
+ * any time and beside other processes; where all is well it only reads.
+ * @throws {NftablesError}
+ */
+export function ensureTable(transport: Transport): void {
+  ensure(transport, { masquerade: false, inside: [] })
+}
+
+/** @returns whether the checks of pods had to be made, so that whatever pods there were have lost theirs. */
+function ensure(transport: Transport, needs: Needs): boolean {
+  for (let tries = 1; ; tries++) {
+    const generation = readGeneration(transport)
+    const { changes, guardIsNew } = findMissing(transport, needs)
+    if (changes.length === 0) return false
+    try {
+      // Bound to what was read: an older release's chains must not be replaced by what was planned before a change.
+      commit(transport, changes, { generation })
+      return guardIsNew
+    } catch (error) {
+      const raced = error instanceof NftablesError && (error.errno === EEXIST || error.errno === ERESTART)
+      if (!raced || tries === TRIES_MAX) throw error
+    }
+  }
+}
+
+function findMissing(transport: Transport, needs: Needs): { changes: Change[]; guardIsNew: boolean } {
+  const present = getChains(
+    transport,
+    [...guard.chains, ...nat.chains].map(({ chain }) => chain),
+  ).filter(chain => chain !== undefined)
+  const names = present.map(chain => chain.name)
+  const isCurrent = (part: Part) => {
+    const base = part.chains.at(-1)!
+    const state = present.find(chain => chain.name === base.chain.name)
+    // Nothing jumps to a base chain, so its use count is the number of its rules.
+    return (
+      state?.comment === fingerprint(part) &&
+      state.use === base.rules.length &&
+      part.chains.every(({ chain }) => names.includes(chain.name))
+    )
+  }
+
+  const changes: Change[] = []
+  const guardIsNew = !isCurrent(guard)
+  if (guardIsNew) changes.push(addTable(table), ...makePart(guard, names))
+  if (!needs.masquerade && !nat.chains.some(({ chain }) => names.includes(chain.name))) return { changes, guardIsNew }
+
+  const made = listSets(transport, table).flatMap(name => parseInsideSet(name) ?? [])
+  if (!isCurrent(nat)) changes.push(...makePart(nat, names), ...made.map(addInsideRule))
+  const isMade = (inside: { version: IpVersion; length: number }) =>
+    made.some(({ version, length }) => version === inside.version && length === inside.length)
+  changes.push(...needs.inside.filter(inside => !isMade(inside)).flatMap(addInside))
+  return { changes, guardIsNew }
+}
+
+/**
+ * Adds a pod's elements, all or none; what is there already stays. Makes the table where it is missing.
+ * @returns true where somebody had taken the table away, and with it what the other pods need: add them again.
+ * @throws {NftablesError} naming the element.
+ */
+export function addPod(transport: Transport, pod: FirewallPod): boolean {
+  const changes = elementsOf(pod).map(({ set, element }) => addElement(set, element))
+  try {
+    commit(transport, changes)
+    return false
+  } catch (error) {
+    if (!(error instanceof NftablesError && error.errno === ENOENT)) throw error
+  }
+  const rebuilt = ensure(transport, needsOf(pod))
+  commit(transport, changes)
+  return rebuilt
+}
+
+function needsOf({ masquerade }: FirewallPod): Needs {
+  const inside = new Map(
+    networksOf(masquerade).map(({ ip, length }) => [`${versionOf(ip)}/${length}`, { version: versionOf(ip), length }]),
+  )
+  return { masquerade: masquerade !== undefined, inside: [...inside.values()] }
+}
+
+/** A network of one address is the pod itself, to which it sends nothing: no element. */
+const networksOf = (masquerade: readonly Prefix[] = []) =>
+  masquerade.filter(({ ip, length }) => length < ip.length * 8).map(networkOf)
+
+function elementsOf({ link, addresses, masquerade, metadata }: FirewallPod): { set: NamedSet; element: Element }[] {
+  const found = [{ set: sets.podLinks, element: { key: [link] } as Element }]
+  for (const address of addresses) {
+    const element = { key: [link, address] }
+    found.push({ set: sets.podAddresses[versionOf(address)], element })
+    if (masquerade !== undefined) found.push({ set: sets.masquerade[versionOf(address)], element })
+  }
+  for (const network of networksOf(masquerade))
+    found.push({ set: insideSet(network), element: { key: [link, network.ip] } })
+  if (metadata) found.push({ set: sets.metadataAllowed, element: { key: [link] } })
+  return found
+}
+
+/** Transports whose kernel (before 6.3) has no removal that tolerates absence. */
+const withoutDestroy = new WeakSet<Transport>()
+
+/**
+ * Removes a pod's elements; what is not there is no matter.
+ * @throws {NftablesError}
+ */
+export function removePod(transport: Transport, pod: FirewallPod): void {
+  const elements = elementsOf(pod)
+  if (!withoutDestroy.has(transport)) {
+    try {
+      commit(
+        transport,
+        elements.map(({ set, element }) => destroyElement(set, element)),
+      )
+      return
+    } catch (error) {
+      if (!(error instanceof NftablesError)) throw error
+      if (error.errno === EINVAL) withoutDestroy.add(transport)
+      // ENOENT: a set is missing, which is absence too, but stopped the others.
+      else if (error.errno !== ENOENT) throw error
+    }
+  }
+  for (const { set, element } of elements) commitUnlessAbsent(transport, deleteElement(set, element))
+}
+
+function commitUnlessAbsent(transport: Transport, change: Change): void {
+  try {
+    commit(transport, [change])
+  } catch (error) {
+    if (!(error instanceof NftablesError && error.errno === ENOENT)) throw error
+  }
+}
+
+/** What of a pod is missing in the firewall, in words; none: all is well. @throws {NetlinkError} */
+export function checkPod(transport: Transport, pod: FirewallPod): string[] {
+  const elements = elementsOf(pod)
+  const present = hasElements(transport, elements)
+  const faults = elements
+    .filter((_, index) => !present[index])
+    .map(({ set, element }) => `${formatElement(set, element)} is missing`)
+  const parts = pod.masquerade === undefined ? [guard] : [guard, nat]
+  const bases = parts.map(part => part.chains.at(-1)!)
+  for (const [index, state] of getChains(
+    transport,
+    bases.map(({ chain }) => chain),
+  ).entries())
+    if (state?.use !== bases[index]!.rules.length)
+      faults.push(`the rules of chain inet mooring ${bases[index]!.chain.name} are not there`)
+  return faults
+}
+
+/** The pods that the table has elements of, by link; none without the table. @throws {NetlinkError} */
+export function listPods(transport: Transport): FirewallPod[] {
+  const pods = new Map<string, { link: string; addresses: Ip[]; masquerade?: Prefix[]; metadata?: boolean }>()
+  const podOf = (link: string) => {
+    const pod = pods.get(link) ?? { link, addresses: [] }
+    pods.set(link, pod)
+    return pod
+  }
+  const each = (set: NamedSet, visit: (pod: ReturnType<typeof podOf>, address: Ip) => void) => {
+    for (const [link, address] of listKeys(transport, set) ?? []) visit(podOf(link as string), address as Ip)
+  }
+  each(sets.podLinks, () => {})
+  each(sets.metadataAllowed, pod => {
+    pod.metadata = true
+  })
+  for (const version of ipVersions) {
+    each(sets.podAddresses[version], (pod, address) => pod.addresses.push(address))
+    each(sets.masquerade[version], pod => {
+      pod.masquerade ??= []
+    })
+  }
+  for (const { set, length } of listSets(transport, table).flatMap(name => parseInsideSet(name) ?? []))
+    each(set, (pod, ip) => {
+      pod.masquerade ??= []
+      pod.masquerade.push({ ip, length })
+    })
+  return [...pods.values()]
+}
+
+/** Removes the table and all that is in it. @throws {NftablesError} */
+export function removeTable(transport: Transport): void {
+  commitUnlessAbsent(transport, deleteTable(table))
+}
+
+/**
+ * Chains of others that drop forwarded packets which none of their rules accepts, as Docker's does, in words. A drop is
+ * final: no rule of ours can undo it. Rules of the old iptables back end are not seen (iptables-legacy).
+ * @throws {NetlinkError}
+ */
+export function findForeignForwardDrop(transport: Transport): string[] {
+  const families = ['inet', 'ip', 'ip6']
+  return listChains(transport)
+    .filter(chain => chain.hook === hooks.forward && chain.policy === policies.drop && families.includes(chain.family))
+    .filter(chain => chain.family !== table.family || chain.table !== table.name)
+    .map(({ family, table, name }) => `chain ${name} of table ${family} ${table} has policy drop`)
+}

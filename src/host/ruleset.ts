@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash } from 'node:crypto'
+import { type Ip, type Prefix, parsePrefix } from '#base'
+import {
+  addChain,
+  addRule,
+  addSet,
+  type Chain,
+  type Change,
+  compare,
+  count,
+  deleteChain,
+  type Expression,
+  families,
+  give,
+  isIn,
+  isNotIn,
+  loadField,
+  loadMeta,
+  mask,
+  masquerade,
+  type NamedSet,
+  type Rule,
+  type Table,
+} from '#nftables'
+
+// What stands in the one table of ours. Chains and rules are the same on every node and never change with the pods: a pod
+// is elements of hash sets, whose cost does not grow. Every key begins with the name of the pod's link on the node, so that
+// an element has one owner and removing one pod never takes away what another needs.
+
+export const table: Table = { family: 'inet', name: 'mooring' }
+export type IpVersion = 'v4' | 'v6'
+export const ipVersions = ['v4', 'v6'] as const
+export const versionOf = (address: Ip): IpVersion => (address.length === 4 ? 'v4' : 'v6')
+
+const addressTypes = { v4: 'ipv4_addr', v6: 'ipv6_addr' } as const
+const linkSet = (name: string): NamedSet => ({ table, name, key: ['ifname'] })
+const linkAddressSet = (name: string, version: IpVersion): NamedSet => ({
+  table,
+  name: `${name}_${version}`,
+  key: ['ifname', addressTypes[version]],
+})
+const perVersion = <T>(make: (version: IpVersion) => T) => ({ v4: make('v4'), v6: make('v6') })
+
+export const sets = {
+  /** Links of pods: what comes in by them is checked. */
+  podLinks: linkSet('pod_links'),
+  /** Which addresses a pod may send from. */
+  podAddresses: perVersion(version => linkAddressSet('pod_addresses', version)),
+  /** Links of pods that may ask the metadata service. */
+  metadataAllowed: linkSet('metadata_allowed'),
+  /** Pods whose address is replaced by the node's on the way to the outside. */
+  masquerade: perVersion(version => linkAddressSet('masquerade', version)),
+}
+
+/**
+ * What is not outside for a pod: link and network. One set, and one rule, per prefix length in use on the node, since a
+ * rule masks the destination before it looks it up. An interval set of pod and network would need neither, but inserting
+ * into one copies it: 1000 pods would pay for each other.
+ */
+export const insideSet = (network: Prefix): NamedSet => insideSetOf(versionOf(network.ip), network.length)
+const insideSetOf = (version: IpVersion, length: number): NamedSet => linkAddressSet(`inside_${length}`, version)
+
+/** The opposite: the family and prefix length of a set's name; undefined for other sets. */
+export function parseInsideSet(name: string): { set: NamedSet; length: number; version: IpVersion } | undefined {
+  const match = /^inside_(\d{1,3})_(v4|v6)$/.exec(name)
+  if (match === null) return undefined
+  const [length, version] = [Number(match[1]), match[2] as IpVersion]
+  return { set: insideSetOf(version, length), length, version }
+}
+
+/** Chains that are made, compared and renewed together. The last is the base chain; it leads to those before it. */
+export type Part = {
+  readonly sets: readonly NamedSet[]
+  readonly chains: readonly { readonly chain: Chain; readonly rules: readonly Rule[] }[]
+}
+
+// Registers 1 to 4 hold 16 bytes each and follow one another: a link's name fills the first, the address comes next.
+const KEY = 1
+const KEY_ADDRESS = 2
+const protocols = { v4: families.ip, v6: families.ip6 } as const
+const fields = {
+  v4: { source: 'ip saddr', destination: 'ip daddr' },
+  v6: { source: 'ip6 saddr', destination: 'ip6 daddr' },
+} as const
+
+const isVersion = (version: IpVersion): Expression[] => [
+  loadMeta('nfproto', KEY),
+  compare(KEY, '==', Uint8Array.of(protocols[version])),
+]
+const linkAndSource = (version: IpVersion): Expression[] => [
+  ...isVersion(version),
+  loadMeta('iifname', KEY),
+  loadField(fields[version].source, KEY_ADDRESS),
+]
+const isWithin = (version: IpVersion, end: 'source' | 'destination', text: string): Expression[] => {
+  const { ip, length } = parsePrefix(text)
+  const whole = length === ip.length * 8
+  return [
+    ...isVersion(version),
+    loadField(fields[version][end], KEY),
+    ...(whole ? [] : [mask(KEY, maskOf(length, ip.length))]),
+    compare(KEY, '==', ip),
+  ]
+}
+
+/** 255.255.0.0 for 16 of 4 bytes. */
+const maskOf = (length: number, bytes: number): Uint8Array =>
+  Uint8Array.from({ length: bytes }, (_, index) => (0xff00 >> Math.min(8, Math.max(0, length - index * 8))) & 0xff)
+
+const METADATA = { v4: '169.254.169.254/32', v6: 'fe80::a9fe:a9fe/128' } as const
+
+const guardChain: Chain = {
+  table,
+  name: 'prerouting',
+  // Before connection tracking, so that what is dropped costs no entry there; before every DNAT.
+  base: { type: 'filter', hook: 'prerouting', priority: -300, policy: 'accept' },
+}
+
+const toMetadata = (version: IpVersion): Rule => ({
+  comment: 'metadata service',
+  expressions: [
+    ...isWithin(version, 'destination', METADATA[version]),
+    loadMeta('iifname', KEY),
+    isNotIn(KEY, sets.metadataAllowed.name),
+    count(),
+    give('drop'),
+  ],
+})
+const spoofed = (version: IpVersion): Rule => ({
+  comment: 'not an address of the pod',
+  expressions: [...linkAndSource(version), isNotIn(KEY, sets.podAddresses[version].name), count(), give('drop')],
+})
+
+/** Checks what pods send: from their own addresses only, and not to the metadata service. */
+export const guard: Part = {
+  sets: [sets.podLinks, ...Object.values(sets.podAddresses), sets.metadataAllowed],
+  chains: [
+    {
+      chain: guardChain,
+      rules: [
+        {
+          comment: 'not from a pod',
+          expressions: [loadMeta('iifname', KEY), isNotIn(KEY, sets.podLinks.name), give('accept')],
+        },
+        toMetadata('v4'),
+        toMetadata('v6'),
+        spoofed('v4'),
+        // Neighbour discovery. The kernel forwards neither (ip6_forward), so they reach no further than the node.
+        {
+          comment: 'link-local',
+          expressions: [...isWithin('v6', 'source', 'fe80::/10'), give('accept')],
+        },
+        { comment: 'no address yet', expressions: [...isWithin('v6', 'source', '::/128'), give('accept')] },
+        spoofed('v6'),
+      ],
+    },
+  ],
+}
+
+const outsideChain = perVersion((version): Chain => ({ table, name: `outside_${version}` }))
+const MULTICAST = { v4: '224.0.0.0/4', v6: 'ff00::/8' } as const
+
+const outside = (version: IpVersion) => ({
+  chain: outsideChain[version],
+  rules: [
+    {
+      comment: 'multicast',
+      expressions: [...isWithin(version, 'destination', MULTICAST[version]), give('return')],
+    },
+    // `masquerade` takes an address of the link by which the packet leaves. That is the node's NIC here: links of pods,
+    // which have no address of their own (the kernel would take 169.254.1.1), went away in postrouting.
+    { expressions: [masquerade()] },
+  ],
+})
+
+/** Replaces pods' addresses towards the outside. Made for the first pod that asks: before, the node needs no NAT. */
+export const nat: Part = {
+  sets: Object.values(sets.masquerade),
+  chains: [
+    outside('v4'),
+    outside('v6'),
+    {
+      chain: {
+        table,
+        name: 'postrouting',
+        base: { type: 'nat', hook: 'postrouting', priority: 100, policy: 'accept' },
+      },
+      rules: [
+        {
+          comment: 'to a pod of this node',
+          expressions: [loadMeta('oifname', KEY), isIn(KEY, sets.podLinks.name), give('accept')],
+        },
+        ...ipVersions.map(version => ({
+          // The link of arrival is known here for forwarded packets since Linux 5.7.
+          expressions: [
+            ...linkAndSource(version),
+            isIn(KEY, sets.masquerade[version].name),
+            give({ goto: outsideChain[version].name }),
+          ],
+        })),
+      ],
+    },
+  ],
+}
+
+/** Makes the set of a prefix length, and the rule that looks destinations up in it. EEXIST where it was made already. */
+export function addInside(network: { version: IpVersion; length: number }): Change[] {
+  const set = insideSetOf(network.version, network.length)
+  return [addSet(set, { exclusive: true }), addInsideRule(network)]
+}
+
+/** The rule alone. */
+export function addInsideRule({ version, length }: { version: IpVersion; length: number }): Change {
+  const expressions = [
+    ...isVersion(version),
+    loadMeta('iifname', KEY),
+    loadField(fields[version].destination, KEY_ADDRESS),
+    mask(KEY_ADDRESS, maskOf(length, version === 'v4' ? 4 : 16)),
+    isIn(KEY, insideSetOf(version, length).name),
+    give('return'),
+  ]
+  return addRule(outsideChain[version], { expressions, comment: 'network of the pod' }, { first: true })
+}
+
+const fingerprints = new WeakMap<Part, string>()
+
+/** Says which rules a part has: another release's differ. Stands in the base chain's comment. */
+export function fingerprint(part: Part): string {
+  const known = fingerprints.get(part)
+  if (known !== undefined) return known
+  const hash = createHash('sha256')
+  for (const { chain, rules } of part.chains) for (const rule of rules) hash.update(addRule(chain, rule).body)
+  const text = `made by Mooring, rules ${hash.digest('hex').slice(0, 8)}`
+  fingerprints.set(part, text)
+  return text
+}
+
+/** The part from scratch; elements of sets that are there stay. `present` are chains of an older release, replaced. */
+export function makePart(part: Part, present: readonly string[]): Change[] {
+  const old = part.chains.map(({ chain }) => chain).filter(chain => present.includes(chain.name))
+  return [
+    ...part.sets.map(set => addSet(set)),
+    ...old.reverse().map(chain => deleteChain(chain)),
+    // All chains first: a rule may lead to any of them. EXCL, so that of two processes one makes the rules.
+    ...part.chains.map(({ chain }) =>
+      addChain(chain.base === undefined ? chain : { ...chain, comment: fingerprint(part) }, { exclusive: true }),
+    ),
+    ...part.chains.flatMap(({ chain, rules }) => rules.map(rule => addRule(chain, rule))),
+  ]
+}
