@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { randomUUID } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { codes } from './codes.ts'
@@ -104,8 +103,8 @@ export async function writeCache(
   })
   const file = fileOf(directory, network, attachment)
   await mkdir(dirname(file), { recursive: true, mode: 0o700 })
-  // A short name: that of the result may be as long as names can be.
-  const draft = join(dirname(file), `.${randomUUID()}`)
+  // A short name: that of the result may be as long as names can be. (The global: importing node:crypto costs every process 4 ms.)
+  const draft = join(dirname(file), `.${crypto.randomUUID()}`)
   try {
     await writeSynced(draft, text)
     await rename(draft, file)
