@@ -24,14 +24,14 @@ export async function loadCloud(name?: string | undefined, options: LoadOptions 
   const env = options.env ?? process.env
   const files = await readFiles(options)
   const fromEnvironment = environmentRaw(env)
-  const chosen = name ?? (env['OS_CLOUD'] || undefined) ?? defaultName(files, fromEnvironment)
+  const chosen = name ?? (env['OS_CLOUD'] || undefined) ?? defaultName(files, fromEnvironment, env)
   if (chosen === undefined) throw noChoice(files)
 
-  const isEnvironment = chosen === environmentName(env) && !(chosen in files.clouds)
-  const own = isEnvironment ? fromEnvironment : files.clouds[chosen]
+  const isEnvironment = chosen === environmentName(env) && !Object.hasOwn(files.clouds, chosen)
+  const own = isEnvironment ? fromEnvironment : Object.hasOwn(files.clouds, chosen) && files.clouds[chosen]
   if (!isObject(own)) throw unknownCloud(chosen, files)
 
-  const warnings: string[] = []
+  const warnings = overlooked(files, env)
   const profile = await readProfile(chosen, own, options, warnings)
   const region = options.region ?? (env['OS_REGION_NAME'] || undefined)
   const raw = withRegion(chosen, overlay(overlay(defaults, profile), own), region)
@@ -46,9 +46,7 @@ export async function loadCloud(name?: string | undefined, options: LoadOptions 
 }
 
 /** The clouds that `loadCloud` would find, and the file they stand in. */
-export async function listClouds(
-  options: CloudFiles = {},
-): Promise<{
+export async function listClouds(options: CloudFiles = {}): Promise<{
   readonly file: string | undefined
   readonly names: readonly string[]
   readonly tried: readonly string[]
@@ -56,6 +54,8 @@ export async function listClouds(
   const files = await readFiles(options)
   return { file: files.main?.path, names: Object.keys(files.clouds), tried: files.tried }
 }
+
+type Env = Readonly<Record<string, string | undefined>>
 
 const defaults: Raw = { auth_type: undefined, interface: 'public', auth: {} }
 
@@ -138,7 +138,7 @@ function regionsOf(name: string, raw: Raw): readonly { name: string; values: Raw
     })
 }
 
-const environmentName = (env: Readonly<Record<string, string | undefined>>) => env['OS_CLOUD_NAME'] || environmentCloud
+const environmentName = (env: Env) => env['OS_CLOUD_NAME'] || environmentCloud
 
 /** Variables that choose or change a cloud and do not make one. */
 const selectors = new Set([
@@ -149,16 +149,25 @@ const selectors = new Set([
   'OS_CLOUD_NAME',
 ])
 
-function environmentRaw(env: Readonly<Record<string, string | undefined>>): Raw | undefined {
+function environmentRaw(env: Env): Raw | undefined {
   const names = Object.keys(env).filter(key => key.startsWith('OS_') && env[key] !== undefined)
   if (names.every(key => selectors.has(key))) return undefined
   return Object.fromEntries(names.map(key => [key.slice('OS_'.length).toLowerCase(), env[key]]))
 }
 
-function defaultName(files: Files, fromEnvironment: Raw | undefined): string | undefined {
-  if (fromEnvironment !== undefined) return environmentCloud
+function defaultName(files: Files, fromEnvironment: Raw | undefined, env: Env): string | undefined {
+  if (fromEnvironment !== undefined) return environmentName(env)
   const names = Object.keys(files.clouds)
   return names.length === 1 ? names[0] : undefined
+}
+
+/** The clients go on silently where the file that was named cannot be used; whoever named it should hear of it. */
+function overlooked(files: Files, env: Env): string[] {
+  const named = env['OS_CLIENT_CONFIG_FILE']
+  if (!named || files.main?.path === named) return []
+  return [
+    `OS_CLIENT_CONFIG_FILE names "${named}", which cannot be read; ${files.main?.path ?? 'no other file'} is used`,
+  ]
 }
 
 const secretKeys = ['password', 'application_credential_secret', 'token', 'passcode']

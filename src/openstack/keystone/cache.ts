@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { chmod, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import type { Cloud } from '../cloud.ts'
 import { serviceTypes } from '../cloud.ts'
 import { isObject, tryParseJson } from '../json.ts'
@@ -39,11 +39,26 @@ export function createTokenCache(file: string, cloud: Cloud): TokenCache {
         // A umask can only take rights away, but the directory's default ACL could add some.
         await chmod(temporary, 0o600)
         await rename(temporary, file)
+        await removeLeftovers(file)
       } catch (error) {
         await rm(temporary, { force: true })
         throw error
       }
     },
+  }
+}
+
+/** Older than any write takes. */
+const leftoverMs = 60_000
+
+/** A process that was killed while writing left its temporary file, with a token in it. */
+async function removeLeftovers(file: string): Promise<void> {
+  const directory = dirname(file)
+  for (const name of await readdir(directory)) {
+    if (!name.startsWith(`${basename(file)}.`)) continue
+    const path = join(directory, name)
+    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Number.POSITIVE_INFINITY }))
+    if (mtimeMs < Date.now() - leftoverMs) await rm(path, { force: true })
   }
 }
 
