@@ -42,16 +42,26 @@ const migrations: readonly string[] = [
      PRIMARY KEY (directory, address)
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX reservation_owner ON reservation (directory, container_id, if_name);
+   CREATE TABLE port (
+     port_id TEXT PRIMARY KEY, access TEXT NOT NULL, settings TEXT NOT NULL, seen_boot_id TEXT NOT NULL,
+     revision INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE port_lookup (lookup TEXT PRIMARY KEY, place TEXT NOT NULL, looked_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
    CREATE TABLE port_intent (
-     id INTEGER PRIMARY KEY, cloud TEXT NOT NULL, port_id TEXT NOT NULL, subnet_id TEXT NOT NULL,
-     count INTEGER NOT NULL, before TEXT NOT NULL, boot_id TEXT NOT NULL, created_ms INTEGER NOT NULL
+     id INTEGER PRIMARY KEY, port_id TEXT NOT NULL, before TEXT NOT NULL, adding TEXT NOT NULL, removing TEXT NOT NULL,
+     created_ms INTEGER NOT NULL
    ) STRICT;
+   CREATE TABLE port_want (
+     id INTEGER PRIMARY KEY, port_id TEXT NOT NULL, subnet_id TEXT NOT NULL, network TEXT NOT NULL,
+     container_id TEXT NOT NULL, if_name TEXT NOT NULL, expires_ms INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX port_want_owner ON port_want (container_id, if_name);
    CREATE TABLE port_address (
-     cloud TEXT NOT NULL, port_id TEXT NOT NULL, address TEXT NOT NULL, subnet_id TEXT NOT NULL,
-     state TEXT NOT NULL CHECK (state IN ('free', 'assigned', 'releasing', 'quarantined')),
-     network TEXT, container_id TEXT, if_name TEXT, details TEXT NOT NULL,
-     usable_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
-     PRIMARY KEY (cloud, port_id, address)
+     port_id TEXT NOT NULL, address TEXT NOT NULL, subnet_id TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('foreign', 'free', 'assigned', 'releasing', 'quarantined')),
+     network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, boot_id TEXT NOT NULL,
+     floating_ip TEXT, usable_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+     PRIMARY KEY (port_id, address)
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX port_address_owner ON port_address (container_id, if_name);`,
 ]

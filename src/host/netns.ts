@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, constants, fstatSync, openSync, readlinkSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, statfsSync } from 'node:fs'
 import { setNetworkNamespace } from '#libc'
 
 /** What makes a namespace the same one, whatever path or process it was reached by. */
@@ -29,8 +29,11 @@ export function tryOpenNetns(path: string): number | undefined {
   return undefined
 }
 
-/** True if the descriptor is a network namespace. */
-export const isNetns = (fd: number): boolean => readlinkSync(`/proc/self/fd/${fd}`).startsWith('net:[')
+/** linux/magic.h; only network namespaces are ever looked for by these paths. */
+const NSFS_MAGIC = 0x6e736673
+
+/** True if the descriptor is a namespace. */
+export const isNetns = (fd: number): boolean => statfsSync(`/proc/self/fd/${fd}`).type === NSFS_MAGIC
 
 /** Device and inode of the namespace behind the descriptor. */
 export function identifyNetns(fd: number): NetnsIdentity {

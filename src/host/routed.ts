@@ -25,10 +25,12 @@ import {
   addRoute,
   decodeAddress,
   decodeLink,
+  decodeNeighbour,
   decodeRoute,
   deleteLink,
   deleteProxy,
   dumpAddresses,
+  dumpProxies,
   dumpRoutes,
   getLink,
   IFA_F_NODAD,
@@ -36,6 +38,7 @@ import {
   IFF_UP,
   type Link,
   lookupRoute,
+  protocols,
   RT_TABLE_MAIN,
   RTM_GROUP_LINK,
   scopes,
@@ -143,7 +146,10 @@ function podSide(pod: RoutedPod, index: number): Request[] {
     const address = v4 ? nextHops.v4 : nextHops.v6
     // Works also where the node's arp_ignore keeps it silent.
     requests.push(addNeighbour({ index, address, mac: pod.hostMac }))
-    if (v4) requests.push(addRoute({ family: AF_INET, destination: hostPrefix(address), outInterface: index }))
+    if (v4)
+      requests.push(
+        addRoute({ family: AF_INET, destination: hostPrefix(address), outInterface: index, protocol: protocols.boot }),
+      )
   }
   for (const { destination, ...rest } of pod.routes) {
     const family = isV4(destination.ip) ? AF_INET : AF_INET6
@@ -153,6 +159,8 @@ function podSide(pod: RoutedPod, index: number): Request[] {
           family,
           gateway: nextHopFor(destination.ip),
           outInterface: index,
+          // As `ip route` makes them: what is in the pod is the pod's, and goes with it.
+          protocol: protocols.boot,
           ...(destination.length === 0 ? {} : { destination }),
           ...rest,
           scope: scopes.universe,
@@ -193,6 +201,33 @@ export type RoutedTraces = { addresses: Prefix[]; uplinkIndex: number | undefine
 export function detachRouted({ route }: HostContext, { addresses, uplinkIndex }: RoutedTraces): void {
   if (uplinkIndex === undefined || addresses.length === 0) return
   route.execute(addresses.map(({ ip }) => deleteProxy({ index: uplinkIndex, address: ip })))
+}
+
+/**
+ * What a pod left on the node, found without any record: by its link, if that is still the owner's.
+ * Reads every host route of ours: for the rare DEL that nothing is known of.
+ */
+export function findRouted(
+  { route }: HostContext,
+  { name, owner }: { name: string; owner: string },
+): (RoutedTraces & { hostLink: string; owner: string }) | undefined {
+  const message = route.execute([getLink({ ifname: name })])[0]!.messages[0]
+  const link = message === undefined ? undefined : decodeLink(message)
+  if (link?.ifalias !== owner) return undefined
+  const dumps = [AF_INET, AF_INET6].flatMap(family => [
+    dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring }),
+    dumpProxies(family),
+  ])
+  // One by one: the kernel runs one dump of a socket at a time.
+  const [routes4, proxies4, routes6, proxies6] = dumps.map(dump => route.execute([dump])[0]!.messages)
+  const addresses = [...routes4!, ...routes6!]
+    .map(decodeRoute)
+    .filter(entry => entry.outInterface === link.index && entry.destination !== undefined)
+    .map(entry => entry.destination!)
+  const proxy = [...proxies4!, ...proxies6!]
+    .map(decodeNeighbour)
+    .find(entry => addresses.some(({ ip }) => ipEquals(ip, entry.address)))
+  return { hostLink: name, owner, addresses, uplinkIndex: proxy?.index }
 }
 
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */

@@ -10,6 +10,7 @@ import {
   attachRouted,
   checkRouted,
   detachRouted,
+  findRouted,
   type RoutedExpectation,
   type RoutedPod,
   type RoutedTraces,
@@ -41,14 +42,18 @@ export const verbs = {
     return uplink === undefined ? undefined : { ...uplink, addresses: listAddresses(context.route, uplink.index) }
   },
 
-  /** Joins a pod to the node: pair, addresses, routes, proxy entries, firewall elements, announcement. */
-  attachRoutedPod(context: HostContext, { pod, uplink, firewall }: AttachRoutedPod): void {
+  /**
+   * Joins a pod to the node: pair, addresses, routes, proxy entries, firewall elements, announcement.
+   * @returns true where the firewall's table had to be made again, so that the other pods' elements are missing
+   */
+  attachRoutedPod(context: HostContext, { pod, uplink, firewall }: AttachRoutedPod): boolean {
     const v4 = pod.addresses.some(({ ip }) => ip.length === 4)
     const v6 = pod.addresses.some(({ ip }) => ip.length === 16)
     ensureNode(context, { v4, v6 }, uplink?.name)
     attachRouted(context, { ...pod, uplinkIndex: uplink?.index })
+    let rebuilt: boolean
     try {
-      addPod(context.netfilter, firewall)
+      rebuilt = addPod(context.netfilter, firewall)
     } catch (error) {
       detachRouted(context, { addresses: pod.addresses, uplinkIndex: uplink?.index })
       removeLinks(context, [{ name: pod.hostLink, owner: pod.owner }], 0)
@@ -60,6 +65,7 @@ export const verbs = {
         uplink,
         pod.addresses.map(({ ip }): Ip => ip),
       )
+    return rebuilt
   },
 
   /** Ends a pod's reachability at once; its link may go later. */
@@ -67,6 +73,9 @@ export const verbs = {
     removePod(context.netfilter, firewall)
     detachRouted(context, traces)
   },
+
+  /** What a pod left on the node, found by its link; undefined where the link is gone or another's. */
+  findRouted: (context: HostContext, pod: { name: string; owner: string }) => findRouted(context, pod),
 
   /** The differences between a pod and what its ADD made. */
   checkRoutedPod: (context: HostContext, want: RoutedExpectation): string[] => checkRouted(context, want),
@@ -84,6 +93,10 @@ export const verbs = {
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),
+  /** Puts pods back into a table that was made again. */
+  addFirewallPods(context: HostContext, { pods }: { pods: readonly FirewallPod[] }): void {
+    for (const pod of pods) addPod(context.netfilter, pod)
+  },
 }
 export type Verbs = typeof verbs
 

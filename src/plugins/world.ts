@@ -10,11 +10,13 @@ export type World = {
   readonly host: Host
   readonly journal: Journal
   /** The IPAM plugin that the configuration names: ours in process, a foreign one by exec. @throws {CniError} where there is none. */
-  ipam(call: Call, type: string): Ipam
+  ipam(call: Call, type: string): Promise<Ipam>
   /** The clouds that are logged in to, kept between calls. */
   readonly clouds: CloudSessions
   /** Identifies this boot of the machine. */
   readonly bootId: string
   /** True in the agent, where pools and indices outlive the call. */
   readonly longLived: boolean
+  /** Directory of journal, locks and token cache. */
+  readonly dataDir: string
 }

@@ -58,7 +58,7 @@ export const addNeighbour = (neighbour: { index: number; address: Ip; mac: Uint8
   flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
   body: concat([
     header.encode({ family: familyOf(neighbour.address), index: neighbour.index, state: NUD_PERMANENT }),
-    neighbourAttributes.encode({ address: neighbour.address, mac: neighbour.mac, protocol: protocols.mooring }),
+    neighbourAttributes.encode({ address: neighbour.address, mac: neighbour.mac }),
   ]),
   about: `add neighbour ${describe(neighbour.address, neighbour.index)}`,
 })

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// agent: the one process per node: socket server, lanes, spool, reconciliation. It decides when a plugin runs, not what
+// a plugin does.
+
+export { type Agent, type AgentOptions, createLogger, startAgent } from './agent.ts'
+export { readBootId } from './boot.ts'

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { closeSync } from 'node:fs'
+import { type Attachment, listAttachments } from '#allocator'
+import { identifyNetns, tryOpenNetns } from '#host'
+import { callOf, findOwnPlugin, OWNER_PREFIX, type World } from '#plugins'
+
+/** An attachment younger than this may be one whose link is still on its way. */
+const AGE_MS_MIN = 5_000
+
+/** Remembers what was seen dead once: only what is seen so twice is released. */
+export type Suspects = Set<string>
+
+export type Released = { readonly attachment: Attachment; readonly why: string; readonly error?: unknown }
+
+const nameOf = ({ network, containerId, ifName, type, changedMs }: Attachment) =>
+  JSON.stringify([network, containerId, ifName, type, changedMs])
+
+/**
+ * Brings the records in line with the node: finishes what a crash cut short, and releases what no DEL will ever come for
+ * (after a power cut, or when the runtime forgot). Never trusts one observation for that.
+ *
+ * @param inLane runs work while no call of the same attachment runs
+ * @returns what was released, or could not be
+ */
+export async function reconcile(
+  world: World,
+  suspects: Suspects,
+  inLane: <T>(attachment: Attachment, work: () => Promise<T>) => Promise<T>,
+): Promise<Released[]> {
+  const released: Released[] = []
+  const links = new Set((await world.host.listOwnedLinks({ prefix: OWNER_PREFIX })).map(link => link.name))
+  const seen: Suspects = new Set()
+  for (const attachment of listAttachments(world.journal)) {
+    const why = whyDead(attachment, world.bootId, links)
+    if (why === undefined) continue
+    const name = nameOf(attachment)
+    if (why === 'its namespace is gone' && !suspects.has(name)) {
+      seen.add(name)
+      continue
+    }
+    released.push(await inLane(attachment, () => release(world, attachment, why)))
+  }
+  suspects.clear()
+  for (const name of seen) suspects.add(name)
+  return released
+}
+
+async function release(world: World, attachment: Attachment, why: string): Promise<Released> {
+  try {
+    await findOwnPlugin(attachment.type)?.del(callOf(attachment, 'DEL'), world)
+    return { attachment, why }
+  } catch (error) {
+    return { attachment, why, error }
+  }
+}
+
+/** Undefined: alive, or not to be judged yet. */
+function whyDead(attachment: Attachment, bootId: string, links: ReadonlySet<string>): string | undefined {
+  if (attachment.bootId !== bootId) return 'the machine was started again'
+  if (attachment.state === 'deleting') return 'its DEL was not finished'
+  if (Date.now() - attachment.changedMs < AGE_MS_MIN) return undefined
+  if (attachment.state === 'adding') return 'its ADD was not finished'
+  const { hostLink } = JSON.parse(attachment.traces) as { hostLink?: string }
+  // The kernel removes the pair with the pod's namespace; and the path alone proves nothing.
+  if ((hostLink !== undefined && links.has(hostLink)) || netnsIsThere(attachment)) return undefined
+  return 'its namespace is gone'
+}
+
+function netnsIsThere({ netns, netnsDevice, netnsInode }: Attachment): boolean {
+  const fd = tryOpenNetns(netns)
+  if (fd === undefined) return false
+  try {
+    const { device, inode } = identifyNetns(fd)
+    return device === netnsDevice && inode === netnsInode
+  } finally {
+    closeSync(fd)
+  }
+}

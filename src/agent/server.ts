@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { chmodSync, closeSync, mkdirSync, rmSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import { peerOf, tryOpenPeerDescriptor } from './peer.ts'
+import { decodeRequest, encodeAnswer, REQUEST_BYTES_MAX, type ShimRequest } from './wire.ts'
+
+/** A call as it came in: its namespace is open and is closed when `serve` has ended. */
+export type Incoming = Omit<ShimRequest, 'netns'> & {
+  readonly netnsFd: number | undefined
+  readonly signal: AbortSignal
+}
+export type Answer = { exitCode: number; stdout: Uint8Array; stderr: string }
+
+const CONNECTIONS_MAX = 512
+const READ_MS = 5_000
+
+/** Listens for shims. The caller holds the lock that makes it the only one. `onError` hears of connections that failed. */
+export async function listen(
+  path: string,
+  serve: (incoming: Incoming) => Promise<Answer>,
+  onError: (error: unknown) => void,
+): Promise<Server> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  rmSync(path, { force: true })
+  const server = createServer({ allowHalfOpen: false }, socket => {
+    socket.on('error', onError)
+    serveConnection(socket, serve).catch(error => {
+      onError(error)
+      socket.destroy()
+    })
+  })
+  server.maxConnections = CONNECTIONS_MAX
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ path, backlog: CONNECTIONS_MAX }, resolve)
+  })
+  chmodSync(path, 0o600)
+  return server
+}
+
+async function serveConnection(socket: Socket, serve: (incoming: Incoming) => Promise<Answer>): Promise<void> {
+  const peer = peerOf(socket)
+  if (peer.uid !== process.getuid!()) throw new Error(`Cannot serve user ${peer.uid}: only the agent's own`)
+  const { netns, ...request } = decodeRequest(await readFrame(socket))
+  const netnsFd = netns === undefined ? undefined : tryOpenPeerDescriptor(peer, netns)
+  try {
+    const gone = new AbortController()
+    socket.once('close', () => gone.abort())
+    // The shim sends nothing more; reading on is how its end is noticed.
+    socket.resume()
+    const answer = await serve({ ...request, netnsFd, signal: gone.signal })
+    socket.end(encodeAnswer(answer))
+  } finally {
+    if (netnsFd !== undefined) closeSync(netnsFd)
+  }
+}
+
+/** One frame without its leading length. @throws {Error} when it is too large, late or cut off */
+function readFrame(socket: Socket): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const chunks: Uint8Array[] = []
+    let received = 0
+    let length: number | undefined
+    const timer = setTimeout(() => finish(new Error(`Cannot read request: not there after ${READ_MS} ms`)), READ_MS)
+    function finish(outcome: Error | Uint8Array): void {
+      clearTimeout(timer)
+      socket.off('data', onData)
+      socket.off('close', onClose)
+      if (outcome instanceof Error) reject(outcome)
+      else resolve(outcome)
+    }
+    function onClose(): void {
+      finish(new Error('Cannot read request: the caller went away'))
+    }
+    function onData(chunk: Uint8Array): void {
+      chunks.push(chunk)
+      received += chunk.length
+      if (length === undefined && received >= 4) {
+        const head = Buffer.concat(chunks)
+        length = head.readUInt32LE(0)
+        if (length > REQUEST_BYTES_MAX) {
+          finish(new Error(`Cannot read request of ${length} bytes: too large`))
+          return
+        }
+      }
+      if (length !== undefined && received >= 4 + length)
+        finish(new Uint8Array(Buffer.concat(chunks).subarray(4, 4 + length)))
+    }
+    socket.on('data', onData)
+    socket.on('close', onClose)
+  })
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Journal } from '../journal.ts'
+import type { AddressState, Owner, PortAddress, PortIntent, Want } from './plan.ts'
+
+/** A port on which we have, or had, addresses. */
+export type KnownPort = {
+  readonly portId: string
+  /** How its cloud is reached, without secrets; JSON of whoever made the session. */
+  readonly access: string
+  readonly settings: PortSettings
+  /** The boot in which the port was last compared with the journal. */
+  readonly seenBootId: string
+  /** The newest revision that Neutron showed. An answer with an older one is stale. */
+  readonly revision: number
+}
+
+/** What an operator chose for the addresses of a port. */
+export type PortSettings = {
+  /** Subnets of which a reserve is kept. */
+  readonly subnetIds: readonly string[]
+  /** Addresses kept ahead of need, per subnet. */
+  readonly reserve: number
+  /** After Neutron's answer, until an address works on the wire. */
+  readonly usableAfterMs: number
+  /** After a release, until an address may be somebody else's. */
+  readonly coolDownMs: number
+}
+
+type AddressRow = {
+  port_id: string
+  address: string
+  subnet_id: string
+  state: AddressState
+  network: string
+  container_id: string
+  if_name: string
+  boot_id: string
+  floating_ip: string | null
+  usable_ms: number
+  changed_ms: number
+}
+
+const COLUMNS =
+  'port_id, address, subnet_id, state, network, container_id, if_name, boot_id, floating_ip, usable_ms, changed_ms'
+const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
+const keyOf = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
+
+function fromRow(row: AddressRow): PortAddress {
+  return {
+    portId: row.port_id,
+    address: row.address,
+    subnetId: row.subnet_id,
+    state: row.state,
+    owner:
+      row.container_id === ''
+        ? undefined
+        : { network: row.network, containerId: row.container_id, ifName: row.if_name },
+    bootId: row.boot_id,
+    floatingIp: row.floating_ip ?? undefined,
+    usableMs: row.usable_ms,
+    changedMs: row.changed_ms,
+  }
+}
+
+/** The addresses of a port, oldest state first. */
+export function listPortAddresses(journal: Journal, portId: string): PortAddress[] {
+  return (
+    journal
+      .sql(`SELECT ${COLUMNS} FROM port_address WHERE port_id = ? ORDER BY changed_ms, address`)
+      .all(portId) as AddressRow[]
+  ).map(fromRow)
+}
+
+/** The addresses of a port that nobody has, the first to be usable first. */
+export function listFreeAddresses(journal: Journal, portId: string, subnetId: string): PortAddress[] {
+  return (
+    journal
+      .sql(
+        `SELECT ${COLUMNS} FROM port_address WHERE port_id = ? AND subnet_id = ? AND state = 'free' AND floating_ip IS NULL
+         ORDER BY usable_ms`,
+      )
+      .all(portId, subnetId) as AddressRow[]
+  ).map(fromRow)
+}
+
+/** The addresses that an attachment holds. */
+export function listOwnedAddresses(journal: Journal, owner: Owner): PortAddress[] {
+  return (
+    journal
+      .sql(`SELECT ${COLUMNS} FROM port_address WHERE ${OWNER} AND state = 'assigned'`)
+      .all(...keyOf(owner)) as AddressRow[]
+  ).map(fromRow)
+}
+
+/** Every address that an attachment holds, of one network or of all. */
+export function listAssignedAddresses(journal: Journal, network?: string): PortAddress[] {
+  const rows = journal.sql(`SELECT ${COLUMNS} FROM port_address WHERE state = 'assigned'`).all() as AddressRow[]
+  return rows.filter(row => network === undefined || row.network === network).map(fromRow)
+}
+
+/** Every address that nobody can attribute. */
+export function listQuarantined(journal: Journal): PortAddress[] {
+  return (
+    journal
+      .sql(`SELECT ${COLUMNS} FROM port_address WHERE state = 'quarantined' ORDER BY port_id, address`)
+      .all() as AddressRow[]
+  ).map(fromRow)
+}
+
+/** One address, undefined where the journal does not know it. */
+export function findPortAddress(journal: Journal, portId: string, address: string): PortAddress | undefined {
+  const row = journal
+    .sql(`SELECT ${COLUMNS} FROM port_address WHERE port_id = ? AND address = ?`)
+    .get(portId, address) as AddressRow | undefined
+  return row === undefined ? undefined : fromRow(row)
+}
+
+/** Records an address that appeared on a port, nobody's so far. */
+export function recordAddress(
+  journal: Journal,
+  { portId, subnetId, address, state, floatingIp, usableMs }: Omit<PortAddress, 'owner' | 'bootId' | 'changedMs'>,
+): void {
+  journal
+    .sql(`INSERT OR REPLACE INTO port_address (${COLUMNS}) VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?)`)
+    .run(portId, address, subnetId, state, floatingIp ?? null, usableMs, Date.now())
+}
+
+/** Gives an address to an attachment. */
+export function assignAddress(journal: Journal, address: PortAddress, owner: Owner, bootId: string): void {
+  journal
+    .sql(
+      `UPDATE port_address SET state = 'assigned', network = ?, container_id = ?, if_name = ?, boot_id = ?, changed_ms = ?
+       WHERE port_id = ? AND address = ?`,
+    )
+    .run(...keyOf(owner), bootId, Date.now(), address.portId, address.address)
+}
+
+/** Takes an address from whoever has it: it is nobody's, or on its way out. */
+export function disownAddress(
+  journal: Journal,
+  { portId, address }: { portId: string; address: string },
+  state: 'free' | 'releasing',
+  usableMs: number,
+): void {
+  journal
+    .sql(
+      `UPDATE port_address SET state = ?, network = '', container_id = '', if_name = '', boot_id = '', usable_ms = ?,
+       changed_ms = ? WHERE port_id = ? AND address = ?`,
+    )
+    .run(state, usableMs, Date.now(), portId, address)
+}
+
+/** Notes which floating IP leads to an address, undefined for none. */
+export function noteFloatingIp(journal: Journal, address: PortAddress, floatingIp: string | undefined): void {
+  if (address.floatingIp === floatingIp) return
+  journal
+    .sql('UPDATE port_address SET floating_ip = ? WHERE port_id = ? AND address = ?')
+    .run(floatingIp ?? null, address.portId, address.address)
+}
+
+/** Forgets an address that is not on the port any more. */
+export function forgetAddress(journal: Journal, { portId, address }: { portId: string; address: string }): void {
+  journal.sql('DELETE FROM port_address WHERE port_id = ? AND address = ?').run(portId, address)
+}
+
+type PortRow = { port_id: string; access: string; settings: string; seen_boot_id: string; revision: number }
+
+const fromPortRow = (row: PortRow): KnownPort => ({
+  portId: row.port_id,
+  access: row.access,
+  settings: JSON.parse(row.settings) as PortSettings,
+  seenBootId: row.seen_boot_id,
+  revision: row.revision,
+})
+
+/** One port, undefined before the first look at it. */
+export function findKnownPort(journal: Journal, portId: string): KnownPort | undefined {
+  const row = journal.sql('SELECT * FROM port WHERE port_id = ?').get(portId) as PortRow | undefined
+  return row === undefined ? undefined : fromPortRow(row)
+}
+
+/** Every port on which we have, or had, addresses. */
+export const listKnownPorts = (journal: Journal): KnownPort[] =>
+  (journal.sql('SELECT * FROM port').all() as PortRow[]).map(fromPortRow)
+
+/** Records a port, instead of what was known of it. */
+export function putKnownPort(journal: Journal, { portId, access, settings, seenBootId, revision }: KnownPort): void {
+  journal
+    .sql('INSERT OR REPLACE INTO port (port_id, access, settings, seen_boot_id, revision) VALUES (?, ?, ?, ?, ?)')
+    .run(portId, access, JSON.stringify(settings), seenBootId, revision)
+}
+
+/** Notes the newest revision that Neutron showed. */
+export function noteRevision(journal: Journal, portId: string, revision: number): void {
+  journal.sql('UPDATE port SET revision = max(revision, ?) WHERE port_id = ?').run(revision, portId)
+}
+
+/** Forgets a port that is gone, with everything on it. */
+export function forgetPort(journal: Journal, portId: string): void {
+  for (const table of ['port', 'port_address', 'port_intent', 'port_want'])
+    journal.sql(`DELETE FROM ${table} WHERE port_id = ?`).run(portId)
+}
+
+type IntentRow = {
+  id: number
+  port_id: string
+  before: string
+  adding: string
+  removing: string
+  created_ms: number
+}
+
+/** Records a write that is about to be sent. @returns its id. */
+export function recordIntent(journal: Journal, intent: Omit<PortIntent, 'id' | 'createdMs'>): number {
+  const { lastInsertRowid } = journal
+    .sql('INSERT INTO port_intent (port_id, before, adding, removing, created_ms) VALUES (?, ?, ?, ?, ?)')
+    .run(
+      intent.portId,
+      JSON.stringify(intent.before),
+      JSON.stringify(intent.adding),
+      JSON.stringify(intent.removing),
+      Date.now(),
+    )
+  return Number(lastInsertRowid)
+}
+
+/** The writes to a port whose outcome is not recorded, oldest first. */
+export function listIntents(journal: Journal, portId: string): PortIntent[] {
+  const rows = journal.sql('SELECT * FROM port_intent WHERE port_id = ? ORDER BY id').all(portId) as IntentRow[]
+  return rows.map(row => ({
+    id: row.id,
+    portId: row.port_id,
+    before: JSON.parse(row.before),
+    adding: JSON.parse(row.adding),
+    removing: JSON.parse(row.removing),
+    createdMs: row.created_ms,
+  }))
+}
+
+/** Forgets a write whose outcome is recorded. */
+export function forgetIntent(journal: Journal, id: number): void {
+  journal.sql('DELETE FROM port_intent WHERE id = ?').run(id)
+}
+
+type WantRow = {
+  id: number
+  port_id: string
+  subnet_id: string
+  network: string
+  container_id: string
+  if_name: string
+  expires_ms: number
+}
+
+const fromWantRow = (row: WantRow): Want => ({
+  id: row.id,
+  portId: row.port_id,
+  subnetId: row.subnet_id,
+  owner: { network: row.network, containerId: row.container_id, ifName: row.if_name },
+  expiresMs: row.expires_ms,
+})
+
+/** Records that an attachment waits for an address. */
+export function recordWant(journal: Journal, want: Omit<Want, 'id'>): void {
+  journal
+    .sql(
+      'INSERT INTO port_want (port_id, subnet_id, network, container_id, if_name, expires_ms) VALUES (?, ?, ?, ?, ?, ?)',
+    )
+    .run(want.portId, want.subnetId, ...keyOf(want.owner), want.expiresMs)
+}
+
+/** Who waits for addresses of a port, the longest first; those whose caller gave up are forgotten. */
+export function listWants(journal: Journal, portId: string): Want[] {
+  journal.sql('DELETE FROM port_want WHERE port_id = ? AND expires_ms < ?').run(portId, Date.now())
+  return (journal.sql('SELECT * FROM port_want WHERE port_id = ? ORDER BY id').all(portId) as WantRow[]).map(
+    fromWantRow,
+  )
+}
+
+/** True while an attachment waits. */
+export const isWanting = (journal: Journal, owner: Owner): boolean =>
+  journal.sql(`SELECT 1 FROM port_want WHERE ${OWNER} LIMIT 1`).get(...keyOf(owner)) !== undefined
+
+/** Ends a wait that was served. */
+export function forgetWant(journal: Journal, id: number): void {
+  journal.sql('DELETE FROM port_want WHERE id = ?').run(id)
+}
+
+/** Ends all waits of an attachment. */
+export function forgetWantsOf(journal: Journal, owner: Owner): void {
+  journal.sql(`DELETE FROM port_want WHERE ${OWNER}`).run(...keyOf(owner))
+}
+
+/** What is kept about how a host port was found. `lookup` is what was looked for, `place` what was found; both JSON. */
+export function findLookup(journal: Journal, lookup: string): { place: string; lookedMs: number } | undefined {
+  const row = journal.sql('SELECT place, looked_ms FROM port_lookup WHERE lookup = ?').get(lookup) as
+    | { place: string; looked_ms: number }
+    | undefined
+  return row === undefined ? undefined : { place: row.place, lookedMs: row.looked_ms }
+}
+
+/** Keeps how a host port was found. */
+export function putLookup(journal: Journal, lookup: string, place: string): void {
+  journal
+    .sql('INSERT OR REPLACE INTO port_lookup (lookup, place, looked_ms) VALUES (?, ?, ?)')
+    .run(lookup, place, Date.now())
+}
+
+/** Forgets it: it is not true any more. */
+export function forgetLookup(journal: Journal, lookup: string): void {
+  journal.sql('DELETE FROM port_lookup WHERE lookup = ?').run(lookup)
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createLogger, startAgent } from '#agent'
+
+export type AgentArguments = { socket: string; dataDir: string; netns?: string; reconcile: string; logLevel: string }
+
+/** Runs the agent until SIGTERM or SIGINT, then ends what is under way. @throws {Error} for a bad option */
+export async function runAgent({ socket, dataDir, netns, reconcile, logLevel }: AgentArguments): Promise<void> {
+  const seconds = Number(reconcile)
+  if (!(seconds >= 1 && seconds <= 3600))
+    throw new Error(`Cannot start the agent: --reconcile is "${reconcile}", want 1 to 3600 seconds`)
+  if (process.getuid?.() !== 0)
+    throw new Error('Cannot start the agent: it changes links and namespaces, run it as root')
+  const logger = createLogger(logLevel)
+  const stopped = Promise.withResolvers<void>()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopped.resolve())
+  await using _agent = await startAgent({ socket, dataDir, netns, reconcileMs: seconds * 1000, logger })
+  await stopped.promise
+  logger.info('agent stops')
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The command `mooring`. Each command loads its own rooms only when it is run.
+
+import { Command, Option } from 'commander'
+
+const DATA_DIR = '/var/lib/mooring'
+const SOCKET = '/run/mooring/agent.sock'
+const dataDir = () => new Option('--data-dir <dir>', 'journal and spool').env('MOORING_DATA_DIR').default(DATA_DIR)
+const socket = () => new Option('--socket <path>', "the agent's socket").env('MOORING_SOCKET').default(SOCKET)
+
+const program = new Command('mooring').description(
+  'A complete CNI suite that ties Kubernetes pods to OpenStack networks',
+)
+program.addHelpText('after', '\n  mooring test [--all]   runs the tests (mooring test --help)')
+
+program
+  .command('agent')
+  .description('run the node agent in the foreground')
+  .addOption(socket())
+  .addOption(dataDir())
+  .addOption(
+    new Option('--netns <path>', "the node's network namespace, where it is not this process's").env('MOORING_NETNS'),
+  )
+  .addOption(
+    new Option('--reconcile <seconds>', 'how often records are compared with the node')
+      .env('MOORING_RECONCILE')
+      .default('10'),
+  )
+  .addOption(
+    new Option('--log-level <level>', 'what is logged')
+      .choices(['debug', 'info', 'warn', 'error'])
+      .env('MOORING_LOG_LEVEL')
+      .default('info'),
+  )
+  .action(async options => {
+    const { runAgent } = await import('./agent.ts')
+    await runAgent(options)
+  })
+
+program
+  .command('plugin <type>')
+  .description('one plugin call in one process: environment and stdin as a container runtime gives them')
+  .action(async (type: string) => {
+    const { runPlugin } = await import('./one-shot.ts')
+    process.exitCode = await runPlugin(type, process.env)
+  })
+
+program
+  .command('cni')
+  .description('cnitool: add, check, del, gc, status by hand (mooring cni --help)')
+  .helpOption(false)
+  .allowUnknownOption()
+  .allowExcessArguments()
+  .argument('[arguments...]')
+  .action(async (args: string[]) => {
+    const { runCnitool } = await import('#cnitool')
+    process.exitCode = await runCnitool(args, process.env)
+  })
+
+program
+  .command('install')
+  .description("put one executable per plugin into the runtime's directory")
+  .requiredOption('--cni-bin <dir>', "the runtime's plugin directory, mostly /opt/cni/bin")
+  .addOption(
+    new Option('--mode <mode>', 'what a shim does without an agent')
+      .choices(['standalone', 'agent'])
+      .default('standalone'),
+  )
+  .addOption(
+    new Option('--config <file>', 'the file that tells shims what to do')
+      .env('MOORING_CONFIG')
+      .default('/etc/mooring/mode'),
+  )
+  .addOption(socket())
+  .addOption(dataDir())
+  .action(async options => {
+    const { install } = await import('./install.ts')
+    for (const line of await install(options)) console.log(line)
+  })
+
+program
+  .command('uninstall')
+  .description('remove what install put there')
+  .requiredOption('--cni-bin <dir>', "the runtime's plugin directory")
+  .addOption(
+    new Option('--config <file>', 'the file that tells shims what to do')
+      .env('MOORING_CONFIG')
+      .default('/etc/mooring/mode'),
+  )
+  .action(async options => {
+    const { uninstall } = await import('./install.ts')
+    for (const line of await uninstall(options)) console.log(line)
+  })
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  console.error(`mooring: ${error instanceof Error ? error.message : String(error)}`)
+  process.exitCode = 1
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash } from 'node:crypto'
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { readBootId } from '#agent'
+import { DATA_DIR, type Journal, openJournal } from '#allocator'
+import { type Deadline, deadlineIn, isPast } from '#base'
+import { CniError, codes, dispatch, printError, type Reply } from '#cni'
+import { type Host, HostContext, inlineHost } from '#host'
+import { tryLock } from '#libc'
+import { type CloudSessions, findOwnPlugin, openSessions, toCniError, worldOf } from '#plugins'
+
+/** As in the agent: the runtime waits two minutes or more. */
+const CALL_MS = 100_000
+const STDIN_MS = 10_000
+const STDIN_BYTES_MAX = 1 << 20
+const LANE_FILES = 64
+const LANE_RETRY_MS = 5
+
+/** Runs one call of the plugin and answers on stdout. @returns the exit code */
+export async function runPlugin(type: string, environment: NodeJS.ProcessEnv): Promise<number> {
+  const deadline = deadlineIn(CALL_MS)
+  const stop = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => stop.abort())
+  await using world = new LazyWorld(environment['MOORING_DATA_DIR'] ?? DATA_DIR)
+  const reply = await answer(type, environment, world, deadline, stop.signal)
+  if (reply.stderr !== '') process.stderr.write(reply.stderr)
+  return writeAll(reply.stdout) ? reply.exitCode : 1
+}
+
+async function answer(
+  type: string,
+  environment: NodeJS.ProcessEnv,
+  parts: LazyWorld,
+  deadline: Deadline,
+  signal: AbortSignal,
+): Promise<Reply> {
+  const fail = (error: unknown): Reply => ({ exitCode: 1, stdout: printError(toCniError(error), '1.1.0'), stderr: '' })
+  try {
+    const plugin = findOwnPlugin(type)
+    if (plugin === undefined) throw new CniError(codes.invalidConfig, `Cannot run "${type}": no plugin of this release`)
+    const env = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined)) as Record<
+      string,
+      string
+    >
+    const needsStdin = !['', 'VERSION'].includes(env['CNI_COMMAND'] ?? '')
+    const stdin = needsStdin ? await readStdin() : new Uint8Array(0)
+    const key = [type, env['CNI_CONTAINERID'], env['CNI_IFNAME']].join('\0')
+    using _lane = needsStdin ? await parts.lane(key, deadline) : undefined
+    return await dispatch(plugin, { env, stdin }, worldOf(parts), { deadline, signal, toCniError })
+  } catch (error) {
+    return fail(error)
+  }
+}
+
+/** Opened when first used: most errors, STATUS and VERSION need neither kernel nor journal. */
+class LazyWorld {
+  readonly dataDir: string
+  readonly bootId = readBootId()
+  readonly longLived = false
+  readonly #opened = new DisposableStack()
+  #host: Host | undefined
+  #journal: Journal | undefined
+  #clouds: CloudSessions | undefined
+
+  constructor(dataDir: string) {
+    this.dataDir = dataDir
+  }
+
+  get host(): Host {
+    this.#host ??= inlineHost(this.#opened.use(new HostContext()))
+    return this.#host
+  }
+
+  get journal(): Journal {
+    this.#journal ??= this.#opened.use(openJournal(this.dataDir))
+    return this.#journal
+  }
+
+  get clouds(): CloudSessions {
+    this.#clouds ??= openSessions({ dataDir: this.dataDir, warn: message => process.stderr.write(`${message}\n`) })
+    return this.#clouds
+  }
+
+  /**
+   * Waits until no other process works on the same attachment. The kernel holds the lock, so a killed process leaves
+   * none; keys that share one of the files merely wait for each other.
+   */
+  async lane(key: string, deadline: Deadline): Promise<Disposable> {
+    const directory = join(this.dataDir, 'lanes')
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const number = createHash('sha256').update(key).digest()[0]! % LANE_FILES
+    const fd = openSync(join(directory, String(number)), 'a', 0o600)
+    while (!tryLock(fd)) {
+      if (isPast(deadline))
+        throw new CniError(codes.tryAgainLater, 'Cannot start: another call for this container is running')
+      await sleep(LANE_RETRY_MS)
+    }
+    return { [Symbol.dispose]: () => closeSync(fd) }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#clouds?.[Symbol.asyncDispose]()
+    this.#opened.dispose()
+  }
+}
+
+/** Everything on stdin. @throws {CniError} 5 when it stays open, 6 when it is too large */
+async function readStdin(): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  const timer = setTimeout(
+    () => process.stdin.destroy(new CniError(codes.io, 'Cannot read the network configuration: stdin stays open')),
+    STDIN_MS,
+  )
+  try {
+    for await (const chunk of process.stdin as AsyncIterable<Uint8Array>) {
+      chunks.push(chunk)
+      length += chunk.length
+      if (length > STDIN_BYTES_MAX)
+        throw new CniError(codes.decode, 'Cannot read the network configuration: it has more than 1 MiB')
+    }
+  } finally {
+    clearTimeout(timer)
+  }
+  return Buffer.concat(chunks)
+}
+
+/** Writes to stdout, waiting where it is a full pipe. @returns false where nobody can read it */
+function writeAll(data: Uint8Array): boolean {
+  try {
+    for (let offset = 0; offset < data.length; ) {
+      try {
+        offset += writeSync(1, data, offset)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
+      }
+    }
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  array,
+  boolean,
+  CniError,
+  codes,
+  type Decoded,
+  decode,
+  integer,
+  type JsonObject,
+  object,
+  optional,
+  string,
+} from '#cni'
+
+/** IPv4 needs 68 bytes (RFC 791), a veth takes up to 65535. */
+const mtu = integer(0, 65_535)
+
+const schema = object({
+  /** The node's NIC by which pods are reached; its MTU is theirs. Default: that of the default route. */
+  hostInterface: optional(string, ''),
+  /** 0: the host interface's. */
+  mtu: optional(mtu, 0),
+  /** Hide pods behind the node's address when they leave their own subnet. */
+  ipMasq: optional(boolean, false),
+  /** Answer ARP and neighbour discovery for pods on the host interface. */
+  proxyNeighbour: optional(boolean, true),
+  /** Let pods reach the metadata service of the node's cloud. */
+  allowMetadata: optional(boolean, false),
+  /** STATUS does not mind a foreign firewall that drops what is forwarded. */
+  allowForwardDrop: optional(boolean, false),
+  ipam: optional(object({ type: optional(string, '') })),
+  dns: optional(
+    object({
+      nameservers: optional(array(string)),
+      domain: optional(string),
+      search: optional(array(string)),
+      options: optional(array(string)),
+    }),
+  ),
+})
+
+export type Config = Decoded<typeof schema> & { ipamType: string }
+
+/** Reads a configuration. @throws {CniError} 7 naming the key */
+export function parseConfig(config: JsonObject): Config {
+  const parsed = decode(schema, config)
+  const ipamType = parsed.ipam?.type ?? ''
+  if (ipamType === '')
+    throw new CniError(codes.invalidConfig, 'Cannot attach without addresses: "ipam.type" is missing', {
+      details: 'name an IPAM plugin, for example {"ipam": {"type": "tcnp-ipam", …}}',
+    })
+  return { ...parsed, ipamType }
+}

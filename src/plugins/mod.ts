@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// plugins: the CNI plugins, main/ makes interfaces, ipam/ gives addresses, meta/ changes what others made.
+// A plugin decides; the host's verbs, the allocator and the OpenStack client act. It meets the node and the cloud through
+// its `World` only.
+
+export { CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
+export { OWNER_PREFIX } from './main/veth-route/names.ts'
+export { callOf, withoutSecrets } from './record.ts'
+export { findOwnPlugin, plugins, TAKEN_PREFIX, worldOf } from './registry.ts'
+export { isShim } from './shim.ts'
+export { toCniError } from './to-cni-error.ts'
+export type { World } from './world.ts'

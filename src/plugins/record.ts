@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Attachment, AttachmentKey } from '#allocator'
+import { deadlineIn } from '#base'
+import {
+  type Call,
+  type Command,
+  formatJson,
+  isJsonObject,
+  type JsonObject,
+  type JsonValue,
+  parseJsonObject,
+} from '#cni'
+import { identifyNetns } from '#host'
+
+/** What identifies the attachment that a call is about. */
+export const keyOf = (call: Call, type: string): AttachmentKey => ({
+  network: call.network,
+  containerId: call.containerId,
+  ifName: call.ifName,
+  type,
+})
+
+const SECRET = /password|secret|token/i
+/** For releasing what an attachment holds when no DEL ever comes. */
+const RECOVERY_MS = 60_000
+
+/** The configuration without what nobody may read: secrets, and the result of earlier plugins. */
+export function withoutSecrets(value: JsonValue): JsonValue {
+  if (Array.isArray(value)) return value.map(withoutSecrets)
+  if (!isJsonObject(value)) return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([key]) => !SECRET.test(key) && key !== 'prevResult' && key !== 'runtimeConfig')
+      .map(([key, inner]) => [key, withoutSecrets(inner)]),
+  )
+}
+
+/** What the journal keeps of a call: enough to do its DEL without the caller. */
+export function recordOf(
+  call: Call,
+  bootId: string,
+): Pick<Attachment, 'bootId' | 'netns' | 'netnsDevice' | 'netnsInode' | 'config'> {
+  const identity = call.netnsFd === undefined ? undefined : identifyNetns(call.netnsFd)
+  const { args, path, config } = call
+  return {
+    bootId,
+    netns: call.netns,
+    netnsDevice: identity?.device,
+    netnsInode: identity?.inode,
+    config: formatJson({ path: [...path], args, config: withoutSecrets(config) }),
+  }
+}
+
+/** The call that the journal kept, for another verb and without a namespace. */
+export function callOf(attachment: Attachment, command: Command): Call {
+  const kept = parseJsonObject(new TextEncoder().encode(attachment.config), 'journal entry')
+  const config = kept['config'] as JsonObject
+  const path = kept['path'] as string[]
+  const args = kept['args'] as string
+  const { network, containerId, ifName } = attachment
+  return {
+    command,
+    containerId,
+    ifName,
+    netns: '',
+    netnsFd: undefined,
+    args,
+    path,
+    stdin: new TextEncoder().encode(formatJson(config)),
+    config,
+    network,
+    cniVersion: typeof config['cniVersion'] === 'string' ? config['cniVersion'] : '0.1.0',
+    prevResult: undefined,
+    env: {
+      CNI_COMMAND: command,
+      CNI_CONTAINERID: containerId,
+      CNI_IFNAME: ifName,
+      CNI_NETNS: '',
+      CNI_ARGS: args,
+      CNI_PATH: path.join(':'),
+    },
+    deadline: deadlineIn(RECOVERY_MS),
+    signal: new AbortController().signal,
+  }
+}
+
+/** The same call as a DEL with time of its own: for undoing, when the caller may be gone. */
+export const asDel = (call: Call): Call => ({
+  ...call,
+  command: 'DEL',
+  env: { ...call.env, CNI_COMMAND: 'DEL' },
+  deadline: deadlineIn(RECOVERY_MS),
+  signal: new AbortController().signal,
+})

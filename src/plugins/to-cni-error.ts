@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { CniError, codes, toCniError as fromSystem } from '#cni'
+import { EAGAIN, EBUSY, EINTR, ETIMEDOUT } from '#libc'
+import { NetlinkError } from '#netlink'
+import { OpenStackError } from '#openstack'
+import { fromOpenStack } from './ipam/tcnp-ipam/to-cni-error.ts'
+
+const passing: readonly number[] = [EAGAIN, EBUSY, EINTR, ETIMEDOUT, 12 /* ENOMEM */, 105 /* ENOBUFS */]
+const remedies: Readonly<Record<number, string>> = {
+  1: 'run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN',
+  95: 'this kernel lacks the kind of link or table; see which modules it needs in the reference page of the plugin',
+}
+
+/** The error that leaves a plugin, for whatever a room threw. */
+export function toCniError(error: unknown): CniError {
+  if (error instanceof NetlinkError)
+    return new CniError(passing.includes(error.errno) ? codes.tryAgainLater : codes.kernel, error.message, {
+      details: remedies[error.errno],
+      cause: error,
+    })
+  if (error instanceof OpenStackError) return fromOpenStack(error)
+  return fromSystem(error, toCniError)
+}
