@@ -201,29 +201,32 @@ function planSubnet(
 ): void {
   const here = facts.known.filter(each => each.subnetId === subnet)
   const isFull = facts.exhausted.has(subnet)
-  const free = here.filter(each => each.state === 'free').sort((a, b) => a.usableMs - b.usableMs)
+  const reserve = facts.reserveSubnets.includes(subnet) ? facts.reserve : 0
   // An address with a binding is never handed out: what reaches it is meant for somebody else.
-  const fit = free.filter(each => each.floatingIp === undefined)
+  const fit = here
+    .filter(each => each.state === 'free' && each.floatingIp === undefined)
+    .sort((a, b) => a.usableMs - b.usableMs)
   const waiting = facts.wants.filter(each => each.subnetId === subnet)
   while (waiting[0] !== undefined && fit[0] !== undefined) {
     if (fit[0].usableMs > facts.nowMs + facts.soonMs && !isFull) break
     plan.assign.push({ want: waiting.shift()!, address: fit.shift()! })
   }
-  const reserve = facts.reserveSubnets.includes(subnet) ? facts.reserve : 0
-  let kept = fit.length
   for (const address of here.filter(each => each.state === 'releasing' && each.floatingIp === undefined)) {
-    // Not reused before its cool-down: but where there is nothing else, better late than never.
-    if (kept < reserve || (isFull && kept < reserve + waiting.length)) {
-      plan.keep.push({ address, usableMs: address.changedMs + facts.coolDownMs })
-      kept++
+    const kept = { address, usableMs: address.changedMs + facts.coolDownMs }
+    if (isFull && waiting[0] !== undefined) {
+      // There is nothing else: better after the rest of its cool-down than never.
+      plan.keep.push(kept)
+      plan.assign.push({ want: waiting.shift()!, address })
+    } else if (fit.length < reserve) {
+      plan.keep.push(kept)
+      fit.push(address)
     } else plan.remove.push(address)
   }
-  // The first to be usable stay: they are at the front.
-  const surplus = isFull ? [] : fit.slice(Math.max(reserve, 0))
-  plan.remove.push(...surplus)
   if (isFull) return
+  // The first to be usable stay.
+  plan.remove.push(...fit.slice(reserve))
   const serve = Math.min(waiting.length, facts.batchMax)
   if (serve > 0) plan.serve[subnet] = serve
-  const short = reserve - kept
+  const short = reserve - fit.length
   if (short > 0 && facts.refill) plan.refill[subnet] = short
 }

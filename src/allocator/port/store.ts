@@ -270,12 +270,17 @@ export function recordWant(journal: Journal, want: Omit<Want, 'id'>): void {
     .run(want.portId, want.subnetId, ...keyOf(want.owner), want.expiresMs)
 }
 
-/** Who waits for addresses of a port, the longest first; those whose caller gave up are forgotten. */
+/** Who waits for addresses of a port, the longest first, without those whose caller gave up. */
 export function listWants(journal: Journal, portId: string): Want[] {
+  const rows = journal
+    .sql('SELECT * FROM port_want WHERE port_id = ? AND expires_ms >= ? ORDER BY id')
+    .all(portId, Date.now()) as WantRow[]
+  return rows.map(fromWantRow)
+}
+
+/** Forgets those whose caller gave up. */
+export function forgetExpiredWants(journal: Journal, portId: string): void {
   journal.sql('DELETE FROM port_want WHERE port_id = ? AND expires_ms < ?').run(portId, Date.now())
-  return (journal.sql('SELECT * FROM port_want WHERE port_id = ? ORDER BY id').all(portId) as WantRow[]).map(
-    fromWantRow,
-  )
 }
 
 /** True while an attachment waits. */

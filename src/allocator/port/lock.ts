@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { mkdir, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { type Deadline, isPast, remainingMs } from '#base'
+import { tryLock } from '#libc'
+import { AllocationError } from './error.ts'
+
+/** How long a caller waits, and whether it still does. */
+export type Limits = { readonly deadline: Deadline; readonly signal?: AbortSignal | undefined }
+
+// flock(2) cannot be waited for without blocking the thread. Between these: at random, so that many waiters spread.
+const PAUSE_MS_MIN = 10
+const PAUSE_MS_MAX = 50
+
+/**
+ * Runs `body` while no other process of this machine runs one under the same file; the kernel takes the lock back from
+ * whoever dies. The file stays: removing it would let two hold "the" lock.
+ *
+ * @param done asked between two tries: true ends the wait, without `body`, because others did what it was for.
+ * @throws {AllocationError} when the limits end first.
+ */
+export async function withFileLock<T>(
+  path: string,
+  body: () => Promise<T>,
+  limits: Limits,
+  done: () => boolean = () => false,
+): Promise<T | undefined> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  await using file = await open(path, 'a', 0o600)
+  while (!tryLock(file.fd)) {
+    if (done()) return undefined
+    if (isPast(limits.deadline))
+      throw new AllocationError('late', `Cannot lock ${path}: another process holds it, and the time is over`)
+    await pause(PAUSE_MS_MIN + Math.random() * (PAUSE_MS_MAX - PAUSE_MS_MIN), limits)
+  }
+  return await body()
+}
+
+/** Waits, shorter if the deadline comes first. @throws {AllocationError} when the caller goes away. */
+export function pause(ms: number, { deadline, signal }: Limits): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const leave = () => reject(new AllocationError('aborted', 'Cannot go on waiting: the caller went away'))
+  const timer = setTimeout(resolve, Math.min(ms, Math.ceil(remainingMs(deadline))))
+  if (signal?.aborted) leave()
+  signal?.addEventListener('abort', leave, { once: true })
+  return promise.finally(() => {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', leave)
+  })
+}

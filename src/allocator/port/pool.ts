@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { deadlineIn, isPast, remainingMs } from '#base'
+import type { Journal } from '../journal.ts'
+import { AllocationError } from './error.ts'
+import { type Limits, pause, withFileLock } from './lock.ts'
+import type { Owner, PortAddress } from './plan.ts'
+import { type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
+import {
+  assignAddress,
+  disownAddress,
+  findKnownPort,
+  forgetAddress,
+  forgetIntent,
+  forgetWantsOf,
+  isWanting,
+  listFreeAddresses,
+  listIntents,
+  listOwnedAddresses,
+  listPortAddresses,
+  listWants,
+  type PortSettings,
+  recordWant,
+} from './store.ts'
+
+/** How a pool reaches its port at the moment; a later call may bring other credentials or settings. */
+export type PortAccess = {
+  readonly neutron: PortNeutron
+  /** The same without secrets, for a later process: JSON of whoever made the session. */
+  readonly access: string
+  readonly settings: PortSettings
+}
+
+export type PortPoolOptions = PortAccess & {
+  readonly journal: Journal
+  readonly portId: string
+  readonly bootId: string
+  /** Taken around every write, so that there is one writer per port on this machine. */
+  readonly lockFile: string
+  /** True where the process stays: it keeps a reserve and finishes releases in the background. */
+  readonly longLived: boolean
+  readonly inUse?: ((address: string) => boolean) | undefined
+  /** Told after each round that worked. */
+  readonly onReport?: ((report: RoundReport) => void) | undefined
+  readonly step?: ((name: RoundStep) => void) | undefined
+}
+
+/** The addresses of one Neutron port: one writer, who serves all that is recorded. */
+export type PortPool = {
+  readonly portId: string
+  use(access: PortAccess): void
+  /**
+   * One address of each subnet for an attachment, usable on the wire when this returns. All or nothing.
+   * @throws {AllocationError}
+   * @throws {OpenStackError}
+   */
+  acquire(owner: Owner, subnetIds: readonly string[], limits: Limits): Promise<PortAddress[]>
+  /** Brings port and journal together now. `enough` ends it early. */
+  settle(limits: Limits, enough?: () => boolean): Promise<void>
+  /** The same in the background, until it has succeeded. */
+  kick(): void
+  /** Waits for the round that is under way and starts no other. */
+  close(): Promise<void>
+}
+
+/** A round in the background has nobody who waits, and a port with hundreds of addresses takes long. */
+const ROUND_MS = 120_000
+const BACKOFF_MS_MIN = 1_000
+const BACKOFF_MS_MAX = 60_000
+/** After a refill for which there was no address. */
+const REFILL_PAUSE_MS = 60_000
+/** A port that Neutron does not know for this long is gone, and what was recorded on it with it. */
+const GONE_MS = 60_000
+
+type Waiter = { readonly subnets: number; resolve(found: PortAddress[]): void; reject(error: unknown): void }
+
+const nameOf = ({ network, containerId, ifName }: Owner) => `${network}\n${containerId}\n${ifName}`
+
+export function openPortPool(options: PortPoolOptions): PortPool {
+  const { journal, portId, bootId, lockFile, longLived } = options
+  const waiters = new Map<string, Waiter & { owner: Owner }>()
+  const ending = new AbortController()
+  let access: PortAccess = options
+  let flight: Promise<void> | undefined
+  let again = false
+  let timer: NodeJS.Timeout | undefined
+  let backoffMs = 0
+  let refillNotBeforeMs = 0
+  let goneSinceMs: number | undefined
+
+  const settings = (): PortSettings => (longLived ? access.settings : { ...access.settings, reserve: 0 })
+
+  async function round(limits: Limits, enough?: () => boolean): Promise<RoundReport | undefined> {
+    const work = () =>
+      settlePort({
+        ...options,
+        neutron: access.neutron,
+        access: access.access,
+        settings: settings(),
+        limits,
+        refill: longLived && performance.now() >= refillNotBeforeMs,
+        onAssigned: tellServed,
+        enough,
+      })
+    const report = await withFileLock(lockFile, work, limits, enough)
+    goneSinceMs = undefined
+    if (report?.refillFailed) refillNotBeforeMs = performance.now() + REFILL_PAUSE_MS
+    if (report !== undefined) options.onReport?.(report)
+    return report
+  }
+
+  function tellServed(): void {
+    for (const [name, waiter] of waiters) {
+      const found = listOwnedAddresses(journal, waiter.owner)
+      if (found.length < waiter.subnets) continue
+      waiters.delete(name)
+      waiter.resolve(found)
+    }
+  }
+
+  function tellUnserved(errorOf: (owner: Owner) => unknown): void {
+    for (const [name, waiter] of waiters) {
+      const error = errorOf(waiter.owner)
+      if (error === undefined) continue
+      waiters.delete(name)
+      waiter.reject(error)
+    }
+  }
+
+  async function background(): Promise<void> {
+    try {
+      const report = await round({ deadline: deadlineIn(ROUND_MS), signal: ending.signal })
+      tellServed()
+      const open = listWants(journal, portId)
+      tellUnserved(owner => {
+        const mine = open.filter(want => nameOf(want.owner) === nameOf(owner))
+        return mine.map(want => report?.unserved.get(want.subnetId)).find(error => error !== undefined)
+      })
+      backoffMs = 0
+      // Waits for the end of the pause after a failed refill, too.
+      if (report?.refillFailed) later(REFILL_PAUSE_MS)
+      else if (hasLeftovers()) later(BACKOFF_MS_MIN)
+      if (waiters.size > 0) again = true
+    } catch (error) {
+      forgetIfGone(error)
+      tellUnserved(() => error)
+      backoffMs = Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
+      later(backoffMs * (0.75 + Math.random() / 2))
+    }
+  }
+
+  const hasLeftovers = () =>
+    listPortAddresses(journal, portId).some(each => each.state === 'releasing') ||
+    listIntents(journal, portId).length > 0
+
+  function forgetIfGone(error: unknown): void {
+    if (!(error instanceof AllocationError) || error.fault !== 'gone') return
+    goneSinceMs ??= performance.now()
+    if (performance.now() - goneSinceMs < GONE_MS) return
+    journal.transaction(() => {
+      for (const each of listPortAddresses(journal, portId)) if (each.state !== 'assigned') forgetAddress(journal, each)
+      for (const each of listIntents(journal, portId)) forgetIntent(journal, each.id)
+    })
+  }
+
+  function later(ms: number): void {
+    clearTimeout(timer)
+    if (!ending.signal.aborted) timer = setTimeout(kick, ms).unref()
+  }
+
+  function kick(): void {
+    if (ending.signal.aborted) return
+    if (flight !== undefined) {
+      again = true
+      return
+    }
+    clearTimeout(timer)
+    flight = background().finally(() => {
+      flight = undefined
+      if (!again) return
+      again = false
+      kick()
+    })
+  }
+
+  /** From what is there, or undefined after the wish was recorded. */
+  function takeOrWish(owner: Owner, subnetIds: readonly string[], limits: Limits): PortAddress[] | undefined {
+    return journal.transaction(() => {
+      const held = listOwnedAddresses(journal, owner)
+      if (held.length > 0)
+        throw new AllocationError(
+          'duplicate',
+          `Cannot give an address to interface ${owner.ifName} of container ${owner.containerId} in network ` +
+            `"${owner.network}": it has ${held.map(each => each.address).join(', ')} already`,
+        )
+      // Before the first look in this boot nothing is known of the port: a power cut may have taken the last records.
+      const seen = findKnownPort(journal, portId)?.seenBootId === bootId
+      const soonMs = Date.now() + access.settings.usableAfterMs
+      const free = subnetIds.map(subnet =>
+        seen ? listFreeAddresses(journal, portId, subnet).find(each => each.usableMs <= soonMs) : undefined,
+      )
+      forgetWantsOf(journal, owner)
+      if (free.every(each => each !== undefined)) {
+        for (const address of free) assignAddress(journal, address, owner, bootId)
+        return free
+      }
+      const expiresMs = Date.now() + Math.min(remainingMs(limits.deadline), ROUND_MS)
+      for (const subnetId of subnetIds) recordWant(journal, { portId, subnetId, owner, expiresMs })
+      return undefined
+    })
+  }
+
+  function servedInBackground(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
+    const name = nameOf(owner)
+    return new Promise<PortAddress[]>((resolve, reject) => {
+      const stop = () => waiters.get(name)?.reject(late(owner, limits))
+      const clock = setTimeout(stop, remainingMs(limits.deadline))
+      const leave = () => {
+        clearTimeout(clock)
+        limits.signal?.removeEventListener('abort', stop)
+        waiters.delete(name)
+      }
+      waiters.set(name, {
+        owner,
+        subnets,
+        resolve: found => (leave(), resolve(found)),
+        reject: error => (leave(), reject(error)),
+      })
+      limits.signal?.addEventListener('abort', stop, { once: true })
+      if (limits.signal?.aborted) stop()
+      else kick()
+    })
+  }
+
+  async function servedByUs(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
+    const done = () => listOwnedAddresses(journal, owner).length >= subnets || !isWanting(journal, owner)
+    while (!done()) {
+      const report = await round(limits, done)
+      const refusal = listWants(journal, portId)
+        .filter(want => nameOf(want.owner) === nameOf(owner))
+        .map(want => report?.unserved.get(want.subnetId))
+        .find(error => error !== undefined)
+      if (refusal !== undefined) throw refusal
+      if (!done() && isPast(limits.deadline)) throw late(owner, limits)
+    }
+    const found = listOwnedAddresses(journal, owner)
+    if (found.length < subnets)
+      throw new AllocationError(
+        'withdrawn',
+        `Cannot give an address to interface ${owner.ifName} of container ${owner.containerId}: it was released meanwhile`,
+      )
+    return found
+  }
+
+  /** Outside every lock: others are served while this one waits for the wire. */
+  async function untilUsable(found: readonly PortAddress[], limits: Limits): Promise<void> {
+    const waitMs = Math.max(...found.map(each => each.usableMs)) - Date.now()
+    if (waitMs <= 0) return
+    if (waitMs > remainingMs(limits.deadline))
+      throw new AllocationError(
+        'late',
+        `Cannot use ${found.map(each => each.address).join(', ')} on port ${portId}: usable in ${waitMs} ms, ` +
+          `the caller waits ${Math.floor(remainingMs(limits.deadline))} ms only`,
+      )
+    await pause(waitMs, limits)
+  }
+
+  function giveBack(owner: Owner): void {
+    journal.transaction(() => {
+      forgetWantsOf(journal, owner)
+      // No pod has had it: it needs no cool-down.
+      for (const each of listOwnedAddresses(journal, owner)) disownAddress(journal, each, 'free', each.usableMs)
+    })
+  }
+
+  return {
+    portId,
+    use: next => {
+      access = next
+    },
+    async acquire(owner, subnetIds, limits) {
+      const taken = takeOrWish(owner, subnetIds, limits)
+      try {
+        const found =
+          taken ??
+          (longLived
+            ? await servedInBackground(owner, subnetIds.length, limits)
+            : await servedByUs(owner, subnetIds.length, limits))
+        await untilUsable(found, limits)
+        return found
+      } catch (error) {
+        giveBack(owner)
+        throw error
+      } finally {
+        if (longLived) kick()
+      }
+    },
+    async settle(limits, enough) {
+      await round(limits, enough)
+      tellServed()
+    },
+    kick,
+    async close() {
+      clearTimeout(timer)
+      ending.abort()
+      await flight
+    },
+  }
+}
+
+function late(owner: Owner, limits: Limits): AllocationError {
+  const whom = `interface ${owner.ifName} of container ${owner.containerId}`
+  return limits.signal?.aborted
+    ? new AllocationError('aborted', `Cannot give an address to ${whom}: the caller went away`)
+    : new AllocationError('late', `Cannot give an address to ${whom}: Neutron did not answer within the caller’s time`)
+}

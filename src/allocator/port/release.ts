@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Journal } from '../journal.ts'
+import type { Owner, PortAddress } from './plan.ts'
+import {
+  disownAddress,
+  findPortAddress,
+  forgetWantsOf,
+  listAssignedAddresses,
+  listOwnedAddresses,
+} from './store.ts'
+
+/**
+ * Records that an attachment has no address any more, and no wish for one. The cloud is told later.
+ * @returns the ports that are concerned; empty where the attachment has nothing.
+ */
+export function releaseOwner(journal: Journal, owner: Owner): string[] {
+  return journal.transaction(() => {
+    const held = listOwnedAddresses(journal, owner)
+    forgetWantsOf(journal, owner)
+    for (const each of held) disownAddress(journal, each, 'releasing', 0)
+    return portsOf(held)
+  })
+}
+
+/**
+ * The same for every attachment of a network that `isValid` does not know.
+ * @returns the ports that are concerned.
+ */
+export function releaseOthers(journal: Journal, network: string, isValid: (owner: Owner) => boolean): string[] {
+  return journal.transaction(() => {
+    const stale = listAssignedAddresses(journal, network).filter(each => !isValid(each.owner!))
+    for (const each of stale) disownAddress(journal, each, 'releasing', 0)
+    return portsOf(stale)
+  })
+}
+
+const portsOf = (addresses: readonly PortAddress[]) => [...new Set(addresses.map(each => each.portId))]
+
+/**
+ * An operator says that an address in quarantine is ours and nobody's: it joins the pool after its cool-down.
+ * @returns false where there is no such address in quarantine.
+ */
+export const adoptAddress = (
+  journal: Journal,
+  which: { readonly portId: string; readonly address: string; readonly coolDownMs: number },
+): boolean => leaveQuarantine(journal, which, 'free', Date.now() + which.coolDownMs)
+
+/**
+ * An operator says that an address in quarantine is to be removed from its port: the next round does it.
+ * @returns false where there is no such address in quarantine.
+ */
+export const releaseAddress = (
+  journal: Journal,
+  which: { readonly portId: string; readonly address: string },
+): boolean => leaveQuarantine(journal, which, 'releasing', 0)
+
+function leaveQuarantine(
+  journal: Journal,
+  { portId, address }: { readonly portId: string; readonly address: string },
+  state: 'free' | 'releasing',
+  usableMs: number,
+): boolean {
+  return journal.transaction(() => {
+    if (findPortAddress(journal, portId, address)?.state !== 'quarantined') return false
+    disownAddress(journal, { portId, address }, state, usableMs)
+    return true
+  })
+}
