@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { getSystemErrorMessage } from 'node:util'
+
 /** What the kernel answered to a system call of Node's: `code` is ENOENT and the like, `text` for people, with the code. */
 export type SystemError = { readonly code: string; readonly text: string; readonly message: string }
 
@@ -7,8 +9,6 @@ export type SystemError = { readonly code: string; readonly text: string; readon
 export function systemErrorOf(error: unknown): SystemError | undefined {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined
   const { code, message } = error
-  if (!('errno' in error) || !/^E[A-Z0-9]+$/.test(code)) return undefined
-  // Node writes `ENOENT: no such file or directory, open '/x'`.
-  const text = new RegExp(`^${code}: ([^,]+)`).exec(message)?.[1]
-  return { code, text: text === undefined ? code : `${text} (${code})`, message }
+  if (!('errno' in error) || typeof error.errno !== 'number' || !/^E[A-Z0-9]+$/.test(code)) return undefined
+  return { code, text: `${getSystemErrorMessage(error.errno)} (${code})`, message }
 }

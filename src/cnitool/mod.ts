@@ -38,7 +38,7 @@ const ownStreams: Output = {
  */
 export async function runCnitool(
   argv: readonly string[],
-  env: Readonly<Record<string, string>>,
+  env: NodeJS.ProcessEnv,
   signal: AbortSignal = new AbortController().signal,
   output: Output = ownStreams,
 ): Promise<number> {
@@ -50,7 +50,7 @@ export async function runCnitool(
     )
     .exitOverride()
     .configureOutput({ writeOut: output.stdout, writeErr: output.stderr })
-  for (const [name, verb] of Object.entries(verbs)) addVerb(program, name, verb, env, signal, output)
+  for (const [name, verb] of Object.entries(verbs)) addVerb(program, name, verb, defined(env), signal, output)
   if (argv.length === 0) {
     program.outputHelp()
     return 0
@@ -64,6 +64,9 @@ export async function runCnitool(
     return 1
   }
 }
+
+const defined = (env: NodeJS.ProcessEnv) =>
+  Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined))
 
 // Every flag may stand before or after the verb.
 function withFlags(command: Command): Command {

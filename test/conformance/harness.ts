@@ -127,7 +127,11 @@ export function pluginDirectory(): string {
 
 function install(): string {
   const directory = folder('cni-bin')
-  run(join(root, 'mooring'), ['install', '--cni-bin', directory, '--mode', 'standalone'])
+  const { MOORING_CONFIG: config = '', MOORING_DATA_DIR: dataDir = '' } = stateEnv()
+  run(join(root, 'mooring'), [
+    ...['install', '--cni-bin', directory, '--mode', 'standalone'],
+    ...['--config', config, '--data-dir', dataDir, '--socket', join(dataDir, 'none.sock')],
+  ])
   return directory
 }
 
@@ -140,10 +144,10 @@ export const plugin = (type: string, env: Record<string, string>, config: object
   })
 
 let state: string | undefined
-/** Keeps journal and locks of the plugins under test apart from those of this machine. */
+/** Keeps settings and journal of the plugins under test apart from those of this machine. */
 export function stateEnv(): Record<string, string> {
   state ??= folder('state')
-  return { MOORING_DATA_DIR: state, MOORING_RUN_DIR: state }
+  return { MOORING_CONFIG: join(state, 'mode'), MOORING_DATA_DIR: state }
 }
 
 /** Without the keys whose value is undefined: an environment from which a variable was taken. */
