@@ -66,14 +66,19 @@ const migrations: readonly string[] = [
    CREATE INDEX port_address_owner ON port_address (container_id, if_name);`,
 ]
 
-/** Opens the journal below `directory`, making or upgrading it. @throws {Error} naming file and reason */
+/** The journal cannot be used: no space, no permission, damaged, or of a newer release. */
+export class JournalError extends Error {
+  override readonly name = 'JournalError'
+}
+
+/** Opens the journal below `directory`, making or upgrading it. @throws {JournalError} naming file and reason */
 export function openJournal(directory: string): Journal {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
   const path = join(directory, FILE)
   try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
     return journalOf(new DatabaseSync(path), path)
   } catch (error) {
-    throw new Error(`Cannot open the journal ${path}: ${(error as Error).message}`, { cause: error })
+    throw new JournalError(`Cannot open the journal ${path}: ${(error as Error).message}`, { cause: error })
   }
 }
 

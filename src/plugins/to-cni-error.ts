@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { JournalError } from '#allocator'
 import { CniError, codes, toCniError as fromSystem } from '#cni'
 import { EAGAIN, EBUSY, EINTR, ETIMEDOUT } from '#libc'
 import { NetlinkError } from '#netlink'
@@ -19,6 +20,15 @@ export function toCniError(error: unknown): CniError {
       details: remedies[error.errno],
       cause: error,
     })
+  if (error instanceof JournalError || isSqliteError(error))
+    return new CniError(codes.io, error.message, {
+      details: 'see that the data directory is writable and has space left',
+      cause: error,
+    })
   if (error instanceof OpenStackError) return fromOpenStack(error)
   return fromSystem(error, toCniError)
 }
+
+// node:sqlite has no class of its own for it.
+const isSqliteError = (error: unknown): error is Error =>
+  error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR'
