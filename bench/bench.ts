@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Ours beside upstream's current Go plugins and the bare work of the kernel, in one run: `lab/peers bench` with a node of
+// its own per side, the sides taking turns. Needs root, and Go for the peers.
+
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { judge } from './goals.ts'
+import { type Cell, type SideName, sideNames } from './measured.ts'
+import { goalLines, growthTable, latencyTable } from './report.ts'
+
+const USAGE = `usage: mooring bench [--quick] [OPTION]...
+
+ADD and DEL of veth-route + host-local through the agent, beside current Go ptp + host-local, and beside a C program that
+sends the same messages and does nothing else ("bare work"). Exit code 1 where a goal is missed.
+
+  --quick           0 and 200 pods, half of each goal: what CI runs (about 2 minutes; the whole run takes about 20)
+  --at LIST         pods present while measuring (default 0,100,500,1000)
+  --parallel LIST   calls at once (default 1,32)
+  --rounds N        rounds per cell, the sides taking turns (default 4; quick 3)
+  --sides LIST      of: ${Object.keys(sideNames).join(', ')} (default all; quick without ptpMasqNft)
+  --json FILE       keep everything that was measured`
+
+const root = resolve(import.meta.dirname, '..')
+/** One ping after every so many ADDs, at once: 5 % of the calls. */
+const ECHO_EVERY = 20
+/** As in the network of lab/peers' examples. */
+const IPAM = { type: 'host-local', subnet: '10.99.0.0/16', routes: [{ dst: '0.0.0.0/0' }] }
+/** A node with an address and a default route, so that there is an uplink to answer ARP on. */
+const UPLINK = 'ip address add 192.0.2.1/24 dev uplink; ip route add default via 192.0.2.2'
+
+function readArguments() {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      at: { type: 'string' },
+      parallel: { type: 'string', default: '1,32' },
+      rounds: { type: 'string' },
+      sides: { type: 'string' },
+      json: { type: 'string' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  })
+  const sides = values.sides?.split(',') ?? Object.keys(sideNames).filter(key => !values.quick || key !== 'ptpMasqNft')
+  const unknown = sides.find(key => !Object.hasOwn(sideNames, key))
+  if (unknown !== undefined) throw new Error(`there is no side "${unknown}"`)
+  return {
+    help: values.help,
+    quick: values.quick,
+    at: values.at ?? (values.quick ? '0,200' : '0,100,500,1000'),
+    parallel: values.parallel,
+    rounds: values.rounds ?? (values.quick ? '3' : '4'),
+    sides: sides as (keyof typeof sideNames)[],
+    json: values.json,
+  }
+}
+
+/** What `lab/peers bench` is told of each side. */
+function sideArguments(key: keyof typeof sideNames, directory: string): string[] {
+  const name = ['--name', sideNames[key] satisfies SideName]
+  switch (key) {
+    case 'ours':
+    case 'oursMasq':
+      return [...ourSide(directory, key === 'oursMasq'), ...name]
+    case 'ptp':
+      return ['--conflist', 'example:ptp', ...name]
+    case 'ptpMasq':
+      return ['--conflist', 'example:ptp-masq', ...name]
+    case 'ptpMasqNft':
+      return ['--conflist', 'example:ptp-masq-nft', ...name]
+    case 'bare':
+      return [...bareSide(directory), ...name]
+  }
+}
+
+function ourSide(directory: string, ipMasq: boolean): string[] {
+  const bin = join(directory, 'ours')
+  const settings = join(directory, 'mode')
+  const socket = '/run/mooring/agent.sock'
+  mooring('install', '--cni-bin', bin, '--mode', 'agent', '--config', settings, '--socket', socket)
+  const conflist = writeConflist(directory, ipMasq ? 'ours-masq' : 'ours', { type: 'veth-route', ipMasq, ipam: IPAM })
+  const agent = [process.execPath, join(root, 'src/bin/mooring.ts'), 'agent', '--log-level', 'error']
+  return [
+    ...['--conflist', conflist, '--path', bin],
+    ...['--prepare', `${UPLINK}; mkdir -p /etc/mooring; cp ${settings} /etc/mooring/mode`],
+    ...['--start', `exec ${agent.join(' ')}`, '--ready', socket],
+  ]
+}
+
+function bareSide(directory: string): string[] {
+  const bin = join(directory, 'bare')
+  mkdirSync(bin, { recursive: true })
+  const program = join(bin, 'bare')
+  execFileSync(process.env['CC'] ?? 'cc', ['-O2', '-static', '-o', program, join(root, 'bench/bare.c')])
+  const nextHop = 'ip address add 169.254.1.1/32 dev lo scope link; sysctl -qw net.ipv4.ip_forward=1'
+  return [
+    ...['--conflist', writeConflist(directory, 'bare', { type: 'bare' }), '--path', bin],
+    ...['--prepare', `${UPLINK}; ${nextHop}; ${program} setup`, '--elapsed', 'workMicroseconds'],
+  ]
+}
+
+function writeConflist(directory: string, name: string, plugin: object): string {
+  const file = join(directory, `${name}.conflist`)
+  writeFileSync(file, JSON.stringify({ cniVersion: '1.0.0', name: 'podnet', plugins: [plugin] }))
+  return file
+}
+
+const mooring = (...args: string[]) =>
+  execFileSync(join(root, 'mooring'), args, { stdio: ['ignore', 'ignore', 'inherit'] })
+
+/** Runs the harness; its progress goes to stderr as it comes, its own table is shown only when it fails. */
+async function measure(args: readonly string[]): Promise<string> {
+  const child = spawn(join(root, 'lab/peers'), ['bench', ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const stop = (signal: NodeJS.Signals) => child.kill(signal)
+  process.on('SIGINT', stop).on('SIGTERM', stop)
+  let output = ''
+  for await (const chunk of child.stdout.setEncoding('utf8')) output += chunk
+  const code = await new Promise<number | null>(done =>
+    child.exitCode === null ? child.once('close', done) : done(child.exitCode),
+  )
+  process.off('SIGINT', stop).off('SIGTERM', stop)
+  if (code !== 0) throw new Error(`lab/peers bench failed with exit code ${code}:\n${output}`)
+  return output
+}
+
+async function main(): Promise<number> {
+  const options = readArguments()
+  if (options.help) {
+    console.log(USAGE)
+    return 0
+  }
+  if (process.getuid?.() !== 0) throw new Error('needs root for network namespaces. Remedy: sudo ./mooring bench')
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-bench-'))
+  try {
+    const json = options.json ?? join(directory, 'measured.json')
+    const output = await measure([
+      ...options.sides.flatMap(key => sideArguments(key, directory)),
+      ...['--at', options.at, '--parallel', options.parallel, '--rounds', options.rounds],
+      ...['--echo', String(ECHO_EVERY), '--json', json],
+    ])
+    const { cells } = JSON.parse(readFileSync(json, 'utf8')) as { cells: Cell[] }
+    const verdicts = judge(cells, options.quick ? 0.5 : 1)
+    console.log(
+      '\nmedian / p99 in ms, exec to exit; bare work: the messages alone. *: other work kept the machine busy\n',
+    )
+    console.log(latencyTable(cells))
+    console.log(`\n${growthTable(cells)}\n`)
+    for (const line of output.split('\n')) if (/leak check|pings right after/.test(line)) console.log(line)
+    console.log(`\n${goalLines(verdicts)}`)
+    const missed = verdicts.filter(({ met }) => !met).length
+    console.log(missed === 0 ? '\nall goals met' : `\n${missed} of ${verdicts.length} goals missed`)
+    return missed === 0 ? 0 : 1
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+try {
+  process.exitCode = await main()
+} catch (error) {
+  console.error(`mooring bench: ${(error as Error).message}`)
+  process.exitCode = 2
+}

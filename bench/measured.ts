@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** What `lab/peers bench --json` writes, as far as it is used here. Times are in milliseconds. */
+export type Cell = {
+  readonly Verb: 'ADD' | 'DEL'
+  readonly Pods: number
+  readonly Parallel: number
+  readonly Sides: readonly Figures[]
+}
+export type Figures = {
+  readonly Name: string
+  readonly Median: number
+  readonly P99: number
+  /** Per call: the plugin's processes and the daemon's share. */
+  readonly CPU: number
+  /** Cores that the rest of the machine kept busy meanwhile. */
+  readonly Others: number
+  readonly Calls: number
+  readonly Echoes: number
+  readonly RoundMedians: readonly number[]
+}
+
+/** The sides of a run, by what they are. */
+export const sideNames = {
+  ours: 'ours',
+  oursMasq: 'ours, masq',
+  ptp: 'ptp',
+  ptpMasq: 'ptp, masq iptables',
+  ptpMasqNft: 'ptp, masq nftables',
+  bare: 'bare work',
+} as const
+export type SideName = (typeof sideNames)[keyof typeof sideNames]
+
+export const sideOf = (cell: Cell, name: SideName): Figures | undefined => cell.Sides.find(side => side.Name === name)
+
+/**
+ * How many times faster `fast` is than `slow`: the median of the rounds' ratios of medians, which a load that comes and
+ * goes does not touch.
+ */
+export function timesFaster(fast: Figures, slow: Figures): number {
+  const ratios = fast.RoundMedians.map((median, round) => (slow.RoundMedians[round] ?? Number.NaN) / median)
+    .filter(ratio => !Number.isNaN(ratio))
+    .sort((a, b) => a - b)
+  return ratios[(ratios.length - 1) >> 1] ?? Number.NaN
+}
