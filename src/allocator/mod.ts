@@ -5,3 +5,5 @@
 
 export * from './attachment.ts'
 export * from './journal.ts'
+export * from './ranges.ts'
+export * from './reservations.ts'

@@ -23,7 +23,6 @@ export type ReservationIndex = {
   find(owner: Owner): string[]
   has(address: string): boolean
   addresses(): Set<string>
-  all(): Reservation[]
   store(stamp: string, change: IndexChange): void
   /** Drops everything: the directory is gone. */
   forget(): void
@@ -46,11 +45,8 @@ export function reservationIndex(journal: Journal, directory: string): Reservati
 
   return {
     stamp: () =>
-      (
-        sql('SELECT stamp FROM reservation_directory WHERE path = ?').get(directory) as
-          | { stamp: string }
-          | undefined
-      )?.stamp,
+      (sql('SELECT stamp FROM reservation_directory WHERE path = ?').get(directory) as { stamp: string } | undefined)
+        ?.stamp,
     find: ({ containerId, ifName }) =>
       (
         sql('SELECT address FROM reservation WHERE directory = ? AND container_id = ? AND if_name = ?').all(
@@ -68,10 +64,6 @@ export function reservationIndex(journal: Journal, directory: string): Reservati
       ) as { text: string | null }
       return new Set(text?.split(' '))
     },
-    all: () =>
-      (
-        sql('SELECT address, container_id, if_name FROM reservation WHERE directory = ?').all(directory) as Row[]
-      ).map(row => ({ address: row.address, containerId: row.container_id, ifName: row.if_name })),
     store: (stamp, change) =>
       journal.transaction(() => {
         if (change.kind === 'rewritten') {

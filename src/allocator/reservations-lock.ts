@@ -70,5 +70,6 @@ async function waitForLock(fd: number, path: string, options: LockOptions): Prom
 
 function stopIfLate(path: string, { deadline, signal }: LockOptions): void {
   signal?.throwIfAborted()
-  if (isPast(deadline)) throw new DOMException(`Cannot lock ${path} before the caller's deadline: other calls hold it`, 'TimeoutError')
+  if (isPast(deadline))
+    throw new DOMException(`Cannot lock ${path} before the caller's deadline: other calls hold it`, 'TimeoutError')
 }
