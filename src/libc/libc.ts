@@ -24,10 +24,12 @@ const cMount = c.func('int mount(str source, str target, str type, unsigned long
 const cUmount2 = c.func('int umount2(str target, int flags)')
 
 export const AF_NETLINK = 16
+const AF_INET = 2
 const AF_PACKET = 17
 const SOCK_RAW = 3
 const SOCK_DGRAM = 2
 const SOCK_CLOEXEC = 0o2000000
+const IPPROTO_ICMP = 1
 const SOL_SOCKET = 1
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
@@ -62,6 +64,16 @@ export function netlinkSocket(protocol: number, groups = 0): number {
 export function packetSocket(): number {
   const fd = cSocket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0) as number
   if (fd < 0) fail('socket', 'open packet socket')
+  return fd
+}
+
+/**
+ * Opens a raw socket that receives every ICMP message of the namespace, IP header first (raw(7)).
+ * The caller closes the descriptor. @throws {SystemError}
+ */
+export function icmpSocket(): number {
+  const fd = cSocket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP) as number
+  if (fd < 0) fail('socket', 'open ICMP socket')
   return fd
 }
 
