@@ -85,6 +85,7 @@ const neutron: Readonly<Record<string, readonly Rule[]>> = {
   FloatingIPNotFound: [missing('floating IP')],
   SecurityGroupNotFound: [missing('security group')],
   TagNotFound: [missing('tag')],
+  TenantQuotaNotFound: [missing('quota of the project')],
   TagResourceNotFound: [missing('tag’s owner')],
   TrunkNotFound: [missing('trunk')],
   SubPortNotFound: [missing('subport')],

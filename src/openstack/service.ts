@@ -149,7 +149,8 @@ function urlOf(options: ServiceOptions, call: ServiceCall, token: Token): URL {
 
 function decode(answer: WireAnswer, context: ErrorContext): ServiceAnswer {
   const unexpected = (what: string) => unexpectedAnswer(answer, what, context)
-  const body = answer.body.trim() === '' ? {} : tryParseJson(answer.body)
+  // Where there is nothing to say, Neutron writes nothing or `null`.
+  const body = answer.body.trim() === '' ? {} : (tryParseJson(answer.body) ?? (answer.body === 'null' ? {} : undefined))
   if (!isObject(body)) throw unexpected('the answer is not a JSON object')
   return { body, headers: answer.headers, unexpected }
 }

@@ -164,22 +164,25 @@ test('addExtraRoutes() refuses a destination with host bits: Neutron would store
   assert.deepEqual(on.fake.log(), [])
 })
 
-test('tags are added one by one, and a comma is refused', async () => {
+test('tags are added one by one, and what Neutron would lose is refused', async () => {
   await using on = await lab(request =>
     request.method === 'GET'
       ? request.answer(200, { tags: ['a=b'] })
-      : request.answer(request.method === 'PUT' ? 201 : 204),
+      : request.method === 'PUT'
+        ? request.answer(201, 'null')
+        : request.answer(204),
   )
   const { tags } = on.session.neutron.ports
-  await tags.add('p1', 'node=w/1', limits())
-  assert.equal(await tags.remove('p1', 'node=w/1', limits()), true)
+  await tags.add('p1', 'node=w 1', limits())
+  assert.equal(await tags.remove('p1', 'node=w 1', limits()), true)
   assert.deepEqual(await tags.list('p1', limits()), ['a=b'])
   assert.deepEqual(on.fake.log(), [
-    'PUT /network/v2.0/ports/p1/tags/node%3Dw%2F1',
-    'DELETE /network/v2.0/ports/p1/tags/node%3Dw%2F1',
+    'PUT /network/v2.0/ports/p1/tags/node%3Dw%201',
+    'DELETE /network/v2.0/ports/p1/tags/node%3Dw%201',
     'GET /network/v2.0/ports/p1/tags',
   ])
   await assert.rejects(tags.add('p1', 'a,b', limits()), /without a comma/)
+  await assert.rejects(tags.add('p1', 'a/b', limits()), /no URL can carry its slash/)
 })
 
 test('extensions are asked for once', async () => {

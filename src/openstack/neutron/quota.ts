@@ -51,7 +51,8 @@ export function quotas(service: Service): Quotas {
     },
     async reset(projectId, limits) {
       const call = { action: `reset quota of project ${projectId}`, method: 'DELETE', path: path(projectId) } as const
-      await service.ask({ ...call, repeat: true }, limits)
+      // 404: the project has the defaults already.
+      await service.tryAsk({ ...call, repeat: true }, limits)
     },
   }
 }

@@ -8,7 +8,7 @@ export type Tags = {
   list(id: string, limits: Limits): Promise<readonly string[] | undefined>
   /** Idempotent. */
   add(id: string, tag: string, limits: Limits): Promise<void>
-  /** Replaces all tags. */
+  /** Replaces all tags; the only way to set one with a slash. */
   replace(id: string, tags: readonly string[], limits: Limits): Promise<readonly string[]>
   /** False if it was not there. */
   remove(id: string, tag: string, limits: Limits): Promise<boolean>
@@ -17,7 +17,7 @@ export type Tags = {
 /** @param plural `ports`, `networks`, `subnets`, `routers` or `floatingips` */
 export function tags(service: Service, plural: string): Tags {
   const path = (id: string) => `/${plural}/${encodeURIComponent(id)}/tags`
-  const pathOf = (id: string, tag: string) => `${path(id)}/${encodeURIComponent(checkedTag(tag))}`
+  const pathOf = (id: string, tag: string) => `${path(id)}/${encodeURIComponent(pathTag(tag))}`
   const decode = (value: unknown): readonly string[] | undefined =>
     Array.isArray(value) && value.every(each => typeof each === 'string') ? value : undefined
 
@@ -45,6 +45,12 @@ export function tags(service: Service, plural: string): Tags {
       return (await service.tryAsk({ ...call, repeat: true }, limits)) !== undefined
     },
   }
+}
+
+/** Neutron decodes the path before it splits it, so a slash in the tag's own URL, written `%2F` or not, is answered with 404. */
+function pathTag(tag: string): string {
+  if (tag.includes('/')) throw new RangeError(`Cannot add or remove tag "${tag}": no URL can carry its slash`)
+  return checkedTag(tag)
 }
 
 /** Neutron takes a comma in a tag, and no filter finds the tag any more: the comma separates tags there. */
