@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { parsePrefix } from '#base'
+import { ruleAttributes } from '#nftables'
+import { addInsideRule, fingerprint, guard, insideSet, makePart, nat, parseInsideSet } from './ruleset.ts'
+
+test('insideSet, parseInsideSet: one set per family and prefix length', () => {
+  assert.equal(insideSet(parsePrefix('10.99.0.0/16')).name, 'inside_16_v4')
+  const parsed = parseInsideSet('inside_64_v6')
+  assert.deepEqual([parsed?.version, parsed?.length, parsed?.set], ['v6', 64, insideSet(parsePrefix('fd00::/64'))])
+  assert.equal(parseInsideSet('pod_links'), undefined)
+})
+
+test('addInsideRule: is what nft makes of the same rule', () => {
+  // Captured from nft 1.0.6, the rule's expressions:
+  // insert rule inet mooring outside_v4 iifname . ip daddr & 255.255.0.0 @inside_16_v4 return
+  const bytes = Uint8Array.fromHex(
+    [
+      '60010480', // NFTA_RULE_EXPRESSIONS
+      '24000180090001006d65746100000000', // meta
+      '14000280080002000000000f0800010000000001', // nfproto into 1
+      '2c00018008000100636d7000', // cmp
+      '2000028008000100000000010800020000000000', // register 1, ==
+      '0c0003800500010002000000', // IPv4
+      '24000180090001006d65746100000000', // meta
+      '1400028008000200000000060800010000000001', // iifname into 1
+      '340001800c0001007061796c6f616400', // payload
+      '2400028008000100000000020800020000000001', // into 2, network header
+      '08000300000000100800040000000004', // offset 16, 4 bytes
+      '4c0001800c0001006269747769736500', // bitwise
+      '3c00028008000100000000020800020000000002', // 2 into 2
+      '0800060000000000', // NFTA_BITWISE_OP, mask and xor: the default, which ours leave out
+      '0800030000000004', // 4 bytes
+      '0c00048008000100ffff0000', // 255.255.0.0
+      '0c0005800800010000000000', // xor nothing
+      '380001800b0001006c6f6f6b75700000', // lookup
+      '280002800800020000000001', // register 1
+      '11000100696e736964655f31365f763400000000', // inside_16_v4
+      '0800040000000001', // NFTA_LOOKUP_SET_ID, which named sets do not need: ours leave it out
+      '300001800e000100696d6d656469617465000000', // immediate
+      '1c0002800800010000000000', // verdict
+      '100002800c00028008000100fffffffb', // return
+    ].join(''),
+  )
+  const { expressions: theirs } = ruleAttributes.decode(bytes)
+  const { expressions: ours } = ruleAttributes.decode(addInsideRule({ version: 'v4', length: 16 }).body.subarray(4))
+  assert.deepEqual(
+    ours,
+    theirs?.map(expression => {
+      if (!('data' in expression) || expression.data === undefined) return expression
+      const { setId: _set, operator, ...data } = expression.data as { setId?: number; operator?: number }
+      const kept = operator === undefined || expression.kind === 'bitwise' ? data : { ...data, operator }
+      return { ...expression, data: kept }
+    }),
+  )
+})
+
+test('makePart: sets, then old chains from the base chain down, then new chains before any rule', () => {
+  const what = makePart(nat, ['outside_v4', 'postrouting', 'theirs']).map(change =>
+    change.about.replace(/ inet mooring/, ''),
+  )
+  const chains = what.findIndex(about => about.startsWith('add chain'))
+  assert.deepEqual(what.slice(0, chains), [
+    'add set masquerade_v4',
+    'add set masquerade_v6',
+    'delete chain postrouting',
+    'delete chain outside_v4',
+  ])
+  assert.deepEqual(what.slice(chains, chains + 3), [
+    'add chain outside_v4',
+    'add chain outside_v6',
+    'add chain postrouting',
+  ])
+  assert.ok(what.slice(chains + 3).every(about => about.startsWith('add rule')))
+})
+
+test('fingerprint: tells the parts and their rules apart, and stays', () => {
+  assert.match(fingerprint(guard), /^made by Mooring, rules [0-9a-f]{8}$/)
+  assert.equal(fingerprint(guard), fingerprint(guard))
+  assert.notEqual(fingerprint(guard), fingerprint(nat))
+  const [base] = guard.chains
+  assert.notEqual(fingerprint({ ...guard, chains: [{ ...base!, rules: base!.rules.slice(1) }] }), fingerprint(guard))
+})
