@@ -5,5 +5,24 @@
 
 export * from './attachment.ts'
 export * from './journal.ts'
+export { AllocationError } from './port/error.ts'
+export { type Limits, withFileLock } from './port/lock.ts'
+export type { Owner as AddressOwner, PortAddress } from './port/plan.ts'
+export { openPortPool, type PortPool } from './port/pool.ts'
+export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'
+export type { PortNeutron, RoundReport } from './port/round.ts'
+export {
+  findKnownPort,
+  findLookup,
+  forgetLookup,
+  type KnownPort,
+  listAssignedAddresses,
+  listKnownPorts,
+  listOwnedAddresses,
+  listPortAddresses,
+  listQuarantined,
+  type PortSettings,
+  putLookup,
+} from './port/store.ts'
 export * from './ranges.ts'
 export * from './reservations.ts'

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
@@ -35,13 +36,13 @@ export type PortPoolOptions = PortAccess & {
   readonly journal: Journal
   readonly portId: string
   readonly bootId: string
-  /** Taken around every write, so that there is one writer per port on this machine. */
-  readonly lockFile: string
   /** True where the process stays: it keeps a reserve and finishes releases in the background. */
   readonly longLived: boolean
   readonly inUse?: ((address: string) => boolean) | undefined
   /** Told after each round that worked. */
   readonly onReport?: ((report: RoundReport) => void) | undefined
+  /** Told of a round in the background that failed; it will be tried again. */
+  readonly onError?: ((error: unknown) => void) | undefined
   readonly step?: ((name: RoundStep) => void) | undefined
 }
 
@@ -77,7 +78,7 @@ type Waiter = { readonly subnets: number; resolve(found: PortAddress[]): void; r
 const nameOf = ({ network, containerId, ifName }: Owner) => `${network}\n${containerId}\n${ifName}`
 
 export function openPortPool(options: PortPoolOptions): PortPool {
-  const { journal, portId, bootId, lockFile, longLived } = options
+  const { journal, portId, bootId, longLived } = options
   const waiters = new Map<string, Waiter & { owner: Owner }>()
   const ending = new AbortController()
   let access: PortAccess = options
@@ -102,6 +103,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         onAssigned: tellServed,
         enough,
       })
+    // One writer per port on this machine: Neutron's own check of revisions lets overlapping writes pass.
+    const lockFile = join(access.settings.lockDirectory, `port-${portId}.lock`)
     const report = await withFileLock(lockFile, work, limits, enough)
     goneSinceMs = undefined
     if (report?.refillFailed) refillNotBeforeMs = performance.now() + REFILL_PAUSE_MS
@@ -142,6 +145,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       else if (hasLeftovers()) later(BACKOFF_MS_MIN)
       if (waiters.size > 0) again = true
     } catch (error) {
+      if (!ending.signal.aborted) options.onError?.(error)
       forgetIfGone(error)
       tellUnserved(() => error)
       backoffMs = Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
@@ -223,8 +227,14 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       waiters.set(name, {
         owner,
         subnets,
-        resolve: found => (leave(), resolve(found)),
-        reject: error => (leave(), reject(error)),
+        resolve: found => {
+          leave()
+          resolve(found)
+        },
+        reject: error => {
+          leave()
+          reject(error)
+        },
       })
       limits.signal?.addEventListener('abort', stop, { once: true })
       if (limits.signal?.aborted) stop()

@@ -2,40 +2,44 @@
 
 import type { Journal } from '../journal.ts'
 import type { Owner, PortAddress } from './plan.ts'
-import {
-  disownAddress,
-  findPortAddress,
-  forgetWantsOf,
-  listAssignedAddresses,
-  listOwnedAddresses,
-} from './store.ts'
+import { disownAddress, findPortAddress, forgetWantsOf, listAssignedAddresses, listOwnedAddresses } from './store.ts'
 
 /**
  * Records that an attachment has no address any more, and no wish for one. The cloud is told later.
- * @returns the ports that are concerned; empty where the attachment has nothing.
+ * @returns the addresses that it had.
  */
-export function releaseOwner(journal: Journal, owner: Owner): string[] {
+export function releaseOwner(journal: Journal, owner: Owner): PortAddress[] {
   return journal.transaction(() => {
     const held = listOwnedAddresses(journal, owner)
     forgetWantsOf(journal, owner)
     for (const each of held) disownAddress(journal, each, 'releasing', 0)
-    return portsOf(held)
+    return held
   })
 }
 
 /**
- * The same for every attachment of a network that `isValid` does not know.
- * @returns the ports that are concerned.
+ * The same for every attachment of a network that `isValid` does not know. What was assigned after `beforeMs` stays: a
+ * list that is older may not know it yet.
+ * @returns the addresses that they had.
  */
-export function releaseOthers(journal: Journal, network: string, isValid: (owner: Owner) => boolean): string[] {
+export function releaseOthers(
+  journal: Journal,
+  network: string,
+  isValid: (owner: Owner) => boolean,
+  beforeMs: number,
+): PortAddress[] {
   return journal.transaction(() => {
-    const stale = listAssignedAddresses(journal, network).filter(each => !isValid(each.owner!))
+    const stale = listAssignedAddresses(journal, network).filter(
+      each => each.changedMs <= beforeMs && !isValid(each.owner!),
+    )
     for (const each of stale) disownAddress(journal, each, 'releasing', 0)
-    return portsOf(stale)
+    return stale
   })
 }
 
-const portsOf = (addresses: readonly PortAddress[]) => [...new Set(addresses.map(each => each.portId))]
+/** True once an address is off its port, or kept for others. */
+export const isReleased = (journal: Journal, { portId, address }: PortAddress): boolean =>
+  findPortAddress(journal, portId, address)?.state !== 'releasing'
 
 /**
  * An operator says that an address in quarantine is ours and nobody's: it joins the pool after its cool-down.

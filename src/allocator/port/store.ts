@@ -25,6 +25,8 @@ export type PortSettings = {
   readonly usableAfterMs: number
   /** After a release, until an address may be somebody else's. */
   readonly coolDownMs: number
+  /** Where the port's lock lies. */
+  readonly lockDirectory: string
 }
 
 type AddressRow = {

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatIp, formatPrefix, networkOf, parsePrefix, tryParseIp, tryParsePrefix } from '#base'
+import {
+  anyObject,
+  array,
+  CniError,
+  checked,
+  codes,
+  type Decoded,
+  type Decoder,
+  decode,
+  integer,
+  type JsonObject,
+  object,
+  optional,
+  parsed,
+  type Route,
+  string,
+} from '#cni'
+import type { CloudReference } from './sessions.ts'
+
+/** Every mode that the systems in the documentation know; this release serves the first. */
+const MODES = ['mix', 'separate', 'mix_route', 'eni'] as const
+
+const mode: Decoder<'mix'> = (value, path) => {
+  const known = checked(string, text =>
+    (MODES as readonly string[]).includes(text)
+      ? undefined
+      : `is "${text}", want one of ${MODES.map(each => `"${each}"`).join(', ')}`,
+  )(value, path)
+  return checked(
+    () => known as 'mix',
+    text => (text === 'mix' ? undefined : `is "${text}": this release serves "mix" only`),
+  )(value, path)
+}
+
+const seconds = (of: { from: number; to: number }) => integer(of.from * 1000, of.to * 1000)
+const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
+
+const neutronConf = object({
+  /** How a pod gets its address. */
+  mode: optional(mode, 'mix'),
+  /** Networks, by id or name, of which the host's port must be. Default: any. */
+  networks: optional(array(word), []),
+  /** The node's NIC whose Neutron port carries the addresses. Default: that of the default route. */
+  hostInterface: optional(word),
+  /** The Neutron port itself, by id or name, where the interface does not lead to it. */
+  hostPort: optional(word),
+  /** Directory of the port's lock and of the token cache. Default: that of the node. */
+  dataDir: optional(word),
+  /** IP versions of the pods' addresses. Default: those of the host's port. */
+  ipVersions: optional(checked(array(integer(4, 6)), versionsFault)),
+  /** Addresses per subnet that the agent makes ahead of need. */
+  reserve: optional(integer(0, 256), 4),
+  /** After Neutron's answer, until a new address works on the wire. Milliseconds. */
+  usableAfter: optional(seconds({ from: 0, to: 60 }), 2_000),
+  /** After a release, until an address may be another pod's. Milliseconds. */
+  coolDown: optional(seconds({ from: 0, to: 3_600 }), 30_000),
+})
+
+function versionsFault(versions: readonly number[]): string | undefined {
+  if (versions.length === 0) return 'is empty, want 4, 6 or both'
+  return versions.every(each => each === 4 || each === 6) ? undefined : 'may hold 4 and 6 only'
+}
+
+const route = object({
+  dst: parsed(text => {
+    const prefix = tryParsePrefix(text)
+    return prefix === undefined ? undefined : formatPrefix(networkOf(prefix))
+  }, 'ADDRESS/LENGTH'),
+  gw: optional(
+    parsed(text => {
+      const ip = tryParseIp(text)
+      return ip === undefined ? undefined : formatIp(ip)
+    }, 'an IP address'),
+  ),
+})
+
+const ipam = object({
+  neutronConf: optional(neutronConf),
+  openstackConf: optional(anyObject),
+  cloud: optional(word),
+  routes: optional(array(route), []),
+  resolvConf: optional(word),
+})
+
+const whole = object({ ipam })
+
+export type Config = Omit<Decoded<typeof ipam>, 'neutronConf' | 'routes' | 'openstackConf' | 'cloud'> & {
+  readonly neutronConf: Decoded<typeof neutronConf>
+  readonly routes: readonly Route[]
+  readonly cloud: CloudReference
+}
+
+const VERSION_OF_BYTES: Readonly<Record<number, number>> = { 4: 4, 16: 6 }
+
+/** Reads a configuration. @throws {CniError} 7 naming the key, never a value of `openstackConf`. */
+export function parseConfig(config: JsonObject): Config {
+  const { neutronConf: given, openstackConf, cloud, routes, resolvConf } = decode(whole, config).ipam
+  if (cloud !== undefined && openstackConf !== undefined)
+    throw new CniError(
+      codes.invalidConfig,
+      'Cannot choose a cloud: "ipam.cloud" and "ipam.openstackConf" are both given',
+      { details: 'keep "cloud", and put the credentials into clouds.yaml' },
+    )
+  return {
+    neutronConf: given ?? decode(neutronConf, {}),
+    routes: routes.map(routeOf),
+    resolvConf,
+    cloud: openstackConf === undefined ? { name: cloud } : { conf: withKnownKeys(openstackConf) },
+  }
+}
+
+function routeOf({ dst, gw }: Decoded<typeof route>): Route {
+  if (gw === undefined) return { dst }
+  const [family, other] = [parsePrefix(dst).ip.length, tryParseIp(gw)!.length]
+  if (family !== other)
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot use route ${dst} via ${gw}: IPv${VERSION_OF_BYTES[family]} and IPv${VERSION_OF_BYTES[other]} do not mix`,
+    )
+  return { dst, gw }
+}
+
+/** Keys of `openstackConf`, as the OpenStack client spells them; a configuration may write them in any case. */
+const CONF_KEYS = [
+  'username',
+  'userId',
+  'password',
+  'project',
+  'projectId',
+  'domain',
+  'domainId',
+  'userDomain',
+  'projectDomain',
+  'authUrl',
+  'applicationCredentialId',
+  'applicationCredentialName',
+  'applicationCredentialSecret',
+  'region',
+  'interface',
+  'networkEndpoint',
+  'computeEndpoint',
+  'cacert',
+  'insecure',
+] as const
+const spelling = new Map(CONF_KEYS.map(key => [key.toLowerCase(), key]))
+
+const withKnownKeys = (conf: JsonObject): JsonObject =>
+  Object.fromEntries(Object.entries(conf).map(([key, value]) => [spelling.get(key.toLowerCase()) ?? key, value]))

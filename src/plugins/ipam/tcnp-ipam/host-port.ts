@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Limits } from '#allocator'
+import { formatIp, formatMac, type Prefix, parseIp, parsePrefix, prefixContains, tryParsePrefix } from '#base'
+import { CniError, codes } from '#cni'
+import type { Uplink } from '#host'
+import type { FixedIp, Network, Neutron, Port, Subnet } from '#openstack'
+import type { Config } from './config.ts'
+
+/** The node's NIC, and the addresses that it has. */
+export type HostInterface = Uplink & { readonly addresses: readonly Prefix[] }
+
+/** Where a pod's addresses come from: the port of the node's NIC, and one subnet of its network per IP version. */
+export type Place = {
+  readonly portId: string
+  readonly networkId: string
+  readonly subnets: readonly PlaceSubnet[]
+}
+
+export type PlaceSubnet = {
+  readonly id: string
+  readonly cidr: string
+  readonly gateway: string | undefined
+  readonly nameservers: readonly string[]
+}
+
+const CANDIDATES_MAX = 8
+const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
+
+const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
+
+/**
+ * Finds the Neutron port of the node's NIC and the subnets for its pods.
+ *
+ * @throws {CniError} 7 where the configuration fits nothing, or more than one thing, with the candidates.
+ * @throws {OpenStackError}
+ */
+export async function findPlace(
+  neutron: Neutron,
+  { networks, hostPort, ipVersions }: Config['neutronConf'],
+  uplink: HostInterface | undefined,
+  limits: Limits,
+): Promise<Place> {
+  const allowed = await findNetworks(neutron, networks, limits)
+  const port =
+    hostPort === undefined
+      ? await findPortOf(neutron, uplink!, allowed, limits)
+      : await findNamedPort(neutron, hostPort, allowed, limits)
+  const subnets = await neutron.subnets.list({ network_id: port.network_id }, limits)
+  if (subnets.length === 0) throw invalid(`Cannot give addresses of network ${port.network_id}: it has no subnet`)
+  const versions = ipVersions ?? [4, 6]
+  const chosen = versions.flatMap(version => chooseSubnet(version, port, subnets, uplink) ?? [])
+  if (chosen.length === 0)
+    throw invalid(
+      `Cannot give addresses of port ${port.id}: it has none of IPv${versions.join(' or IPv')} itself`,
+      `its network ${port.network_id} has the subnets ${subnets.map(nameOf).join(', ')}`,
+    )
+  return { portId: port.id, networkId: port.network_id, subnets: chosen.map(toPlaceSubnet) }
+}
+
+const nameOf = ({ id, name, cidr }: Subnet) => `${cidr} ("${name}", ${id})`
+
+const toPlaceSubnet = ({ id, cidr, gateway_ip, dns_nameservers }: Subnet): PlaceSubnet => ({
+  id,
+  cidr,
+  gateway: gateway_ip ?? undefined,
+  nameservers: dns_nameservers ?? [],
+})
+
+/** The networks that a configuration names; undefined where it names none and any will do. */
+async function findNetworks(
+  neutron: Neutron,
+  wanted: readonly string[],
+  limits: Limits,
+): Promise<readonly Network[] | undefined> {
+  if (wanted.length === 0) return undefined
+  const [ids, names] = [wanted.filter(each => UUID.test(each)), wanted.filter(each => !UUID.test(each))]
+  const found = [
+    ...(ids.length === 0 ? [] : await neutron.networks.list({ id: ids }, limits)),
+    ...(names.length === 0 ? [] : await neutron.networks.list({ name: names }, limits)),
+  ]
+  for (const each of wanted)
+    if (!found.some(network => network.id === each.toLowerCase() || network.name === each))
+      throw invalid(
+        `Cannot find network "${each}" of "neutronConf.networks": Neutron does not know it, or does not show it to this user`,
+      )
+  const bare = found.find(network => network.subnets.length === 0)
+  if (bare !== undefined)
+    throw invalid(
+      `Cannot give addresses of network "${bare.name}" (${bare.id}): it has no subnet`,
+      'create a subnet, or name another network in "neutronConf.networks"',
+    )
+  return found
+}
+
+const isOn = (port: Port, networks: readonly Network[] | undefined) =>
+  networks === undefined || networks.some(network => network.id === port.network_id)
+
+async function findNamedPort(
+  neutron: Neutron,
+  wanted: string,
+  networks: readonly Network[] | undefined,
+  limits: Limits,
+): Promise<Port> {
+  const byId = UUID.test(wanted) ? await neutron.ports.get(wanted.toLowerCase(), limits) : undefined
+  const found = byId === undefined ? await neutron.ports.list({ name: wanted }, limits) : [byId]
+  const fitting = found.filter(port => isOn(port, networks))
+  if (fitting.length === 1) return fitting[0]!
+  const what = `port "${wanted}" of "neutronConf.hostPort"`
+  if (fitting.length > 1)
+    throw invalid(`Cannot choose ${what}: ${fitting.length} ports have this name`, describeAll(fitting))
+  throw invalid(
+    found.length === 0
+      ? `Cannot find ${what}: Neutron does not know it, or does not show it to this user`
+      : `Cannot use ${what}: it is on none of the networks in "neutronConf.networks"`,
+    found.length === 0 ? undefined : describeAll(found),
+  )
+}
+
+/** By address, MAC and network together: an admin sees every tenant's 10.0.0.0/24. */
+async function findPortOf(
+  neutron: Neutron,
+  uplink: HostInterface,
+  networks: readonly Network[] | undefined,
+  limits: Limits,
+): Promise<Port> {
+  const addresses = uplink.addresses.map(({ ip }) => formatIp(ip)).filter(isReachable)
+  const mac = formatMac(uplink.mac)
+  const what = `the Neutron port of host interface ${uplink.name} (${mac}, ${addresses.join(', ') || 'no address'})`
+  if (addresses.length === 0)
+    throw invalid(
+      `Cannot find ${what}: the interface has no address`,
+      'name the port in "neutronConf.hostPort", or another interface in "neutronConf.hostInterface"',
+    )
+  const found = await neutron.ports.list({ ip_address: addresses }, limits)
+  const fitting = found.filter(port => port.mac_address.toLowerCase() === mac && isOn(port, networks))
+  if (fitting.length === 1) return fitting[0]!
+  const remedy = 'name the port in "neutronConf.hostPort", or another interface in "neutronConf.hostInterface"'
+  if (fitting.length > 1)
+    throw invalid(
+      `Cannot choose ${what}: ${fitting.length} ports match`,
+      `${describeAll(fitting)}; ${remedy}, or its network in "neutronConf.networks"`,
+    )
+  const near = found.length > 0 ? found : await neutron.ports.list({ mac_address: mac }, limits)
+  const among = networks === undefined ? '' : ` and network (${networks.map(each => each.name || each.id).join(', ')})`
+  throw invalid(
+    `Cannot find ${what}: no port has this address and MAC${among}`,
+    `${near.length === 0 ? 'no port of this project has its address or its MAC' : `candidates: ${describeAll(near)}`}; ${remedy}`,
+  )
+}
+
+const isReachable = (address: string) => !/^(127\.|169\.254\.|fe[89ab][0-9a-f]:|::1$)/i.test(address)
+
+function describeAll(ports: readonly Port[]): string {
+  const shown = ports.slice(0, CANDIDATES_MAX).map(port => {
+    const addresses = port.fixed_ips.slice(0, CANDIDATES_MAX).map(each => each.ip_address)
+    return `${port.id} ("${port.name}", ${port.mac_address}, network ${port.network_id}, ${addresses.join(' ')})`
+  })
+  const more = ports.length - shown.length
+  return more > 0 ? `${shown.join(', ')} and ${more} more` : shown.join(', ')
+}
+
+/** The subnet of one IP version in which the port itself has an address; of several, the host interface's own. */
+function chooseSubnet(
+  version: number,
+  port: Port,
+  subnets: readonly Subnet[],
+  uplink: HostInterface | undefined,
+): Subnet | undefined {
+  const own = new Set(port.fixed_ips.map((each: FixedIp) => each.subnet_id))
+  const candidates = subnets.filter(subnet => subnet.ip_version === version && own.has(subnet.id))
+  const isHosts = ({ cidr }: Subnet) => {
+    const prefix = tryParsePrefix(cidr)
+    return prefix !== undefined && (uplink?.addresses ?? []).some(({ ip }) => prefixContains(prefix, ip))
+  }
+  const chosen = candidates.find(isHosts) ?? candidates[0]
+  if (chosen !== undefined && /^(slaac|dhcpv6-stateless)$/.test(chosen.ipv6_address_mode ?? ''))
+    throw invalid(
+      `Cannot give addresses of subnet ${nameOf(chosen)}: with ipv6_address_mode "${chosen.ipv6_address_mode}" a port has ` +
+        'one address, made from its MAC',
+      'use a subnet with dhcpv6-stateful or without an address mode, or write "ipVersions": [4] into "neutronConf"',
+    )
+  return chosen
+}
+
+/** An address as the pod gets it, with its subnet's length and gateway. */
+export function resultIp(address: string, { cidr, gateway }: PlaceSubnet): { address: string; gateway?: string } {
+  const { length } = parsePrefix(cidr)
+  return {
+    address: `${formatIp(parseIp(address))}/${length}`,
+    ...(gateway === undefined ? {} : { gateway: formatIp(parseIp(gateway)) }),
+  }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  type AddressOwner,
+  AllocationError,
+  findKnownPort,
+  findLookup,
+  forgetLookup,
+  isReleased,
+  type Journal,
+  type Limits,
+  listOwnedAddresses,
+  type PortAddress,
+  type PortPool,
+  putLookup,
+  releaseOthers,
+  releaseOwner,
+} from '#allocator'
+import { atMost, deadlineIn, formatIp, parsePrefix } from '#base'
+import { type Call, CniError, codes, type Dns, type Plugin, type Result, type ValidAttachment } from '#cni'
+import { isMissing } from '#openstack'
+import type { World } from '../../world.ts'
+import { type Config, parseConfig } from './config.ts'
+import { findPlace, type HostInterface, type Place, resultIp } from './host-port.ts'
+import { poolFor, poolOfKnown } from './ports.ts'
+import { readResolvConf } from './resolv-conf.ts'
+import type { OpenedCloud } from './sessions.ts'
+import { fromCloud } from './to-cni-error.ts'
+
+const TYPE = 'tcnp-ipam'
+/** Port and subnets of a node hardly ever change; what has changed shows itself by an error, too. */
+const PLACE_MS = 300_000
+/** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
+const RELEASE_MS = 20_000
+const STATUS_MS = 5_000
+const STATUS_AGE_MS = 10_000
+/** A GC list made this short a time before the call may not know an ADD that has just ended. */
+const GC_GUARD_MS = 100
+
+/** Addresses of Neutron for pods: further `fixed_ips` of the node's own port (mode `mix`). */
+export const tcnpIpam: Plugin<World> = {
+  type: TYPE,
+  add: (call, world) => mapped(add(call, world)),
+  del: (call, world) => mapped(del(call, world)),
+  check: (call, world) => mapped(check(call, world)),
+  status: (call, world) => status(call, world),
+  gc: (call, world, valid) => mapped(gc(call, world, valid)),
+}
+
+async function mapped<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    throw fromCloud(error) ?? error
+  }
+}
+
+const ownerOf = ({ network, containerId, ifName }: Call): AddressOwner => ({ network, containerId, ifName })
+
+async function add(call: Call, world: World): Promise<Result> {
+  const config = parseConfig(call.config)
+  // Read first: a file that is missing must not cost an address.
+  const resolv = config.resolvConf === undefined ? undefined : await readResolvConf(config.resolvConf)
+  const { place, pool, lookup } = await open(config, world, call)
+  try {
+    const subnetIds = place.subnets.map(subnet => subnet.id)
+    const taken = await pool.acquire(ownerOf(call), subnetIds, call)
+    const ips = place.subnets.map(subnet => {
+      const { address } = taken.find(each => each.subnetId === subnet.id)!
+      return resultIp(address, subnet)
+    })
+    return { ips, routes: [...config.routes], dns: resolv ?? dnsOf(place) }
+  } catch (error) {
+    // The port was replaced, or a subnet: the next call looks for them afresh.
+    if (isMissing(error) || (error instanceof AllocationError && error.fault === 'gone'))
+      forgetLookup(world.journal, lookup)
+    throw error
+  }
+}
+
+function dnsOf(place: Place): Dns {
+  const nameservers = [...new Set(place.subnets.flatMap(subnet => subnet.nameservers))]
+  return nameservers.length === 0 ? {} : { nameservers }
+}
+
+type Opened = { readonly place: Place; readonly pool: PortPool; readonly cloud: OpenedCloud; readonly lookup: string }
+
+async function open(config: Config, world: World, limits: Limits): Promise<Opened> {
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  const { place, lookup } = await locate(config, world, cloud, limits)
+  return { place, pool: poolOf(config, world, cloud, place), cloud, lookup }
+}
+
+function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, place: Place): PortPool {
+  const { reserve, usableAfter, coolDown, dataDir } = neutronConf
+  return poolFor(world, {
+    portId: place.portId,
+    access: cloud.access,
+    neutron: cloud.session.neutron,
+    settings: {
+      subnetIds: place.subnets.map(subnet => subnet.id),
+      reserve,
+      usableAfterMs: usableAfter,
+      coolDownMs: coolDown,
+      lockDirectory: dataDir ?? world.dataDir,
+    },
+  })
+}
+
+/** The place as it was found before, or found now. */
+async function locate(config: Config, world: World, cloud: OpenedCloud, limits: Limits) {
+  const uplink = await findHostInterface(config, world)
+  const lookup = lookupOf(config, cloud, uplink)
+  const look = async (within: Limits) => {
+    const place = await findPlace(cloud.session.neutron, config.neutronConf, uplink, within)
+    putLookup(world.journal, lookup, JSON.stringify(place))
+    return place
+  }
+  const kept = findLookup(world.journal, lookup)
+  if (kept === undefined) return { lookup, place: await look(limits) }
+  const place = JSON.parse(kept.place) as Place
+  if (Date.now() - kept.lookedMs < PLACE_MS) return { lookup, place }
+  if (!world.longLived) return { lookup, place: await look(limits) }
+  // A pod does not wait for what is most likely still true; only one looks.
+  putLookup(world.journal, lookup, kept.place)
+  void look({ deadline: deadlineIn(PLACE_MS / 10) }).catch(() => {})
+  return { lookup, place }
+}
+
+async function findHostInterface({ neutronConf }: Config, world: World): Promise<HostInterface | undefined> {
+  const { hostInterface: name, hostPort } = neutronConf
+  const uplink = await findUplink(world, name)
+  if (uplink !== undefined || hostPort !== undefined) return uplink
+  throw name === undefined
+    ? new CniError(codes.invalidConfig, 'Cannot find the host interface: the node has no default route', {
+        details: 'name the NIC in "neutronConf.hostInterface", or its Neutron port in "neutronConf.hostPort"',
+      })
+    : new CniError(codes.invalidConfig, `Cannot find host interface "${name}"`, {
+        details:
+          '"neutronConf.hostInterface" names a NIC of the node (ip link); left out, it is that of the default route',
+      })
+}
+
+const findUplink = (world: World, name: string | undefined) => world.host.findUplink({ name })
+
+/** Everything that the answer depends on. */
+function lookupOf({ neutronConf }: Config, { access }: OpenedCloud, uplink: HostInterface | undefined): string {
+  const { networks, hostPort, ipVersions } = neutronConf
+  const addresses = uplink?.addresses.map(({ ip }) => formatIp(ip)).sort()
+  return JSON.stringify([access, networks, hostPort, ipVersions, uplink?.name, uplink?.mac.join('.'), addresses])
+}
+
+/**
+ * Records the release, which is all that the caller has to wait for: the agent tells the cloud in the background. A process
+ * that lives for one call tries it itself, and leaves to the next one what does not succeed.
+ */
+async function del(call: Call, world: World): Promise<void> {
+  const owner = ownerOf(call)
+  await tellCloud(call, world, releaseOwner(world.journal, owner))
+}
+
+async function tellCloud(call: Call, world: World, released: readonly PortAddress[]): Promise<void> {
+  for (const [portId, addresses] of Map.groupBy(released, each => each.portId)) {
+    const pool = await poolForRelease(call, world, portId).catch(() => undefined)
+    if (world.longLived) pool?.kick()
+    else
+      await pool
+        ?.settle(releaseLimits(call), () => addresses.every(each => isReleased(world.journal, each)))
+        .catch(() => {})
+  }
+}
+
+const releaseLimits = (call: Call): Limits => ({ deadline: atMost(call.deadline, RELEASE_MS), signal: call.signal })
+
+/** With the credentials that the journal names, else with those of this call. */
+async function poolForRelease(call: Call, world: World, portId: string): Promise<PortPool | undefined> {
+  const open = await poolOfKnown(world, portId).catch(() => undefined)
+  const known = findKnownPort(world.journal, portId)
+  if (open !== undefined || known === undefined) return open
+  const config = parseConfig(call.config)
+  const { session, access } = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  return poolFor(world, { portId, access, neutron: session.neutron, settings: known.settings })
+}
+
+async function check(call: Call, world: World): Promise<void> {
+  const config = parseConfig(call.config)
+  const held = listOwnedAddresses(world.journal, ownerOf(call))
+  const wrong = (message: string) =>
+    new CniError(codes.checkFailed, `Interface ${call.ifName} of container ${call.containerId}: ${message}`)
+  if (held.length === 0) throw wrong('no address of Neutron is recorded for it')
+  const given = (call.prevResult?.ips ?? []).map(each => formatIp(parsePrefix(each.address).ip))
+  for (const { address } of held)
+    if (call.prevResult !== undefined && !given.includes(address))
+      throw wrong(`its result does not have ${address}, which is recorded for it`)
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  for (const { portId, address } of held) {
+    const port = await cloud.session.neutron.ports.get(portId, call)
+    if (port === undefined) throw wrong(`port ${portId} of ${address} does not exist`)
+    if (!port.fixed_ips.some(each => each.ip_address === address))
+      throw wrong(`port ${portId} does not have its address ${address} any more`)
+  }
+}
+
+type Verdict = { readonly atMs: number; readonly error: CniError | undefined }
+type Memory = { verdict: Verdict | undefined; running: Promise<Verdict> | undefined }
+const memories = new WeakMap<Journal, Map<string, Memory>>()
+
+/** Says what was found a moment ago, so that a runtime may ask often; only the first question waits for the cloud. */
+async function status(call: Call, world: World): Promise<void> {
+  const config = parseConfig(call.config)
+  const memory = memoryOf(call, world)
+  if (memory.verdict === undefined || performance.now() - memory.verdict.atMs > STATUS_AGE_MS) {
+    memory.running ??= examine(config, world).finally(() => {
+      memory.running = undefined
+    })
+    const fresh = memory.running.then(verdict => {
+      memory.verdict = verdict
+    })
+    if (memory.verdict === undefined) await fresh
+    else fresh.catch(() => {})
+  }
+  if (memory.verdict?.error !== undefined) throw memory.verdict.error
+}
+
+function memoryOf(call: Call, world: World): Memory {
+  const all = memories.get(world.journal) ?? new Map<string, Memory>()
+  memories.set(world.journal, all)
+  const key = JSON.stringify(call.config['ipam'])
+  const memory = all.get(key) ?? { verdict: undefined, running: undefined }
+  all.set(key, memory)
+  return memory
+}
+
+async function examine(config: Config, world: World): Promise<Verdict> {
+  try {
+    const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+    const uplink = await findHostInterface(config, world)
+    const limits = { deadline: deadlineIn(STATUS_MS) }
+    const place = await findPlace(cloud.session.neutron, config.neutronConf, uplink, limits)
+    // The first question of the runtime, before any pod, is the time to make the reserve.
+    if (world.longLived) poolOf(config, world, cloud, place).kick()
+    return { atMs: performance.now(), error: undefined }
+  } catch (error) {
+    const known = error instanceof CniError ? error : fromCloud(error)
+    if (known === undefined) throw error
+    const { message, details } = known
+    return {
+      atMs: performance.now(),
+      error: new CniError(codes.notAvailable, `No address can be given: ${message}`, { details, cause: error }),
+    }
+  }
+}
+
+async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | undefined): Promise<void> {
+  if (valid === undefined) return
+  const beforeMs = Date.now() - GC_GUARD_MS
+  const living = new Set(valid.map(({ containerId, ifName }) => `${containerId}/${ifName}`))
+  const isLiving = ({ containerId, ifName }: AddressOwner) => living.has(`${containerId}/${ifName}`)
+  await tellCloud(call, world, releaseOthers(world.journal, call.network, isLiving, beforeMs))
+}

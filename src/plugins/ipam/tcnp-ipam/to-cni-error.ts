@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { AllocationError } from '#allocator'
+import { CniError, type Code, codes } from '#cni'
+import { CloudConfigError, type ErrorKind, OpenStackError } from '#openstack'
+
+const codeOfKind: Readonly<Record<ErrorKind, Code>> = {
+  transient: codes.tryAgainLater,
+  conflict: codes.tryAgainLater,
+  exhausted: codes.addressUnavailable,
+  quota: codes.addressUnavailable,
+  auth: codes.openstack,
+  missing: codes.openstack,
+  permanent: codes.openstack,
+}
+
+/** The error that leaves a plugin for one of an OpenStack service. The remedy goes into the details. */
+export function fromOpenStack(error: OpenStackError): CniError {
+  const code = error.type === 'IpAddressAlreadyAllocated' ? codes.addressUnavailable : codeOfKind[error.kind]
+  return new CniError(code, error.summary, { details: error.remedy, cause: error })
+}
+
+/** The error that leaves a plugin for a cloud's description that cannot be used. */
+export const fromCloudConfig = (error: CloudConfigError): CniError =>
+  new CniError(codes.invalidConfig, error.summary, { details: error.remedy, cause: error })
+
+/** The error that leaves a plugin where an address could not be had for a reason that is not the cloud's. */
+export function fromAllocation(error: AllocationError): CniError {
+  if (error.fault === 'duplicate')
+    return new CniError(codes.duplicateAttachment, error.message, {
+      details: 'call DEL for the attachment first',
+      cause: error,
+    })
+  return new CniError(codes.tryAgainLater, error.message, { cause: error })
+}
+
+/** What of the kinds above an error is, undefined for any other. */
+export function fromCloud(error: unknown): CniError | undefined {
+  if (error instanceof OpenStackError) return fromOpenStack(error)
+  if (error instanceof CloudConfigError) return fromCloudConfig(error)
+  if (error instanceof AllocationError) return fromAllocation(error)
+  return undefined
+}
