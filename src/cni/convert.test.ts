@@ -52,7 +52,7 @@ test('encodeResult() 0.4.0 adds ips[].version, drops what 1.1.0 added to interfa
 test('encodeResult() 1.1.0 sorts keys and carries everything', () => {
   assert.equal(
     JSON.stringify(encodeResult(full, '1.1.0')),
-    '{"cniVersion":"1.1.0","dns":{"nameservers":["10.0.0.1"],"domain":"x","search":["y"],"options":["z"]},' +
+    '{"cniVersion":"1.1.0","dns":{"domain":"x","nameservers":["10.0.0.1"],"options":["z"],"search":["y"]},' +
       '"interfaces":[{"mac":"02:00:00:00:00:01","name":"veth1"},{"mac":"02:00:00:00:00:02","mtu":1450,"name":"eth0",' +
       '"pciID":"0000:00:1f.6","sandbox":"/run/netns/x","socketPath":"/s"}],' +
       '"ips":[{"address":"10.0.0.2/24","gateway":"10.0.0.1","interface":1},' +

@@ -186,10 +186,12 @@ function dense<T extends object>(sparse: { [Key in keyof T]: T[Key] | undefined 
 
 const isEmpty = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length === 0
 
+// The reference sorts the keys of its newest format.
 function to10(result: Result, version: Version): JsonObject {
+  const { domain, nameservers, options, search } = encodeDns(result.dns)
   return dense<JsonObject>({
     cniVersion: version,
-    dns: encodeDns(result.dns),
+    dns: dense<JsonObject>({ domain, nameservers, options, search }),
     interfaces: (result.interfaces ?? []).map(each =>
       dense<JsonObject>({
         mac: each.mac || undefined,
