@@ -20,7 +20,9 @@ export async function labMissing(): Promise<string | undefined> {
   if (!process.env['OS_CLIENT_CONFIG_FILE']) return 'no lab: eval "$(lab/openstack env)"'
   try {
     const { file, names } = await listClouds()
-    return names.includes('oslab-admin') ? undefined : `${file} is not of lab/openstack`
+    return names.includes('oslab-admin') && process.env['OSLAB_ADMIN_PASSWORD']
+      ? undefined
+      : `${file} is not of lab/openstack`
   } catch (error) {
     if (error instanceof CloudConfigError) return error.message
     throw error
@@ -43,7 +45,11 @@ export type LabProject = AsyncDisposable & {
 export async function createLabProject(): Promise<LabProject> {
   const adminCloud = await loadCloud('oslab-admin')
   const { authUrl } = adminCloud
-  const admin = await login(adminCloud)
+  const admin = await login(authUrl, {
+    username: process.env['OSLAB_ADMIN_USERNAME']!,
+    password: process.env['OSLAB_ADMIN_PASSWORD']!,
+    project: process.env['OSLAB_ADMIN_PROJECT_NAME']!,
+  })
   const name = `mooring-test-${randomBytes(4).toString('hex')}`
   const secret = randomBytes(12).toString('hex')
   const { project } = await admin.call('POST', `${authUrl}/projects`, { project: { name, domain_id: 'default' } })
@@ -52,9 +58,9 @@ export async function createLabProject(): Promise<LabProject> {
   const { roles } = await admin.call('GET', `${authUrl}/roles?name=member`)
   await admin.call('PUT', `${authUrl}/projects/${project.id}/users/${made.user.id}/roles/${roles[0].id}`)
 
-  const conf = { username: name, password: secret, project: name, authUrl, region: 'RegionOne' }
-  const password = cloudFromConf(conf)
-  const member = await login(password)
+  const own = { username: name, password: secret, project: name }
+  const password = cloudFromConf({ ...own, authUrl, region: 'RegionOne' })
+  const member = await login(authUrl, own)
   const { application_credential: credential } = await member.call(
     'POST',
     `${authUrl}/users/${made.user.id}/application_credentials`,
@@ -110,14 +116,19 @@ async function clean(admin: CloudSession, project_id: string): Promise<void> {
 // biome-ignore lint/suspicious/noExplicitAny: the lab's own answers, read once
 type Answer = { readonly [key: string]: any }
 
-async function login(cloud: Cloud) {
-  const { authBody } = await import('../../src/openstack/keystone/token.ts')
-  const response = await fetch(`${cloud.authUrl}/auth/tokens`, {
+async function login(authUrl: string, as: { username: string; password: string; project: string }) {
+  const domain = { id: 'default' }
+  const user = { name: as.username, password: as.password, domain }
+  const auth = {
+    identity: { methods: ['password'], password: { user } },
+    scope: { project: { name: as.project, domain } },
+  }
+  const response = await fetch(`${authUrl}/auth/tokens`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(authBody(cloud.credentials)),
+    body: JSON.stringify({ auth }),
   })
-  if (!response.ok) throw new Error(`Cannot log in to the lab as ${cloud.name}: ${response.status}`)
+  if (!response.ok) throw new Error(`Cannot log in to the lab as ${as.username}: ${response.status}`)
   const token = response.headers.get('x-subject-token')!
   const { token: info } = (await response.json()) as Answer
   const compute = info.catalog?.find((entry: Answer) => entry['type'] === 'compute')
