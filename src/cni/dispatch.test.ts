@@ -180,6 +180,14 @@ test('dispatch() refuses with code 8 what is no network namespace, on DEL it is 
   }
 })
 
+test('dispatch() lets a plugin that needs no namespace go on without', async () => {
+  const plugin = { ...recorder(), needsNetns: false }
+  for (const verb of ['ADD', 'CHECK']) {
+    const reply = await call({ ...environment, CNI_COMMAND: verb, CNI_NETNS: '/nonexistent' }, sound, { plugin })
+    assert.deepEqual([reply.exitCode, reply.log[0]?.call.netnsFd], [0, undefined])
+  }
+})
+
 test('dispatch() DEL without CNI_NETNS calls the plugin', async () => {
   const { CNI_NETNS: _, ...env } = environment
   assert.equal((await call({ ...env, CNI_COMMAND: 'DEL' }, sound)).log.length, 1)

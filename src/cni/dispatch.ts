@@ -85,7 +85,7 @@ async function serve<World>(plugin: Plugin<World>, request: Request, world: Worl
   const valid = command === 'GC' ? readValidAttachments(config) : undefined
   if (options.signal.aborted || isPast(options.deadline))
     throw new CniError(codes.tryAgainLater, `Cannot start ${command}: the caller does not wait any more`)
-  const netnsFd = netnsFor(command, environment.netns, request.netnsFd)
+  const netnsFd = netnsFor(command, environment.netns, request.netnsFd, plugin.needsNetns ?? true)
   try {
     if (netnsFd !== undefined) refuseOwnNetns(command, netnsFd, environment, options.ownNetns)
     const call: Call = {
@@ -200,14 +200,14 @@ const validAttachments = object({
 })
 
 // A namespace that is not there is an error of ADD and CHECK; for DEL it is gone, whatever stands at its path now.
-function netnsFor(command: Command, netns: string, given: number | undefined): number | undefined {
+function netnsFor(command: Command, netns: string, given: number | undefined, needed: boolean): number | undefined {
   if (command === 'STATUS' || command === 'GC') return undefined
   const find = () => {
     if (given === undefined) return openNetns(netns)
     checkNetns(given, netns)
     return given
   }
-  if (command !== 'DEL') return find()
+  if (command !== 'DEL' && needed) return find()
   return netns === '' ? undefined : unlessGone(find)
 }
 

@@ -51,6 +51,11 @@ export type Call = {
  */
 export type Plugin<World> = {
   readonly type: string
+  /**
+   * False for a plugin that works without the container's namespace, as IPAM plugins do: then ADD and CHECK bear a CNI_NETNS that
+   * leads nowhere. @default true
+   */
+  readonly needsNetns?: boolean
   add(call: Call, world: World): Promise<Result>
   del(call: Call, world: World): Promise<void>
   check(call: Call, world: World): Promise<void>

@@ -2,7 +2,7 @@
 // What the runtime passes in runtimeConfig and what plugins take from it: items CAP of the conformance list.
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { Bench, folder, missing, plugin, resultOf } from './harness.ts'
+import { Bench, folder, missing, plugin, pod, resultOf } from './harness.ts'
 
 const netns = '/run/netns/none'
 
@@ -52,8 +52,7 @@ suite('CAP capabilities, host-local', { skip: missing }, () => {
     CNI_COMMAND: 'ADD',
     CNI_CONTAINERID: 'c1',
     CNI_IFNAME: 'eth0',
-    CNI_NETNS: '/proc/1/ns/net',
-    CNI_NETNS_OVERRIDE: '1',
+    CNI_NETNS: pod(),
   }
   const add = async (more: object, args = '', ipam: object = {}) => {
     const config = {

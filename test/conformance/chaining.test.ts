@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { suite, test } from 'node:test'
-import { assertSilent, Bench, errorOf, fail, folder, missing, plugin, print, resultOf } from './harness.ts'
+import { assertSilent, Bench, errorOf, fail, folder, missing, plugin, pod, print, resultOf } from './harness.ts'
 
 const gone = '/run/netns/none'
 const ips = (last: number) => ({ ips: [{ address: `10.0.0.${last}/24` }] })
@@ -153,8 +153,7 @@ const environment = {
   CNI_COMMAND: 'ADD',
   CNI_CONTAINERID: 'c1',
   CNI_IFNAME: 'eth0',
-  CNI_NETNS: '/proc/1/ns/net',
-  CNI_NETNS_OVERRIDE: '1',
+  CNI_NETNS: pod(),
 }
 
 suite('CHN chains, the plugin', { skip: missing }, () => {

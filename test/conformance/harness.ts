@@ -50,6 +50,10 @@ export function netns(kind: string): { name: string; path: string } {
   return { name, path: `/run/netns/${name}` }
 }
 
+let shared: string | undefined
+/** The path of a namespace for calls that do not change it. */
+export const pod = (): string => (shared ??= missing === undefined ? netns('pod').path : '')
+
 /** Runs a tool to its end. @throws {Error} with its output where it fails */
 export function run(program: string, args: readonly string[]): string {
   const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8' })
@@ -243,6 +247,8 @@ export class Bench {
         PATH: process.env['PATH'] ?? '',
         NETCONFPATH: this.confDirectory,
         CNI_PATH: this.fakes.directory,
+        // Each call is a process that would compile the same files again.
+        NODE_COMPILE_CACHE: join(scratch, 'code-cache'),
         ...env,
       },
     })

@@ -40,6 +40,7 @@ const GC_GUARD_MS = 100
 /** Addresses of Neutron for pods: further `fixed_ips` of the node's own port (mode `mix`). */
 export const tcnpIpam: Plugin<World> = {
   type: TYPE,
+  needsNetns: false,
   add: (call, world) => mapped(add(call, world)),
   del: (call, world) => mapped(del(call, world)),
   check: (call, world) => mapped(check(call, world)),
