@@ -4,9 +4,9 @@
 //
 // build/plugin.mjs        what is started: switches the code cache on, then loads the bundle (a cache covers only what is
 //                         loaded after it was switched on)
-// build/plugin.bundle.mjs the bundle
+// build/plugin/           the bundle: one file with what every call needs, others with what is loaded when first used
 // build/code-cache/       filled by the first call, keyed by V8's version and the text of the bundle
-import { renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 
@@ -14,7 +14,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 const start = `import { enableCompileCache } from 'node:module'
 enableCompileCache(new URL('./code-cache', import.meta.url).pathname)
-await import('./plugin.bundle.mjs')
+await import('./plugin/plugin.js')
 `
 
 // Packages in CommonJS call require() for Node's own modules; an ES module has none unless it is made.
@@ -24,7 +24,8 @@ const require = createRequireOfBundle(import.meta.url)`
 const bundle = await build({
   absWorkingDir: root,
   entryPoints: ['src/bin/plugin.ts'],
-  outfile: 'build/plugin.bundle.mjs',
+  outdir: 'build/plugin',
+  splitting: true,
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -42,5 +43,7 @@ function replaceFile(path: string, contents: string | Uint8Array): void {
   renameSync(`${path}.new`, path)
 }
 
-for (const file of bundle.outputFiles) replaceFile(file.path, file.contents)
+mkdirSync(`${root}/build/plugin`, { recursive: true })
+// Chunks first, whose names hold their hash: the entry must not name one that is not there yet.
+for (const file of bundle.outputFiles.toReversed()) replaceFile(file.path, file.contents)
 replaceFile(`${root}/build/plugin.mjs`, start)

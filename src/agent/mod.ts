@@ -4,4 +4,3 @@
 // a plugin does.
 
 export { type Agent, type AgentOptions, createLogger, startAgent } from './agent.ts'
-export { readBootId } from './boot.ts'

@@ -5,6 +5,7 @@
 // thread or by kernel threads. Nothing here knows CNI or OpenStack.
 
 export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
+export { readBootId } from './boot.ts'
 export { HostContext } from './context.ts'
 export type { FirewallPod } from './firewall.ts'
 export * as firewall from './firewall.ts'

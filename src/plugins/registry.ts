@@ -34,10 +34,24 @@ function inProcess(plugin: Plugin<World>, type: string, world: World): Ipam {
   }
 }
 
-/** A world whose IPAM plugins are ours in process, and foreign ones executed. */
+/**
+ * A world whose IPAM plugins are ours in process, and foreign ones executed. The parts may be getters that open what
+ * they stand for when it is first used.
+ */
 export function worldOf(parts: Omit<World, 'ipam'>): World {
   const world: World = {
-    ...parts,
+    get host() {
+      return parts.host
+    },
+    get journal() {
+      return parts.journal
+    },
+    get clouds() {
+      return parts.clouds
+    },
+    bootId: parts.bootId,
+    longLived: parts.longLived,
+    dataDir: parts.dataDir,
     ipam: (call: Call, type: string) => selectIpam(type, call.path, own, isShim),
   }
   const own = new Map(
