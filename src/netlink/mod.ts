@@ -5,5 +5,6 @@
 
 export * from './attribute.ts'
 export * from './error.ts'
+export type { Reply, Transport } from './exchange.ts'
 export * from './message.ts'
 export * from './socket.ts'

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatIp, formatPrefix, type Ip, type Prefix } from '#base'
-import { EHOSTUNREACH, ENETUNREACH, ENODEV, ESRCH } from '#libc'
+import { EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH } from '#libc'
 import {
   attributes,
   concat,
@@ -144,6 +144,8 @@ export const dumpRoutes = (family: number, filter: { table?: number; protocol?: 
     routeAttributes.encode(filter.table === undefined ? {} : { table: filter.table }),
   ]),
   about: `list routes${filter.table === undefined ? '' : ` of table ${filter.table}`}`,
+  // There is no such table: no routes.
+  tolerate: [ENOENT],
 })
 
 /** Asks which route of the forwarding table an address takes: the entry itself, not what is made of it. None: an empty reply. */

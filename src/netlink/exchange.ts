@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { type Deadline, deadlineIn, remainingMs } from '#base'
+import { EAGAIN, ETIMEDOUT } from '#libc'
+import { decodeError, NetlinkError } from './error.ts'
+import {
+  decodeMessages,
+  encodeBatch,
+  type Message,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_DUMP_INTR,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  type Request,
+} from './message.ts'
+
+/** A dump that the tables changed under is asked for again this often before it is an error. */
+const DUMP_TRIES_MAX = 16
+const DEADLINE_MS = 10_000
+
+/** What the kernel answered to one request. */
+export type Reply = {
+  readonly messages: readonly Message[]
+  /** The errno that the request said it tolerates; undefined where the kernel did what was asked. */
+  readonly tolerated: number | undefined
+}
+
+/** Something that carries requests to the kernel: the socket, or a fake of it in tests. */
+export type Transport = { execute(requests: readonly Request[], deadline?: Deadline): Reply[] }
+
+/** The two calls of a socket. What `receive` returns is valid until the next one; undefined when the time is over. */
+export type Wire = {
+  send(datagram: Uint8Array): void
+  receive(timeoutMs: number): Uint8Array | undefined
+}
+
+/** NLM_F_DUMP is two bits, each of which means something else with a change (NLM_F_REPLACE, NLM_F_EXCL). */
+const isAnswered = (flags: number) => (flags & NLM_F_ACK) !== 0 || (flags & NLM_F_DUMP) === NLM_F_DUMP
+
+/** Requests and their answers over a wire, matched by sequence number. */
+export function converse(wire: Wire): Required<Transport> {
+  let seq = 1
+  return {
+    execute(requests, deadline = deadlineIn(DEADLINE_MS)) {
+      for (let tries = 1; ; tries++) {
+        const first = seq
+        seq = (seq + requests.length) >>> 0
+        const { replies, interrupted } = exchange(wire, requests, first, deadline)
+        if (interrupted === undefined) return replies
+        if (tries === DUMP_TRIES_MAX) throw new NetlinkError(`${interrupted.about}, ${tries} times interrupted`, EAGAIN)
+      }
+    },
+  }
+}
+
+function exchange(
+  wire: Wire,
+  requests: readonly Request[],
+  first: number,
+  deadline: Deadline,
+): { replies: Reply[]; interrupted: Request | undefined } {
+  wire.send(encodeBatch(requests, first))
+  const messages = requests.map((): Message[] => [])
+  const tolerated: (number | undefined)[] = requests.map(() => undefined)
+  const open = new Set(requests.keys().filter(index => isAnswered(requests[index]!.flags)))
+  let failure: NetlinkError | undefined
+  let interrupted: Request | undefined
+  while (open.size > 0) {
+    const datagram = wire.receive(remainingMs(deadline))
+    if (datagram === undefined) throw new NetlinkError(requests[open.values().next().value!]!.about, ETIMEDOUT)
+    for (const message of decodeMessages(datagram)) {
+      const index = (message.seq - first) >>> 0
+      const request = requests[index]
+      if (request === undefined) continue // an answer to an exchange that was given up
+      if ((message.flags & NLM_F_DUMP_INTR) !== 0 && (request.flags & NLM_F_DUMP) === NLM_F_DUMP) interrupted = request
+      if (message.type !== NLMSG_ERROR && message.type !== NLMSG_DONE) {
+        messages[index]!.push({ ...message, body: message.body.slice() })
+        continue
+      }
+      const error = decodeError(message, request)
+      if (error !== undefined && request.tolerate?.includes(error.errno)) tolerated[index] = error.errno
+      else failure ??= error
+      // An error for a request that asked for no answer (the frame of an nf_tables batch) ends the whole batch.
+      if (!open.delete(index) && message.type === NLMSG_ERROR) open.clear()
+    }
+  }
+  if (failure !== undefined) throw failure
+  return {
+    replies: requests.map((_, index) => ({ messages: messages[index]!, tolerated: tolerated[index] })),
+    interrupted,
+  }
+}
