@@ -35,6 +35,8 @@ export const EHOSTUNREACH = 113
 
 /** `EEXIST` for 17; libuv does not know all of the kernel's numbers, those stay numbers. */
 export function errnoName(errno: number): string {
+  // libuv has the number under its other name, ENOTSUP, which no tool of this field prints.
+  if (errno === EOPNOTSUPP) return 'EOPNOTSUPP'
   const name = getSystemErrorName(-errno)
   return name.startsWith('Unknown') ? `errno ${errno}` : name
 }
