@@ -53,7 +53,8 @@ export const httpDefaults: HttpOptions = Object.freeze({
   readTriesMax: 5,
   writeTriesMax: 3,
   readTryMs: 15_000,
-  writeTryMs: 30_000,
+  // A change of a port with hundreds of addresses takes Neutron a quarter of that.
+  writeTryMs: 60_000,
   backoffMs: 200,
   backoffMsMax: 5_000,
   retryAfterMsMax: 60_000,

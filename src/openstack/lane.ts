@@ -3,7 +3,7 @@ import { type Limits, timerMs } from './limits.ts'
 
 /** Lets a bounded number of requests to one address run at once, and a bounded number wait, in order. */
 export type Lane = {
-  /** Waits for a place; the place is free again when it is disposed. Undefined: the limits ended, or `full`. */
+  /** Waits for a place, which is free again when it is disposed. `full`: too many wait already; `late`: the limits ended. */
   enter(limits: Limits): Promise<Place | 'full' | 'late'>
 }
 export type Place = Disposable
