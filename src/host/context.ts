@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync } from 'node:fs'
-import { packetSocket } from '#libc'
+import { closeDescriptor, packetSocket } from '#libc'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
 import { inNetns, openOwnNetns } from './netns.ts'
 
@@ -39,7 +39,7 @@ export class HostContext {
   [Symbol.dispose](): void {
     this.route[Symbol.dispose]()
     this.#netfilter?.[Symbol.dispose]()
-    if (this.#packet !== undefined) closeSync(this.#packet)
+    if (this.#packet !== undefined) closeDescriptor(this.#packet)
     closeSync(this.home)
   }
 }

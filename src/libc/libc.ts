@@ -19,6 +19,7 @@ const cRecv = c.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int 
 const cPoll = c.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout_ms)')
 const cSetns = c.func('int setns(int fd, int nstype)')
 const cUnshare = c.func('int unshare(int flags)')
+const cClose = c.func('int close(int fd)')
 const cFlock = c.func('int flock(int fd, int operation)')
 const cMount = c.func('int mount(str source, str target, str type, unsigned long flags, str data)')
 const cUmount2 = c.func('int umount2(str target, int flags)')
@@ -44,6 +45,11 @@ const MNT_DETACH = 2
 
 function fail(syscall: string, action: string): never {
   throw new SystemError(syscall, koffi.errno(), action)
+}
+
+/** close(2) of a descriptor that this room opened; Node.js keeps account of its own and warns of others. */
+export function closeDescriptor(fd: number): void {
+  if ((cClose(fd) as number) < 0) fail('close', `close descriptor ${fd}`)
 }
 
 /** Opens a raw netlink socket of that family (linux/netlink.h: NETLINK_*), listening to `groups` (a bit mask). The caller closes the descriptor. @throws {SystemError} */

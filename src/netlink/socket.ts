@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync } from 'node:fs'
 import { type Deadline, remainingMs } from '#base'
-import { netlinkSocket, receive, send, setReceiveBuffer, setSocketOption } from '#libc'
+import { closeDescriptor, netlinkSocket, receive, send, setReceiveBuffer, setSocketOption } from '#libc'
 import { converse, type Reply, type Transport } from './exchange.ts'
 import type { Request } from './message.ts'
 
@@ -62,6 +61,6 @@ export class NetlinkSocket implements Transport {
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#fd)
+    closeDescriptor(this.#fd)
   }
 }
