@@ -155,8 +155,11 @@ async function openCloud(options: Parameters<typeof startSimulator>[0]): Promise
   return { simulator: undefined, authUrl, admin, demo }
 }
 
-/** A project of its own in the cloud, with a network and a router. */
-export async function makeWorld(options: Parameters<typeof startSimulator>[0] = {}): Promise<World> {
+/**
+ * A project of its own in the cloud, with a network and, unless it is told otherwise, a router. `options` are those of the
+ * simulator; a real cloud is as it is.
+ */
+export async function makeWorld(options: Parameters<typeof startSimulator>[0] = {}, hasRouter = true): Promise<World> {
   const cloud = await openCloud(options)
   const { admin, authUrl } = cloud
   const name = `contract-${randomBytes(4).toString('hex')}`
@@ -171,12 +174,7 @@ export async function makeWorld(options: Parameters<typeof startSimulator>[0] = 
   }
   const member = await login(authUrl, name, password, name)
   const network = await makeNetwork(member, 'workers', '10.10.10.0/24')
-  const gateway = { network_id: cloud.demo.external_network_id }
-  const router = await created(
-    member.neutron('POST', '/routers', { router: { name: 'edge', external_gateway_info: gateway } }),
-    'router',
-  )
-  await member.neutron('PUT', `/routers/${router.id}/add_router_interface`, { subnet_id: network.subnetId })
+  const routerId = hasRouter ? await makeRouter(member, cloud.demo.external_network_id, network.subnetId) : ''
   return {
     simulator: cloud.simulator,
     authUrl,
@@ -189,9 +187,16 @@ export async function makeWorld(options: Parameters<typeof startSimulator>[0] = 
     flavorId: cloud.demo.flavor_id,
     networkId: network.networkId,
     subnetId: network.subnetId,
-    routerId: router.id,
+    routerId,
     close: () => unmake(cloud, member),
   }
+}
+
+async function makeRouter(caller: Caller, externalNetworkId: string, subnetId: string): Promise<string> {
+  const wanted = { name: 'edge', external_gateway_info: { network_id: externalNetworkId } }
+  const router = await created(caller.neutron('POST', '/routers', { router: wanted }), 'router')
+  await caller.neutron('PUT', `/routers/${router.id}/add_router_interface`, { subnet_id: subnetId })
+  return router.id
 }
 
 export async function makeNetwork(
