@@ -10,5 +10,6 @@ export function systemErrorOf(error: unknown): SystemError | undefined {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined
   const { code, message } = error
   if (!('errno' in error) || typeof error.errno !== 'number' || !/^E[A-Z0-9]+$/.test(code)) return undefined
-  return { code, text: `${getSystemErrorMessage(error.errno)} (${code})`, message }
+  // Node's own are negative, those of libc positive as in errno(3).
+  return { code, text: `${getSystemErrorMessage(-Math.abs(error.errno))} (${code})`, message }
 }
