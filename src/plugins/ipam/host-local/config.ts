@@ -76,9 +76,9 @@ export function readConfig(call: Call): HostLocalConfig {
   return config
 }
 
-/** Checks what can be checked while nobody is to be attached: ranges may come with the attachment. @throws {CniError} 7 */
-export function checkConfig(call: Call): void {
-  readAll({ ...call, args: '' })
+/** Reads what there is while nobody is to be attached: ranges may come with the attachment. @throws {CniError} 7 */
+export function checkConfig(call: Call): HostLocalConfig {
+  return readAll({ ...call, args: '' })
 }
 
 /**

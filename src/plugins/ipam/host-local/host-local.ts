@@ -5,6 +5,7 @@ import {
   candidates,
   formatRangeSet,
   isGateway,
+  type Journal,
   type Owner,
   openReservations,
   type RangeSet,
@@ -31,12 +32,20 @@ import { parseResolvConf } from './resolv-conf.ts'
 const EMPTY_FILE_MS = 60_000
 
 /** Addresses from ranges of this node's configuration, kept as the reference `host-local` keeps them. */
-export const hostLocal: Plugin<World> = { type: 'host-local', add, del, check, status, gc }
+export const hostLocal: Plugin<World> = {
+  type: 'host-local',
+  needsNetns: false,
+  add,
+  del,
+  check,
+  status,
+  gc,
+}
 
-async function add(call: Call, { journal }: World): Promise<Result> {
+async function add(call: Call, world: World): Promise<Result> {
   const config = readConfig(call)
   const dns = config.resolvConf === '' ? undefined : readDns(config.resolvConf)
-  using reservations = await openReservations(directoryOf(call), { ...waitOf(call), journal, access: 'create' })
+  using reservations = await openReservations(directoryOf(call), { ...optionsOf(call, world), access: 'create' })
   await refuseDuplicate(reservations, config.sets, call)
   using undo = new DisposableStack()
   undo.defer(() => reservations.takeBack())
@@ -49,24 +58,33 @@ async function add(call: Call, { journal }: World): Promise<Result> {
   }
 }
 
-async function del(call: Call, { journal }: World): Promise<void> {
-  using reservations = await openReservations(directoryOf(call), { ...waitOf(call), journal })
+async function del(call: Call, world: World): Promise<void> {
+  using reservations = await openReservations(directoryOf(call), optionsOf(call, world))
   if (reservations === undefined) return
   const own = await reservations.ownedBy(call)
   const addresses = own.length > 0 ? own : await reservations.ownedBy(containerAlone(call))
   releaseAll(reservations, addresses)
 }
 
-async function check(call: Call, { journal }: World): Promise<void> {
-  using reservations = await openReservations(directoryOf(call), { ...waitOf(call), journal, access: 'read' })
+async function check(call: Call, world: World): Promise<void> {
+  using reservations = await openReservations(directoryOf(call), { ...optionsOf(call, world), access: 'read' })
   const addresses = reservations === undefined ? [] : await ownedOrLegacy(reservations, call)
   if (addresses.length === 0)
     throw checkFailed(`host-local: Failed to find address added by container ${call.containerId}`)
   if (call.prevResult === undefined) return
-  const told = (call.prevResult.ips ?? []).map(each => tryParsePrefix(each.address)?.ip).filter(ip => ip !== undefined)
-  const missing = addresses.filter(address => !told.some(ip => formatIp(ip) === address))
-  if (missing.length > 0)
-    throw checkFailed(`host-local: ${missing.join(', ')} is reserved for ${call.containerId}, but not in prevResult`)
+  const told = (call.prevResult.ips ?? [])
+    .map(each => tryParsePrefix(each.address)?.ip)
+    .filter(ip => ip !== undefined)
+    .map(formatIp)
+  const untold = addresses.filter(address => !told.includes(address))
+  if (untold.length > 0)
+    throw checkFailed(`host-local: ${untold.join(', ')} is reserved for ${call.containerId}, but not in prevResult`)
+  // Addresses outside of our ranges are another plugin's.
+  const { sets } = checkConfig(call)
+  const isOurs = (address: string) => sets.some(set => rangeOf(set, parseIp(address)) !== undefined)
+  const unreserved = told.filter(address => isOurs(address) && !addresses.includes(address))
+  if (unreserved.length > 0)
+    throw checkFailed(`host-local: ${unreserved.join(', ')} is in prevResult, but not reserved for ${call.containerId}`)
 }
 
 async function status(call: Call): Promise<void> {
@@ -74,11 +92,11 @@ async function status(call: Call): Promise<void> {
   checkDataDirectory(directoryOf(call))
 }
 
-async function gc(call: Call, { journal, longLived }: World, valid: readonly ValidAttachment[] | undefined) {
+async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | undefined) {
   if (valid === undefined) return
   // What came while this call was under way cannot be in its list.
-  const startedMs = longLived ? Date.now() : performance.timeOrigin
-  using reservations = await openReservations(directoryOf(call), { ...waitOf(call), journal })
+  const startedMs = world.longLived ? Date.now() : performance.timeOrigin
+  using reservations = await openReservations(directoryOf(call), optionsOf(call, world))
   if (reservations === undefined) return
   const isValid = (owner: Owner) =>
     valid.some(each => each.containerId === owner.containerId && (owner.ifName === '' || each.ifName === owner.ifName))
@@ -169,7 +187,16 @@ function readDns(path: string): Dns {
   }
 }
 
-const waitOf = ({ deadline, signal }: Call) => ({ deadline, signal })
+const optionsOf = ({ deadline, signal }: Call, world: World) => ({ deadline, signal, journal: tryJournal(world) })
+
+/** One process opens it when it is asked for; where it cannot, reservations are found by reading them. */
+function tryJournal(world: World): Journal | undefined {
+  try {
+    return world.journal
+  } catch {
+    return undefined
+  }
+}
 
 const unavailable = (msg: string) => new CniError(codes.addressUnavailable, msg)
 
