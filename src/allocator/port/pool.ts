@@ -208,7 +208,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         for (const address of free) assignAddress(journal, address, owner, bootId)
         return free
       }
-      const expiresMs = Date.now() + Math.min(remainingMs(limits.deadline), ROUND_MS)
+      const expiresMs = Date.now() + Math.ceil(Math.min(remainingMs(limits.deadline), ROUND_MS))
       for (const subnetId of subnetIds) recordWant(journal, { portId, subnetId, owner, expiresMs })
       return undefined
     })

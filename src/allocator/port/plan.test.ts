@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  type AddressState,
+  comparePort,
+  difference,
+  type PlanFacts,
+  type PortAddress,
+  type PortIntent,
+  planPort,
+  type Want,
+} from './plan.ts'
+
+const shown = (...addresses: string[]) => addresses.map(ip_address => ({ subnet_id: 's4', ip_address }))
+
+const known = (state: AddressState, address: string, more: Partial<PortAddress> = {}): PortAddress => ({
+  portId: 'p',
+  address,
+  subnetId: 's4',
+  state,
+  owner: undefined,
+  bootId: '',
+  floatingIp: undefined,
+  usableMs: 0,
+  changedMs: 0,
+  ...more,
+})
+
+const intent = (id: number, count: number, before: string[] = []): PortIntent => ({
+  id,
+  portId: 'p',
+  before,
+  adding: { s4: count },
+  removing: [],
+  createdMs: 1_000,
+})
+
+const now = { nowMs: 2_000 }
+
+test('comparePort() attributes exactly what an intent asked for', () => {
+  const found = comparePort(shown('a', 'b', 'c'), [known('foreign', 'a')], [intent(1, 2, ['a'])], now)
+  assert.deepEqual(found.attributed, shown('b', 'c'))
+  assert.deepEqual(found.strange, [])
+  assert.deepEqual(found.settled, [1])
+})
+
+test('comparePort() quarantines all when the number is another than any set of intents gives', () => {
+  const found = comparePort(shown('a', 'b', 'c', 'd'), [known('foreign', 'a')], [intent(1, 2, ['a'])], now)
+  assert.deepEqual(found.attributed, [])
+  assert.deepEqual(found.strange, shown('b', 'c', 'd'))
+  assert.deepEqual(found.settled, [])
+})
+
+test('comparePort() finds the subset of intents that took effect', () => {
+  const found = comparePort(shown('a', 'b', 'c', 'd'), [known('foreign', 'a')], [intent(1, 2), intent(2, 3)], now)
+  assert.deepEqual(found.attributed, shown('b', 'c', 'd'))
+  assert.deepEqual(found.settled, [2])
+})
+
+test('comparePort() takes nothing that was there before the write', () => {
+  const found = comparePort(shown('a', 'b'), [known('foreign', 'a')], [intent(1, 1, ['a', 'b'])], now)
+  assert.deepEqual(found.strange, shown('b'))
+})
+
+test('comparePort() quarantines an attributable address that something on the node uses', () => {
+  const found = comparePort(shown('a', 'b'), [known('foreign', 'a')], [intent(1, 1)], {
+    ...now,
+    inUse: address => address === 'b',
+  })
+  assert.deepEqual(found.attributed, [])
+  assert.deepEqual(found.strange, shown('b'))
+})
+
+test('comparePort() keeps an intent without effect open until no proxy can hold its request any more', () => {
+  assert.deepEqual(comparePort(shown('a'), [known('foreign', 'a')], [intent(1, 1)], now).settled, [])
+  assert.deepEqual(comparePort(shown('a'), [known('foreign', 'a')], [intent(1, 1)], { nowMs: 10_000_000 }).settled, [1])
+})
+
+test('comparePort() reports an assigned address that is gone and forgets the others', () => {
+  const found = comparePort(shown('a'), [known('foreign', 'a'), known('assigned', 'b'), known('free', 'c')], [], now)
+  assert.deepEqual(
+    found.lost.map(each => each.address),
+    ['b'],
+  )
+  assert.deepEqual(
+    found.vanished.map(each => each.address),
+    ['c'],
+  )
+})
+
+test('difference() finds new addresses wherever the sorted answer puts them', () => {
+  assert.deepEqual(difference(shown('10.0.0.17', '10.0.0.50'), shown('10.0.0.165', '10.0.0.17', '10.0.0.50')), [
+    { subnet_id: 's4', ip_address: '10.0.0.165' },
+  ])
+})
+
+const want = (id: number): Want => ({
+  id,
+  portId: 'p',
+  subnetId: 's4',
+  owner: { network: 'n', containerId: `c${id}`, ifName: 'eth0' },
+  expiresMs: 1e12,
+})
+
+const facts = (more: Partial<PlanFacts>): PlanFacts => ({
+  known: [],
+  wants: [],
+  reserveSubnets: ['s4'],
+  reserve: 0,
+  coolDownMs: 30_000,
+  soonMs: 2_000,
+  exhausted: new Set(),
+  refill: true,
+  batchMax: Number.POSITIVE_INFINITY,
+  nowMs: 100_000,
+  ...more,
+})
+
+test('planPort() serves from what is free and asks for the rest and the reserve in one write', () => {
+  const plan = planPort(facts({ known: [known('free', 'a')], wants: [want(1), want(2), want(3)], reserve: 4 }))
+  assert.deepEqual(
+    plan.assign.map(each => [each.want.id, each.address.address]),
+    [[1, 'a']],
+  )
+  assert.deepEqual(plan.serve, { s4: 2 })
+  assert.deepEqual(plan.refill, { s4: 4 })
+})
+
+test('planPort() never hands out an address with a floating IP', () => {
+  const plan = planPort(facts({ known: [known('free', 'a', { floatingIp: 'f' })], wants: [want(1)] }))
+  assert.deepEqual(plan.assign, [])
+  assert.deepEqual(plan.serve, { s4: 1 })
+  assert.deepEqual(plan.remove, [])
+})
+
+test('planPort() keeps released addresses for the reserve until it is full, after a cool-down', () => {
+  const released = [known('releasing', 'a', { changedMs: 90_000 }), known('releasing', 'b', { changedMs: 95_000 })]
+  const plan = planPort(facts({ known: released, reserve: 1 }))
+  assert.deepEqual(
+    plan.keep.map(each => [each.address.address, each.usableMs]),
+    [['a', 120_000]],
+  )
+  assert.deepEqual(
+    plan.remove.map(each => each.address),
+    ['b'],
+  )
+})
+
+test('planPort() does not hand out an address during its cool-down while others can be had', () => {
+  const cooling = known('free', 'a', { usableMs: 120_000 })
+  assert.deepEqual(planPort(facts({ known: [cooling], wants: [want(1)], reserve: 1 })).serve, { s4: 1 })
+  const plan = planPort(facts({ known: [cooling], wants: [want(1)], reserve: 1, exhausted: new Set(['s4']) }))
+  assert.equal(plan.assign.length, 1)
+})
+
+test('planPort() gives the rest of a full subnet to those who wait, released ones too', () => {
+  const plan = planPort(
+    facts({ known: [known('releasing', 'a')], wants: [want(1), want(2)], exhausted: new Set(['s4']), reserve: 4 }),
+  )
+  assert.deepEqual(
+    plan.assign.map(each => each.address.address),
+    ['a'],
+  )
+  assert.deepEqual([plan.serve, plan.refill], [{}, {}])
+})
+
+test('planPort() removes what is free beyond the reserve, the last to be usable first', () => {
+  const plan = planPort(
+    facts({ known: [known('free', 'late', { usableMs: 200_000 }), known('free', 'a')], reserve: 1 }),
+  )
+  assert.deepEqual(
+    plan.remove.map(each => each.address),
+    ['late'],
+  )
+})

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { deadlineIn } from '#base'
+import { type Journal, openJournal } from '../journal.ts'
+import { type FakePort, fakePort } from './fake-port.ts'
+import type { Owner } from './plan.ts'
+import { openPortPool, type PortPoolOptions } from './pool.ts'
+import { adoptAddress, releaseAddress, releaseOwner } from './release.ts'
+import type { RoundStep } from './round.ts'
+import { listAssignedAddresses, listIntents, listPortAddresses, listQuarantined, listWants } from './store.ts'
+
+const owner = (id: number | string): Owner => ({ network: 'n', containerId: `c${id}`, ifName: 'eth0' })
+const soon = (ms = 5_000) => ({ deadline: deadlineIn(ms) })
+
+type Setup = Partial<PortPoolOptions> & { reserve?: number; coolDownMs?: number; usableAfterMs?: number }
+
+function directoryFor(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-pool-'))
+  t.after(() => rmSync(directory, { recursive: true }))
+  return directory
+}
+
+function poolOn(t: TestContext, directory: string, port: FakePort, setup: Setup = {}) {
+  const { reserve = 0, coolDownMs = 0, usableAfterMs = 0, ...more } = setup
+  const journal = more.journal ?? openJournal(directory)
+  const pool = openPortPool({
+    journal,
+    portId: port.id,
+    bootId: 'boot-1',
+    longLived: true,
+    access: '{}',
+    neutron: port,
+    settings: { subnetIds: ['s4'], reserve, coolDownMs, usableAfterMs, lockDirectory: directory },
+    ...more,
+  })
+  t.after(async () => {
+    await pool.close()
+    journal[Symbol.dispose]()
+  })
+  return { journal, pool }
+}
+
+const states = (journal: Journal, port: FakePort): Record<string, string> =>
+  Object.fromEntries(listPortAddresses(journal, port.id).map(each => [each.address, each.state]))
+
+/** Neutron's list is the journal's, nothing is counted twice, and nothing is open. */
+function assertSettled(journal: Journal, port: FakePort): void {
+  assert.deepEqual(Object.keys(states(journal, port)).sort(), port.addresses().sort())
+  assert.deepEqual(listIntents(journal, port.id), [])
+  assert.deepEqual(listWants(journal, port.id), [])
+}
+
+async function until(condition: () => boolean, what: string): Promise<void> {
+  for (let tries = 0; tries < 300; tries++) {
+    if (condition()) return
+    await sleep(10)
+  }
+  assert.fail(`${what} did not come true`)
+}
+
+test('acquire() serves 64 callers at once with one or two writes and 64 different addresses', async t => {
+  const port = fakePort()
+  port.latencyMs = 5
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const found = await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), ['s4'], soon())))
+  assert.equal(new Set(found.map(each => each[0]!.address)).size, 64)
+  assert.ok(port.calls.put <= 2, `${port.calls.put} writes`)
+  assertSettled(journal, port)
+})
+
+test('acquire() from the reserve makes no call and needs no wait', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 3 })
+  await pool.settle(soon())
+  await until(() => port.addresses().length === 4, 'the reserve')
+  port.latencyMs = 500
+  const begin = performance.now()
+  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  assert.ok(performance.now() - begin < 100)
+  assert.equal(states(journal, port)[address!.address], 'assigned')
+})
+
+test('acquire() fills the reserve again in the background', async t => {
+  const port = fakePort()
+  const { pool } = poolOn(t, directoryFor(t), port, { reserve: 2 })
+  await pool.acquire(owner(1), ['s4'], soon())
+  await until(() => port.addresses().length === 4, 'host, pod and reserve')
+})
+
+test('acquire() returns when the address works on the wire, not before', async t => {
+  const port = fakePort()
+  const { pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 150 })
+  const begin = performance.now()
+  await pool.acquire(owner(1), ['s4'], soon())
+  assert.ok(performance.now() - begin >= 145)
+})
+
+test('acquire() refuses at once what cannot be usable within the deadline, and gives it back', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 60_000 })
+  await assert.rejects(pool.acquire(owner(1), ['s4'], soon(500)), { fault: 'late' })
+  assert.deepEqual(listAssignedAddresses(journal), [])
+})
+
+test('acquire() refuses an attachment that has an address already, and leaves it that', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const [first] = await pool.acquire(owner(1), ['s4'], soon())
+  await assert.rejects(pool.acquire(owner(1), ['s4'], soon()), { fault: 'duplicate' })
+  assert.deepEqual(
+    listAssignedAddresses(journal).map(each => each.address),
+    [first!.address],
+  )
+})
+
+test('acquire() gives an address per IP version, or none', async t => {
+  const port = fakePort({ subnets: ['s4', 's6'] })
+  const { journal, pool } = poolOn(t, directoryFor(t), port, {
+    settings: { subnetIds: ['s4', 's6'], reserve: 1, coolDownMs: 0, usableAfterMs: 0, lockDirectory: directoryFor(t) },
+  })
+  const found = await pool.acquire(owner(1), ['s4', 's6'], soon())
+  assert.deepEqual(found.map(each => each.subnetId).sort(), ['s4', 's6'])
+  await until(() => port.addresses().length === 6, 'a reserve of both')
+  assertSettled(journal, port)
+})
+
+test('acquire() serves as many as a full subnet has, and tells the others why', async t => {
+  const port = fakePort({ capacity: 5 })
+  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 4 })
+  const found = await Promise.allSettled(Array.from({ length: 12 }, (_, id) => pool.acquire(owner(id), ['s4'], soon())))
+  assert.equal(found.filter(each => each.status === 'fulfilled').length, 5)
+  for (const each of found) if (each.status === 'rejected') assert.equal(each.reason.kind, 'exhausted')
+  assertSettled(journal, port)
+  releaseOwner(journal, listAssignedAddresses(journal)[0]!.owner!)
+  await pool.acquire(owner('next'), ['s4'], soon())
+})
+
+test('acquire() keeps foreign addresses and never gives them away', async t => {
+  const port = fakePort()
+  port.addForeign('10.0.0.250')
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  await pool.acquire(owner(1), ['s4'], soon())
+  releaseOwner(journal, owner(1))
+  await pool.settle(soon())
+  assert.deepEqual(port.addresses(), ['10.0.0.10', '10.0.0.250'])
+  assert.deepEqual(states(journal, port), { '10.0.0.10': 'foreign', '10.0.0.250': 'foreign' })
+})
+
+test('acquire() looks again when somebody else wrote meanwhile', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  port.onPut = () => {
+    port.onPut = undefined
+    port.addForeign('10.0.0.251')
+  }
+  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  assert.notEqual(address!.address, '10.0.0.251')
+  assert.equal(states(journal, port)['10.0.0.251'], 'quarantined')
+  assert.ok(port.addresses().includes('10.0.0.251'))
+})
+
+test('acquire() finds what a write did whose answer was lost, and does not write again', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  port.mishaps.put.push('lostAnswer')
+  await pool.acquire(owner(1), ['s4'], soon())
+  assert.equal(port.calls.put, 1)
+  assertSettled(journal, port)
+})
+
+test('acquire() asks again when an answer is older than one seen before', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  await pool.acquire(owner(1), ['s4'], soon())
+  port.mishaps.get.push('stale', 'stale')
+  await pool.acquire(owner(2), ['s4'], soon())
+  assert.equal(listAssignedAddresses(journal).length, 2)
+  assertSettled(journal, port)
+})
+
+test('acquire() fails with the cloud’s own error and leaves no wish', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  port.mishaps.put.push('refused')
+  await assert.rejects(pool.acquire(owner(1), ['s4'], soon()), { type: 'ConnectionFailed' })
+  assert.deepEqual(listWants(journal, port.id), [])
+  assert.deepEqual(listAssignedAddresses(journal), [])
+})
+
+test('acquire() ends with its caller', async t => {
+  const port = fakePort()
+  port.latencyMs = 100
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const caller = new AbortController()
+  const pending = pool.acquire(owner(1), ['s4'], { ...soon(), signal: caller.signal })
+  await until(() => port.calls.put === 1, 'the write')
+  caller.abort()
+  await assert.rejects(pending, { fault: 'aborted' })
+  await pool.settle(soon())
+  assert.deepEqual(port.addresses(), ['10.0.0.10'])
+  assertSettled(journal, port)
+})
+
+test('a released address waits for its cool-down in the reserve', async t => {
+  const port = fakePort({ capacity: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 1, coolDownMs: 200 })
+  const [first] = await pool.acquire(owner(1), ['s4'], soon())
+  releaseOwner(journal, owner(1))
+  pool.kick()
+  const begin = performance.now()
+  const [second] = await pool.acquire(owner(2), ['s4'], soon())
+  assert.equal(second!.address, first!.address)
+  assert.ok(performance.now() - begin > 150)
+})
+
+test('a released address is taken off its floating IP before it leaves the port', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  port.bind(address!.address)
+  releaseOwner(journal, owner(1))
+  await pool.settle(soon())
+  assert.equal(port.calls.disassociate, 1)
+  assert.deepEqual(port.addresses(), ['10.0.0.10'])
+})
+
+test('an address with a floating IP is not handed out', async t => {
+  const port = fakePort()
+  const { pool } = poolOn(t, directoryFor(t), port, { reserve: 1 })
+  await pool.settle(soon())
+  const reserved = port.addresses().find(each => each !== '10.0.0.10')!
+  port.bind(reserved)
+  await pool.settle(soon())
+  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  assert.notEqual(address!.address, reserved)
+})
+
+test('64 releases are one write', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), ['s4'], soon())))
+  const before = port.calls.put
+  for (let id = 0; id < 64; id++) {
+    releaseOwner(journal, owner(id))
+    pool.kick()
+  }
+  await until(() => port.addresses().length === 1, 'the removal')
+  assert.ok(port.calls.put - before <= 2)
+  await until(() => listIntents(journal, port.id).length === 0, 'the record')
+  assertSettled(journal, port)
+})
+
+test('a release that the cloud refuses is tried again', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  await pool.acquire(owner(1), ['s4'], soon())
+  port.mishaps.put.push('refused')
+  releaseOwner(journal, owner(1))
+  pool.kick()
+  await until(() => port.addresses().length === 1, 'the removal')
+})
+
+test('processes that live for one call serve each other: 16 at once, at most a write per lock', async t => {
+  const port = fakePort()
+  port.latencyMs = 5
+  const directory = directoryFor(t)
+  const alone = () => poolOn(t, directory, port, { longLived: false })
+  const callers = Array.from({ length: 16 }, alone)
+  const found = await Promise.all(callers.map(({ pool }, id) => pool.acquire(owner(id), ['s4'], soon())))
+  assert.equal(new Set(found.map(each => each[0]!.address)).size, 16)
+  assert.ok(port.calls.put <= 3, `${port.calls.put} writes`)
+  assertSettled(callers[0]!.journal, port)
+})
+
+test('a new boot releases what pods of the last one had', async t => {
+  const port = fakePort()
+  const directory = directoryFor(t)
+  const first = poolOn(t, directory, port)
+  await first.pool.acquire(owner(1), ['s4'], soon())
+  await first.pool.close()
+  const second = poolOn(t, directory, port, { bootId: 'boot-2' })
+  second.pool.kick()
+  await until(() => port.addresses().length === 1, 'the removal')
+})
+
+test('after a power cut nothing is handed out before the port was looked at', async t => {
+  const port = fakePort()
+  const directory = directoryFor(t)
+  const first = poolOn(t, directory, port, { reserve: 1 })
+  await first.pool.settle(soon())
+  await first.pool.close()
+  const reserved = port.addresses().find(each => each !== '10.0.0.10')!
+  port.removeForeign(reserved)
+  const second = poolOn(t, directory, port, { bootId: 'boot-2' })
+  const [address] = await second.pool.acquire(owner(1), ['s4'], soon())
+  assert.ok(port.addresses().includes(address!.address))
+})
+
+test('quarantine: an operator adopts or releases an address; nobody else does', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  await pool.settle(soon())
+  port.addForeign('10.0.0.252')
+  port.addForeign('10.0.0.253')
+  await pool.settle(soon())
+  assert.deepEqual(
+    listQuarantined(journal).map(each => each.address),
+    ['10.0.0.252', '10.0.0.253'],
+  )
+  assert.equal(adoptAddress(journal, { portId: port.id, address: '10.0.0.252', coolDownMs: 0 }), true)
+  assert.equal(releaseAddress(journal, { portId: port.id, address: '10.0.0.253' }), true)
+  assert.equal(releaseAddress(journal, { portId: port.id, address: '10.0.0.10' }), false)
+  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  assert.equal(address!.address, '10.0.0.252')
+  await until(() => !port.addresses().includes('10.0.0.253'), 'the removal')
+})
+
+const addSteps: RoundStep[] = ['get', 'compare', 'intent', 'put', 'answer', 'record']
+const removeSteps: RoundStep[] = ['get', 'disassociate', 'compare', 'remove-intent', 'remove-put', 'remove-record']
+
+/** A process that is killed at a step: from then on it changes neither journal nor cloud. */
+function dying(directory: string, at: RoundStep) {
+  const state = { dead: false }
+  const live = openJournal(directory)
+  const guard = () => {
+    if (state.dead) throw new Error('killed')
+  }
+  const journal: Journal = {
+    ...live,
+    sql: text => {
+      guard()
+      return live.sql(text)
+    },
+    transaction: (run, options) => {
+      guard()
+      return live.transaction(run, options)
+    },
+    [Symbol.dispose]: () => live[Symbol.dispose](),
+  }
+  const step = (name: RoundStep) => {
+    guard()
+    if (name === at) {
+      state.dead = true
+      throw new Error('killed')
+    }
+  }
+  return { journal, step, live }
+}
+
+for (const at of addSteps)
+  for (const longLived of [true, false])
+    test(`killed before "${at}" of an addition (${longLived ? 'agent' : 'one call'}): nothing doubled, nothing left`, async t => {
+      const port = fakePort()
+      const directory = directoryFor(t)
+      const victim = dying(directory, at)
+      const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step, longLived, reserve: 2 })
+      await assert.rejects(pool.acquire(owner(1), ['s4'], soon(300)))
+      const { journal, pool: heir } = poolOn(t, directory, port, { reserve: 0 })
+      // The runtime sends a DEL after an ADD that failed.
+      releaseOwner(journal, owner(1))
+      const [address] = await heir.acquire(owner(2), ['s4'], soon())
+      releaseOwner(journal, owner(2))
+      await heir.settle(soon())
+      assert.deepEqual(port.addresses(), ['10.0.0.10'], `${address!.address} was given`)
+      assert.deepEqual(listQuarantined(journal), [])
+      assert.deepEqual(states(journal, port), { '10.0.0.10': 'foreign' })
+    })
+
+for (const at of removeSteps)
+  test(`killed before "${at}" of a removal: the next process finishes it`, async t => {
+    const port = fakePort()
+    const directory = directoryFor(t)
+    const first = poolOn(t, directory, port)
+    const [address] = await first.pool.acquire(owner(1), ['s4'], soon())
+    port.bind(address!.address)
+    await first.pool.close()
+    const victim = dying(directory, at)
+    const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step, longLived: false })
+    releaseOwner(victim.live, owner(1))
+    await assert.rejects(pool.settle(soon(300)))
+    const { journal, pool: heir } = poolOn(t, directory, port)
+    await heir.settle(soon())
+    assert.deepEqual(port.addresses(), ['10.0.0.10'])
+    assert.deepEqual(states(journal, port), { '10.0.0.10': 'foreign' })
+  })
