@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { isPast } from '#base'
 import { codes } from './codes.ts'
 import { decodeResult } from './convert.ts'
 import { array, decode, object, optional, string } from './decode.ts'
@@ -8,35 +9,37 @@ import { type ExecOptions, execPlugin, findPlugin } from './exec.ts'
 import { parseJson } from './json.ts'
 import type { Call, Command, Ipam } from './plugin.ts'
 import type { Result } from './result.ts'
+import { undoCall } from './undo.ts'
 import { newestVersion, supportedVersions } from './versions.ts'
 
 export type DelegateOptions = Pick<ExecOptions, 'onStderr'>
 
-/**
- * Calls a foreign plugin as a delegate: the same stdin and environment, another verb perhaps, found on CNI_PATH.
- *
- * @returns its result after ADD, in the newest format, whatever format it answered in; nothing after another verb.
- * @throws {CniError} the delegate's own.
- */
-export async function delegate(
-  type: string,
-  command: Command,
-  call: Call,
-  options: DelegateOptions = {},
-): Promise<Result> {
+/** Executes a delegate as the specification wants it: the same stdin and environment, found on CNI_PATH. @returns its stdout */
+async function execute(type: string, command: Command, call: Call, options: DelegateOptions): Promise<Uint8Array> {
   const file = await findPlugin(type, call.path)
   const env = { ...call.env, CNI_COMMAND: command }
-  const stdout = await execPlugin(file, env, call.stdin, { ...options, deadline: call.deadline, signal: call.signal })
-  return command === 'ADD' ? readResult(stdout, call.cniVersion, type) : {}
+  return await execPlugin(file, env, call.stdin, { ...options, deadline: call.deadline, signal: call.signal })
 }
 
-/** An IPAM plugin of another's, executed. After a failed ADD its DEL is the parent's business. */
+/** An IPAM plugin of another's, executed. After an ADD that answered, its DEL is the parent's business. */
 export function foreignIpam(type: string, options: DelegateOptions = {}): Ipam {
   const run = async (command: Command, call: Call): Promise<void> => {
-    await delegate(type, command, call, options)
+    await execute(type, command, call, options)
+  }
+  const add = async (call: Call): Promise<Result> => {
+    await using undo = new AsyncDisposableStack()
+    undo.defer(() => run('DEL', undoCall(call)))
+    const stdout = await execute(type, 'ADD', call, options).catch(error => {
+      // One that failed by itself has cleaned up; one that was killed could not.
+      if (!call.signal.aborted && !isPast(call.deadline)) undo.move()
+      throw error
+    })
+    const result = checkIpamResult(readResult(stdout, call.cniVersion, type), type)
+    undo.move()
+    return result
   }
   return {
-    add: async call => checkIpamResult(await delegate(type, 'ADD', call, options), type),
+    add,
     del: call => run('DEL', call),
     check: call => run('CHECK', call),
     status: call => run('STATUS', call),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync } from 'node:fs'
-import { type Deadline, deadlineIn, isPast } from '#base'
+import { type Deadline, isPast } from '#base'
 import { codes } from './codes.ts'
 import { checkExpressible, decodeResult } from './convert.ts'
 import { array, decode, object, optional, string } from './decode.ts'
@@ -13,6 +13,7 @@ import type { Call, Command, JsonObject, Plugin, ValidAttachment } from './plugi
 import { printError, printResult, printVersions } from './print.ts'
 import type { Result } from './result.ts'
 import { toCniError } from './to-cni-error.ts'
+import { undoCall } from './undo.ts'
 import { checkVersion, newestVersion, supportedVersions, type Version } from './versions.ts'
 
 /** One call as a process receives it. */
@@ -35,9 +36,6 @@ export type DispatchOptions = {
   /** A path to the namespace in which this plugin works and which therefore no container may be. @default /proc/self/ns/net */
   readonly ownNetns?: string | undefined
 }
-
-// Undoing has time of its own: the caller's may be over.
-const undoMs = 10_000
 
 /**
  * Serves one call of a plugin, as the reference's `skel` does: environment, standard input, network name, version, verb, in this
@@ -145,9 +143,7 @@ async function addOrUndo<World>(
 ): Promise<Uint8Array> {
   const result: Result = await plugin.add(call, world)
   await using undo = new AsyncDisposableStack()
-  undo.defer(() =>
-    plugin.del({ ...call, command: 'DEL', deadline: deadlineIn(undoMs), signal: new AbortController().signal }, world),
-  )
+  undo.defer(() => plugin.del(undoCall(call), world))
   checkExpressible(result, version)
   const stdout = printResult(result, version)
   if (call.signal.aborted) throw new CniError(codes.tryAgainLater, 'Cannot answer ADD: the caller went away')

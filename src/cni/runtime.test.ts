@@ -344,10 +344,22 @@ test('foreignIpam() gives the delegate stdin and environment as they came, with 
   assert.match(dump('ipam', 'DEL', 'env'), /^TRACEPARENT=00-1-2-01$/m)
 })
 
+test('foreignIpam() takes back what a delegate may have done that was killed, not what one did that failed', async () => {
+  const { runtime, plugin, order } = place()
+  plugin('ipam', { ADD: 'sleep 60' })
+  const hurried = { ...call(runtime), deadline: deadlineIn(300) }
+  await assert.rejects(foreignIpam('ipam').add(hurried), { code: 11, message: /did not answer in time/ })
+  assert.deepEqual(order(), ['ipam ADD', 'ipam DEL'])
+  plugin('ipam', { ADD: 'exit 1' })
+  await assert.rejects(foreignIpam('ipam').add(call(runtime)), { code: 105 })
+  assert.deepEqual(order(), ['ipam ADD'])
+})
+
 test('foreignIpam() refuses an index that points nowhere, and leaves interfaces to the parent', async () => {
-  const { runtime, plugin } = place()
+  const { runtime, plugin, order } = place()
   plugin('ipam', { ADD: `echo '{"ips":[{"address":"10.0.0.2/24","interface":0}]}'` })
   await assert.rejects(foreignIpam('ipam').add(call(runtime)), { code: 105, message: /"ips\[0\].interface" is 0/ })
+  assert.deepEqual(order(), ['ipam ADD', 'ipam DEL'])
   plugin('ipam', { ADD: `echo '{"interfaces":[{"name":"x"}],"ips":[{"address":"10.0.0.2/24","interface":0}]}'` })
   assert.deepEqual(await foreignIpam('ipam').add(call(runtime)), { ips: [{ address: '10.0.0.2/24' }] })
 })
