@@ -3,6 +3,7 @@
 // items HL. Method: the installed executable, called as an IPAM plugin; upstream's own on the same directory where lab/peers
 // built it. Needs root.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import {
   appendFileSync,
   existsSync,
@@ -19,6 +20,10 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
+import { openJournal } from '#allocator'
+import { deadlineIn } from '#base'
+import { dispatch } from '#cni'
+import { findOwnPlugin, type World } from '#plugins'
 import {
   assertSilent,
   errorOf,
@@ -31,6 +36,7 @@ import {
   plugin,
   pluginDirectory,
   resultOf,
+  root,
   run,
   stateEnv,
 } from './harness.ts'
@@ -104,6 +110,10 @@ class Network {
 
   file(name: string): string {
     return join(this.directory, name)
+  }
+
+  owner(name: string): string {
+    return this.text(name).replace(/\r\n.*/, '')
   }
 
   text(name: string): string {
@@ -211,7 +221,6 @@ suite('HL host-local, the configuration', { skip: missing }, () => {
     const network = new Network({ subnet: '10.1.2.0/23', rangeStart: '10.1.3.7', routes })
     assert.deepEqual(resultOf(await network.call('ADD', 'c1')), {
       cniVersion: '1.1.0',
-      dns: {},
       ips: [{ address: '10.1.3.7/23', gateway: '10.1.2.1' }],
       routes,
     })
@@ -501,10 +510,13 @@ suite('HL host-local, the end of an attachment', { skip: missing }, () => {
     const error = errorOf(await network.call('STATUS', ''))
     assert.equal(error.code, 50)
     assert.ok(error.msg.includes(network.dataDir))
-    network.ipam = { dataDir: '/proc/none' }
-    assert.equal(errorOf(await network.call('STATUS', '')).code, 50)
-    network.ipam = { dataDir: '/sys' }
-    assert.equal(errorOf(await network.call('STATUS', '')).code, 50)
+    rmSync(network.dataDir)
+    mkdirSync(network.dataDir)
+    await mounted(network.dataDir, 'ro', async () => {
+      const { code, msg } = errorOf(await network.call('STATUS', ''))
+      assert.equal(code, 50)
+      assert.match(msg, /read-only/)
+    })
   })
 })
 
@@ -560,6 +572,55 @@ suite('HL host-local under load and in trouble', { skip: missing }, () => {
     assert.deepEqual(network.reserved(), [])
   })
 
+  test('HL-34 with 60 000 addresses taken ADD and DEL take less than 20 ms, a /64 costs nothing', async () => {
+    const network = new Network({ ranges: [[{ subnet: '10.1.0.0/16' }], [{ subnet: 'fd00::/64' }]] })
+    mkdirSync(network.directory)
+    for (let index = 2; index < 60_002; index++)
+      writeFileSync(network.file(`10.1.${index >> 8}.${index & 255}`), `old${index}\r\neth0`)
+    using world = new InProcess()
+    await world.call(network, 'ADD', 'first') // others filled the directory, so all files are read once
+    const times: number[] = []
+    const timed = async (verb: string, id: string) => {
+      const started = performance.now()
+      await world.call(network, verb, id)
+      times.push(performance.now() - started)
+    }
+    for (let index = 0; index < 50; index++) await timed('ADD', `c${index}`)
+    for (let index = 0; index < 50; index++) await timed('DEL', `c${index}`)
+    await timed('DEL', 'old30000')
+    assert.equal(times.length, 101)
+    assert.ok(Math.max(...times) < 20, `slowest of 101: ${Math.max(...times).toFixed(1)} ms`)
+    assert.equal(existsSync(network.file('10.1.117.48')), false)
+    assert.equal(network.reserved().length, 60_001)
+    // The worst place to begin: every address from here on is taken, up to the one that was just released.
+    writeFileSync(network.file('last_reserved_ip.0'), '10.1.0.1')
+    const started = performance.now()
+    assert.deepEqual(addressesOf(await world.call(network, 'ADD', 'far'))[0], '10.1.117.48')
+    assert.ok(performance.now() - started < 250, `past 29 998 taken addresses: ${performance.now() - started} ms`)
+  })
+
+  test('ROB-02 killed at any moment of ADD and DEL: DEL leaves nothing, and nobody gets a taken address', async () => {
+    const network = new Network({ ranges: [[{ subnet: '10.1.0.0/16' }], [{ subnet: 'fd00::/64' }]] })
+    const state = folder('state')
+    let killed = 0
+    for (let round = 0; round < 20; round++) {
+      killed += await killAmid(network, state, 3 + Math.random() * 60)
+      using world = new InProcess(state)
+      const kept = new Set(
+        network
+          .reserved()
+          .filter(name => !name.startsWith('.'))
+          .map(name => network.owner(name)),
+      )
+      for (const id of [...kept].slice(0, 2)) assert.equal((await world.call(network, 'ADD', id)).rc, 1)
+      const [address] = addressesOf(await world.call(network, 'ADD', 'new'))
+      assert.equal(network.text(address!), 'new\r\neth0')
+      for (const id of ['new', ...ids(CRASH_IDS)]) assertSilent(await world.call(network, 'DEL', id))
+      assert.deepEqual(network.reserved(), [])
+    }
+    assert.equal(killed, 20)
+  })
+
   test('ROB-06 a full file system: an error with the reason, nothing left, and DEL works', async () => {
     const network = new Network()
     await mounted(network.dataDir, 'size=16k,nr_inodes=64', async () => {
@@ -586,6 +647,70 @@ suite('HL host-local under load and in trouble', { skip: missing }, () => {
     })
   })
 })
+
+/** The plugin without a process of its own. */
+class InProcess {
+  readonly #journal
+  readonly #world
+
+  constructor(state = folder('state')) {
+    this.#journal = openJournal(state)
+    this.#world = { journal: this.#journal, longLived: true } as unknown as World
+  }
+
+  async call(network: Network, verb: string, id: string): Promise<Outcome> {
+    const request = {
+      env: { CNI_PATH: '/none', ...network.env(verb, id) },
+      stdin: new TextEncoder().encode(JSON.stringify(network.config())),
+    }
+    const options = { deadline: deadlineIn(60_000), signal: new AbortController().signal }
+    const reply = await dispatch(findOwnPlugin('host-local')!, request, this.#world, options)
+    return { rc: reply.exitCode, stdout: new TextDecoder().decode(reply.stdout), stderr: reply.stderr, ms: 0 }
+  }
+
+  [Symbol.dispose](): void {
+    this.#journal[Symbol.dispose]()
+  }
+}
+
+const CRASH_IDS = 40
+const ids = (count: number) => Array.from({ length: count }, (_, index) => `c${index}`)
+
+/** Runs ADDs and DELs in another process without pause and kills it. @returns 1 if it was at work then */
+async function killAmid(network: Network, state: string, afterMs: number): Promise<number> {
+  const program = `
+    import { readFileSync } from 'node:fs'
+    import { deadlineIn } from '#base'
+    import { dispatch } from '#cni'
+    import { openJournal } from '#allocator'
+    import { findOwnPlugin } from '#plugins'
+    const { state, add, del, config } = JSON.parse(readFileSync(0, 'utf8'))
+    const world = { journal: openJournal(state), longLived: true }
+    const stdin = new TextEncoder().encode(JSON.stringify(config))
+    const call = (env, CNI_CONTAINERID) => dispatch(findOwnPlugin('host-local'), { env: { ...env, CNI_CONTAINERID, CNI_PATH: '/none' }, stdin },
+      world, { deadline: deadlineIn(60000), signal: new AbortController().signal })
+    process.stdout.write('working')
+    for (let index = 0; ; index++) {
+      await call(add, 'c' + (index % ${CRASH_IDS}))
+      await call(del, 'c' + ((index + 20) % ${CRASH_IDS}))
+    }`
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], { cwd: root })
+  const ended = new Promise<string | null>(resolve => child.on('close', (_, signal) => resolve(signal)))
+  let output = ''
+  child.stderr.on('data', data => {
+    output += data
+  })
+  const working = new Promise<void>((resolve, reject) => {
+    child.stdout.once('data', () => resolve())
+    child.on('close', () => reject(new Error(output)))
+  })
+  const [add, del] = [network.env('ADD', 'c'), network.env('DEL', 'c')]
+  child.stdin.end(JSON.stringify({ state, add, del, config: network.config() }))
+  await working
+  await new Promise(resolve => setTimeout(resolve, afterMs))
+  child.kill('SIGKILL')
+  return (await ended) === 'SIGKILL' ? 1 : 0
+}
 
 /** Mounts a tmpfs over a directory for a while. */
 async function mounted(directory: string, options: string, during: () => Promise<void>): Promise<void> {
