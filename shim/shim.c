@@ -223,7 +223,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (!strcmp(command, "VERSION"))
-    return write_all(1, "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[" VERSIONS "]}\n", sizeof VERSIONS + 46) < 0;
+    return write_all(1, "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[" VERSIONS "]}\n", sizeof VERSIONS + 45) < 0;
   read_settings();
   int agent = !strcmp(mode, "agent"), fd = try_connect();
   if (fd < 0 && !agent) {
