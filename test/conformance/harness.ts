@@ -69,6 +69,8 @@ export type Execution = {
   /** Runs inside of this network namespace instead of the test's. */
   inNetns?: string | undefined
   cwd?: string | undefined
+  /** Variables that `plugin` does not add by itself. */
+  bare?: readonly string[] | undefined
   /** Leaves stdin open after it was written. */
   holdStdin?: boolean | undefined
   timeoutMs?: number | undefined
@@ -143,7 +145,7 @@ function install(): string {
 export const plugin = (type: string, env: Record<string, string>, config: object | string, options: Execution = {}) =>
   execute([join(pluginDirectory(), type)], {
     ...options,
-    env: { CNI_PATH: pluginDirectory(), ...stateEnv(), ...env },
+    env: { ...(options.bare?.includes('CNI_PATH') ? {} : { CNI_PATH: pluginDirectory() }), ...stateEnv(), ...env },
     stdin: typeof config === 'string' ? config : JSON.stringify(config),
   })
 
