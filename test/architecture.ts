@@ -5,6 +5,7 @@
 /** Level of each room under src/. A room imports rooms of a lower level only, by `#room`, which is its mod.ts. */
 export const LEVEL_OF_ROOM: Readonly<Record<string, number>> = {
   bin: 10,
+  demo: 9.5,
   doctor: 9,
   cnitool: 9,
   agent: 9,
@@ -33,7 +34,8 @@ const ENTRY_POINTS = ['src/bin/mooring.ts', 'src/bin/plugin.ts']
 /** Where a process may be started. Nowhere else, because ADD and DEL start none but the foreign plugin that is configured. */
 const MAY_START_PROCESSES: readonly [path: string, reason: string][] = [
   ['src/cni/exec.ts', 'executes a foreign plugin'],
-  ['src/bin/', 'demo and tools of an operator'],
+  ['src/bin/', 'tools of an operator'],
+  ['src/demo/', 'starts agents and plugins as an operator and a runtime do'],
   ['src/simulator/', 'builds its data plane in network namespaces'],
 ]
 

@@ -93,6 +93,25 @@ program
     for (const line of await uninstall(options)) console.log(line)
   })
 
+program
+  .command('demo')
+  .description('show pods on Neutron addresses, by real packets, and clean up (root)')
+  .option(
+    '--cloud <name>',
+    'a cloud of clouds.yaml whose servers are network namespaces of this machine (lab/openstack)',
+  )
+  .option('--vm-prefix <prefix>', 'with --cloud: server NAME runs in the namespace PREFIX and NAME', 'vm-')
+  .option('--outside <netns>', 'with --cloud: the namespace of a host outside', 'oslab-ext')
+  .option('--keep', 'leave it standing, and say how to look around', false)
+  .option('--clean', 'end a demo that was kept', false)
+  .option('--json', 'the result for machines', false)
+  .option('--name <name>', 'of its directory in /run and of its namespaces', 'mooring-demo')
+  .action(async ({ clean, ...options }) => {
+    const { cleanDemo, runDemo } = await import('#demo')
+    const output = { result: console.log, progress: (text: string) => console.error(`demo: ${text}`) }
+    process.exitCode = clean ? await cleanDemo(options, output) : await runDemo(options, output)
+  })
+
 try {
   await program.parseAsync()
 } catch (error) {

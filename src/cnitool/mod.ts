@@ -12,6 +12,8 @@ import { del } from './del.ts'
 import { gc } from './gc.ts'
 import { status } from './status.ts'
 
+export { containerIdOf } from './call.ts'
+
 type Verb = { readonly summary: string; run(invocation: Invocation): Promise<string> }
 
 const verbs: Readonly<Record<string, Verb>> = {

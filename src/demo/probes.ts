@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Station } from './station.ts'
+
+/** Somebody who sends or answers packets. */
+export type Party = { readonly name: string; readonly address: string; readonly station: Station }
+
+export type Path = {
+  readonly what: string
+  readonly from: Party
+  /** `address` may be another than the party's own: a floating IP. */
+  readonly to: Party
+  /** The address from which the other side must see the packet; undefined: any. */
+  readonly face: string | undefined
+  /** True: not one packet may be lost. */
+  readonly atOnce: boolean
+}
+
+export type Passage = {
+  readonly what: string
+  readonly from: string
+  readonly to: string
+  readonly passes: boolean
+  /** Why it does not count as passed. */
+  readonly fault: string | undefined
+  /** There and back, of the packet that was answered. */
+  readonly ms: number | undefined
+  /** Packets without an answer before that one. */
+  readonly lost: number
+  /** Who saw the packet, from the first sender to the last receiver, routers by name. */
+  readonly way: readonly string[]
+}
+
+const ANSWER_MS = 500
+const PAUSE_MS = 100
+
+/**
+ * Sends packets along a path until one is answered, then asks the routers on the way who they are.
+ *
+ * @param withinMs how long the network may take until it passes packets
+ * @param nameOf the owner of an address
+ */
+export async function tryPath(
+  path: Path,
+  { withinMs, nameOf, signal }: { withinMs: number; nameOf: (address: string) => string; signal: AbortSignal },
+): Promise<Passage> {
+  const { what, from, to } = path
+  const names = { what, from: from.name, to: to.name }
+  const order = { from: from.address, to: to.address }
+  let lost = 0
+  for (const end = performance.now() + withinMs; ; lost++) {
+    signal.throwIfAborted()
+    const echo = await from.station.do('ask', { ...order, timeoutMs: ANSWER_MS })
+    if (echo !== undefined) {
+      const routers = await from.station.do('trace', order)
+      const way = [from.name, ...routers.map(router => (router === undefined ? '*' : nameOf(router))), to.name]
+      const fault = faultOf(path, echo.seen, lost, nameOf)
+      return { ...names, passes: fault === undefined, fault, ms: echo.ms, lost, way }
+    }
+    if (performance.now() > end)
+      return { ...names, passes: false, fault: 'no answer', ms: undefined, lost: lost + 1, way: [] }
+    await sleep(PAUSE_MS)
+  }
+}
+
+function faultOf(
+  { face, atOnce }: Path,
+  seen: string,
+  lost: number,
+  nameOf: (address: string) => string,
+): string | undefined {
+  if (face !== undefined && seen !== face) return `seen as ${nameOf(seen)} (${seen}), not as ${nameOf(face)} (${face})`
+  return atOnce && lost > 0 ? `${lost} packets lost, and none may be` : undefined
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Peers } from './peers.ts'
+import type { Attached } from './pods.ts'
+import type { Passage } from './probes.ts'
+
+/** What a demo found. */
+export type Report = {
+  /** The cloud in words. */
+  cloud: string
+  network: string
+  attached: (Attached & { fromReserve: boolean })[]
+  peers: Peers | undefined
+  passages: Passage[]
+  /** What is there after the end and was not before, or could not be looked at; in words. */
+  leftovers: string[]
+  /** Why it ended early. */
+  failure: string | undefined
+  /** From start to end, without the set-up of packages. */
+  seconds: number
+}
+
+/** True where everything was as promised. */
+export const isAsPromised = ({ passages, leftovers, failure }: Report): boolean =>
+  failure === undefined && leftovers.length === 0 && passages.length > 0 && passages.every(({ passes }) => passes)
+
+/** For machines. */
+export const reportJson = (report: Report): string =>
+  JSON.stringify(
+    {
+      ok: isAsPromised(report),
+      cloud: report.cloud,
+      network: report.network,
+      pods: report.attached.map(({ pod, address, ms, fromReserve }) => ({
+        name: pod.name,
+        machine: pod.machine,
+        netns: pod.netns,
+        address,
+        addMs: round(ms),
+        fromReserve,
+      })),
+      goPtpHostLocal: report.peers && { addMs: round(report.peers.addMs), rounds: report.peers.rounds },
+      emptyProcessMs: report.peers && round(report.peers.nothingMs),
+      paths: report.passages.map(({ ms, ...passage }) => ({
+        ...passage,
+        ms: ms === undefined ? undefined : round(ms),
+      })),
+      leftovers: report.leftovers,
+      failure: report.failure,
+      seconds: round(report.seconds),
+    },
+    undefined,
+    1,
+  )
+
+const round = (value: number) => Math.round(value * 100) / 100
+
+/** The pods and what their ADD took, for people. */
+export function podTable({ attached, peers, network }: Report): string {
+  const rows = attached.map(({ pod, address, ms, fromReserve }) => [
+    pod.name,
+    pod.machine,
+    address,
+    inMs(ms),
+    fromReserve ? 'address from the reserve' : 'first pod there: Neutron makes the address, the wire learns of it',
+  ])
+  const go =
+    peers === undefined
+      ? []
+      : [
+          `  beside it, now and here: Go ptp + host-local ${inMs(peers.addMs)} (median of ${peers.rounds});` +
+            ` an empty process ${inMs(peers.nothingMs)}`,
+        ]
+  return [
+    `Pods on network ${network}, attached by veth-route + tcnp-ipam`,
+    table([['pod', 'on', 'address', 'ADD', ''], ...rows]),
+    ...go,
+  ].join('\n')
+}
+
+/** The packets, for people. */
+export function passageTable({ passages }: Report): string {
+  const rows = passages.map(({ what, from, to, passes, fault, ms, lost, way }) => [
+    what,
+    `${from} > ${to}`,
+    passes ? (lost === 0 ? 'passes' : `passes, ${lost} lost before`) : `FAILS: ${fault}`,
+    ms === undefined ? '' : inMs(ms),
+    way.join(' > '),
+  ])
+  return ['Packets', table([['path', '', 'result', 'there and back', 'way of the packet'], ...rows])].join('\n')
+}
+
+/** The last words. */
+export function closing(report: Report): string {
+  const { leftovers, passages, failure } = report
+  const failed = passages.filter(({ passes }) => !passes).length
+  const lines = [
+    ...(failure === undefined ? [] : [`Ended early: ${failure}`]),
+    ...(failed === 0 ? [] : [`${failed} of ${passages.length} paths fail`]),
+    leftovers.length === 0
+      ? 'Nothing is left: kernel, journals and Neutron are as before'
+      : `Left behind:\n${leftovers.map(each => `  ${each}`).join('\n')}`,
+    isAsPromised(report) ? `As promised, in ${report.seconds.toFixed(1)} s` : 'Not as promised',
+  ]
+  return lines.join('\n')
+}
+
+const inMs = (ms: number) => `${ms < 100 ? ms.toFixed(2) : ms.toFixed(0)} ms`
+
+/** Rows in columns, two spaces apart. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map(row => row[column]!.length)))
+  return rows.map(row => `  ${row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ')}`.trimEnd()).join('\n')
+}
