@@ -3,17 +3,19 @@
 import {
   closeSync,
   constants,
+  fstatSync,
+  ftruncateSync,
   futimesSync,
   linkSync,
   lstatSync,
   openSync,
   readFileSync,
   readSync,
-  renameSync,
   statSync,
   unlinkSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { SystemError } from '#libc'
@@ -25,14 +27,14 @@ import type { Owner } from './reservations-index.ts'
 /** What a file says about its owner. `other`: not a container's, or no file; `empty`: nothing, as a power cut leaves it. */
 export type Content = Owner | 'missing' | 'empty' | 'other'
 
-/** Becomes an address, or the note of the last one, when it is complete. One at a time, because of the lock. */
+/** Becomes an address when it is complete. One at a time, because of the lock. */
 export const FRESH_NAME = '.mooring-new'
 
 const FILE_MODE = 0o600
 // Kernels before 6.13 stamp files with the time of the last tick, at most 10 ms ago.
 const TICK_MS = 10
 
-const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
 // Specification, "Parameters".
 const containerIdForm = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/
 const ifNameForm = /^[^\s/:]{0,15}$/
@@ -87,7 +89,7 @@ export function readOwner(path: string): Content {
  */
 export function createOwnerFile(directory: string, address: string, owner: Owner): boolean {
   const path = join(directory, address)
-  const fresh = writeFresh(directory, formatOwner(owner), `reserve ${path}`)
+  const fresh = attempt(`reserve ${path}`, () => writeFresh(directory, formatOwner(owner)))
   try {
     linkSync(fresh, path)
     return true
@@ -99,11 +101,32 @@ export function createOwnerFile(directory: string, address: string, owner: Owner
   }
 }
 
-/** Replaces a small text file at once. @throws {SystemError} */
-export function replaceFile(directory: string, name: string, text: string): void {
-  const path = join(directory, name)
-  const fresh = writeFresh(directory, text, `write ${path}`)
-  attempt(`write ${path}`, () => renameSync(fresh, path))
+/**
+ * Writes a hint: a small text that may be lost or cut by a crash.
+ *
+ * In place, because ext4 waits a millisecond for the disk when a file is emptied before it is written, or replaced by another
+ * (mount option auto_da_alloc).
+ *
+ * @throws {SystemError}
+ */
+export function writeHint(path: string, text: string): void {
+  const open = () => openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, FILE_MODE)
+  attempt(`write ${path}`, () => {
+    let fd: number
+    try {
+      fd = open()
+    } catch (error) {
+      if (codeOf(error) !== 'ELOOP') throw error
+      unlinkSync(path) // a symbolic link: not ours to follow
+      fd = open()
+    }
+    try {
+      const bytes = writeSync(fd, text, 0)
+      if (fstatSync(fd).size > bytes) ftruncateSync(fd, bytes)
+    } finally {
+      closeSync(fd)
+    }
+  })
 }
 
 /** The text of a small file, undefined where it is missing or no file. */
@@ -159,7 +182,7 @@ export function sealDirectory(directory: string): string | undefined {
   return mtimeMs <= sealMs && mtimeMs > sealMs - 2000 ? stamp : undefined
 }
 
-function writeFresh(directory: string, text: string, action: string): string {
+function writeFresh(directory: string, text: string): string {
   const path = join(directory, FRESH_NAME)
   try {
     const fd = openFresh(path)
@@ -174,7 +197,7 @@ function writeFresh(directory: string, text: string, action: string): string {
   } catch (error) {
     // The first error counts: a disk that is full, most often.
     unlinkIfThere(path)
-    throw systemError(error, action)
+    throw error
   }
 }
 

@@ -12,11 +12,11 @@ import {
   isOlder,
   readOwner,
   removeFile,
-  replaceFile,
   sealDirectory,
   stampOf,
   systemError,
   tryReadText,
+  writeHint,
 } from './reservations-file.ts'
 import { type Owner, type Reservation, type ReservationIndex, reservationIndex } from './reservations-index.ts'
 import { lockFile } from './reservations-lock.ts'
@@ -189,7 +189,7 @@ export class Reservations implements Disposable {
   /** Notes the address that was last given from a range set. @throws {SystemError} */
   noteLastReserved(set: number, address: string): void {
     this.#touched = true
-    replaceFile(this.#directory, lastName(set), address)
+    writeHint(join(this.#directory, lastName(set)), address)
   }
 
   [Symbol.dispose](): void {
