@@ -17,6 +17,7 @@ export {
   forgetLookup,
   type KnownPort,
   listAssignedAddresses,
+  listIntents,
   listKnownPorts,
   listOwnedAddresses,
   listPortAddresses,

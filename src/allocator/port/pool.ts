@@ -139,19 +139,20 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         const mine = open.filter(want => nameOf(want.owner) === nameOf(owner))
         return mine.map(want => report?.unserved.get(want.subnetId)).find(error => error !== undefined)
       })
-      backoffMs = 0
-      // Waits for the end of the pause after a failed refill, too.
-      if (report?.refillFailed) later(REFILL_PAUSE_MS)
-      else if (hasLeftovers()) later(BACKOFF_MS_MIN)
+      backoffMs = hasLeftovers() ? nextBackoffMs() : 0
+      if (backoffMs > 0) later(backoffMs)
+      else if (report?.refillFailed) later(REFILL_PAUSE_MS)
       if (waiters.size > 0) again = true
     } catch (error) {
       if (!ending.signal.aborted) options.onError?.(error)
       forgetIfGone(error)
       tellUnserved(() => error)
-      backoffMs = Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
+      backoffMs = nextBackoffMs()
       later(backoffMs * (0.75 + Math.random() / 2))
     }
   }
+
+  const nextBackoffMs = () => Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
 
   const hasLeftovers = () =>
     listPortAddresses(journal, portId).some(each => each.state === 'releasing') ||

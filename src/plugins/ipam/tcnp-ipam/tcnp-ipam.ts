@@ -112,11 +112,7 @@ function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, place
 async function locate(config: Config, world: World, cloud: OpenedCloud, limits: Limits) {
   const uplink = await findHostInterface(config, world)
   const lookup = lookupOf(config, cloud, uplink)
-  const look = async (within: Limits) => {
-    const place = await findPlace(cloud.session.neutron, config.neutronConf, uplink, within)
-    putLookup(world.journal, lookup, JSON.stringify(place))
-    return place
-  }
+  const look = (within: Limits) => lookForPlace(config, world, cloud, uplink, within)
   const kept = findLookup(world.journal, lookup)
   if (kept === undefined) return { lookup, place: await look(limits) }
   const place = JSON.parse(kept.place) as Place
@@ -128,9 +124,21 @@ async function locate(config: Config, world: World, cloud: OpenedCloud, limits: 
   return { lookup, place }
 }
 
+async function lookForPlace(
+  config: Config,
+  world: World,
+  cloud: OpenedCloud,
+  uplink: HostInterface | undefined,
+  limits: Limits,
+): Promise<Place> {
+  const place = await findPlace(cloud.session.neutron, config.neutronConf, uplink, limits)
+  putLookup(world.journal, lookupOf(config, cloud, uplink), JSON.stringify(place))
+  return place
+}
+
 async function findHostInterface({ neutronConf }: Config, world: World): Promise<HostInterface | undefined> {
   const { hostInterface: name, hostPort } = neutronConf
-  const uplink = await findUplink(world, name)
+  const uplink = await world.host.findUplink({ name })
   if (uplink !== undefined || hostPort !== undefined) return uplink
   throw name === undefined
     ? new CniError(codes.invalidConfig, 'Cannot find the host interface: the node has no default route', {
@@ -141,8 +149,6 @@ async function findHostInterface({ neutronConf }: Config, world: World): Promise
           '"neutronConf.hostInterface" names a NIC of the node (ip link); left out, it is that of the default route',
       })
 }
-
-const findUplink = (world: World, name: string | undefined) => world.host.findUplink({ name })
 
 /** Everything that the answer depends on. */
 function lookupOf({ neutronConf }: Config, { access }: OpenedCloud, uplink: HostInterface | undefined): string {
@@ -236,8 +242,7 @@ async function examine(config: Config, world: World): Promise<Verdict> {
   try {
     const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
     const uplink = await findHostInterface(config, world)
-    const limits = { deadline: deadlineIn(STATUS_MS) }
-    const place = await findPlace(cloud.session.neutron, config.neutronConf, uplink, limits)
+    const place = await lookForPlace(config, world, cloud, uplink, { deadline: deadlineIn(STATUS_MS) })
     // The first question of the runtime, before any pod, is the time to make the reserve.
     if (world.longLived) poolOf(config, world, cloud, place).kick()
     return { atMs: performance.now(), error: undefined }
