@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync } from 'node:fs'
-import { type Attachment, listAttachments } from '#allocator'
+import { type Attachment, findAttachment, listAttachments } from '#allocator'
 import { identifyNetns, tryOpenNetns } from '#host'
 import { callOf, findOwnPlugin, OWNER_PREFIX, type World } from '#plugins'
 
@@ -39,14 +39,23 @@ export async function reconcile(
       seen.add(name)
       continue
     }
-    released.push(await inLane(attachment, () => release(world, attachment, why)))
+    const done = await inLane(attachment, () => release(world, attachment, why))
+    if (done !== undefined) released.push(done)
   }
   suspects.clear()
   for (const name of seen) suspects.add(name)
   return released
 }
 
-async function release(world: World, attachment: Attachment, why: string): Promise<Released> {
+/** @returns undefined where a call that had the lane before has changed the attachment: it is not what was judged. */
+function isUnchanged({ journal }: World, attachment: Attachment): boolean {
+  const now = findAttachment(journal, attachment)
+  return now !== undefined && now.state === attachment.state && now.changedMs === attachment.changedMs
+}
+
+async function release(world: World, attachment: Attachment, why: string): Promise<Released | undefined> {
+  const now = findAttachment(world.journal, attachment)
+  if (now === undefined || now.state !== attachment.state || now.changedMs !== attachment.changedMs) return undefined
   try {
     await findOwnPlugin(attachment.type)?.del(callOf(attachment, 'DEL'), world)
     return { attachment, why }
