@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { createHash } from 'node:crypto'
-import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DATA_DIR, type Journal, openJournal } from '#allocator'
@@ -108,6 +108,9 @@ class LazyWorld {
 
 /** Everything on stdin. @throws {CniError} 5 when it stays open, 6 when it is too large */
 async function readStdin(): Promise<Uint8Array> {
+  // Node makes an empty stream of it.
+  if (fstatSync(0).isDirectory())
+    throw new CniError(codes.io, 'Cannot read the network configuration: stdin is a directory')
   const chunks: Uint8Array[] = []
   let length = 0
   const timer = setTimeout(

@@ -15,11 +15,9 @@ import {
   folder,
   leftovers,
   missing,
-  netns,
-  pluginDirectory,
   print,
   resultOf,
-  stateEnv,
+  routedPod,
 } from './harness.ts'
 
 const gone = '/run/netns/none'
@@ -133,32 +131,8 @@ suite('EXE executing plugins', { skip: missing }, () => {
 
 suite('DLG delegation of veth-route to IPAM plugins', { skip: missing }, () => {
   const address = { ips: [{ address: '10.66.0.2/24', gateway: '10.66.0.1' }] }
-
-  /** A node and a container of its own, a fake IPAM, and veth-route between them. */
-  function attachment(ipam: Record<string, string>) {
-    const [node, container] = [netns('node'), netns('pod')]
-    const fakes = new Fakes().add('fake-ipam', { ADD: print({ cniVersion: '1.1.0', ...address }), ...ipam })
-    const environment = {
-      CNI_CONTAINERID: 'c1',
-      CNI_IFNAME: 'eth0',
-      CNI_NETNS: container.path,
-      CNI_PATH: `${fakes.directory}:${pluginDirectory()}`,
-      ...stateEnv(),
-    }
-    const config = JSON.stringify({
-      cniVersion: '1.1.0',
-      name: 'n',
-      type: 'veth-route',
-      ipam: { type: 'fake-ipam', x: 1 },
-    })
-    const call = (verb: string, more: { env?: Record<string, string>; config?: string } = {}) =>
-      execute([join(pluginDirectory(), 'veth-route')], {
-        env: { ...environment, CNI_COMMAND: verb, ...more.env },
-        stdin: more.config ?? config,
-        inNetns: node.path,
-      })
-    return { node, container, fakes, config, call }
-  }
+  const attachment = (ipam: Record<string, string>) =>
+    routedPod({ ADD: print({ cniVersion: '1.1.0', ...address }), ...ipam }, { ipam: { type: 'fake-ipam', x: 1 } })
 
   test('DLG-01 the delegate gets the same stdin and environment and the same verb', async () => {
     const { fakes, config, call } = attachment({})

@@ -267,6 +267,28 @@ export class Bench {
   }
 }
 
+/**
+ * A node and a container, each a namespace of its own, and veth-route between them with a fake IPAM plugin. `call` runs a verb,
+ * with a configuration or environment other than the usual where wanted.
+ */
+export function routedPod(ipam: Record<string, string>, more: object = {}) {
+  const [node, container] = [netns('node'), netns('pod')]
+  const fakes = new Fakes().add('fake-ipam', ipam)
+  const environment = {
+    CNI_CONTAINERID: 'c1',
+    CNI_IFNAME: 'eth0',
+    CNI_NETNS: container.path,
+    CNI_PATH: `${fakes.directory}:${pluginDirectory()}`,
+  }
+  const object = { cniVersion: '1.1.0', name: 'n', type: 'veth-route', ipam: { type: 'fake-ipam' }, ...more }
+  const config = JSON.stringify(object)
+  const call = (verb: string, options: { env?: Record<string, string>; config?: string | object } = {}) =>
+    plugin('veth-route', { ...environment, CNI_COMMAND: verb, ...options.env }, options.config ?? config, {
+      inNetns: node.path,
+    })
+  return { node, container, fakes, config, call }
+}
+
 /** What a plugin could leave: links, addresses, routes, rules, nft tables of a namespace, and files. */
 export function leftovers(inNetns: readonly string[], directories: readonly string[] = []): string {
   const kernel = inNetns.flatMap(name => [

