@@ -48,14 +48,8 @@ export async function reconcile(
 }
 
 /** @returns undefined where a call that had the lane before has changed the attachment: it is not what was judged. */
-function isUnchanged({ journal }: World, attachment: Attachment): boolean {
-  const now = findAttachment(journal, attachment)
-  return now !== undefined && now.state === attachment.state && now.changedMs === attachment.changedMs
-}
-
 async function release(world: World, attachment: Attachment, why: string): Promise<Released | undefined> {
-  const now = findAttachment(world.journal, attachment)
-  if (now === undefined || now.state !== attachment.state || now.changedMs !== attachment.changedMs) return undefined
+  if (!isUnchanged(world, attachment)) return undefined
   try {
     await findOwnPlugin(attachment.type)?.del(callOf(attachment, 'DEL'), world)
     return { attachment, why }
