@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { createSocket, type Socket } from 'node:dgram'
-import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { formatIp } from '#base'
-import { icmpSocket, receive } from '#libc'
+import { closeDescriptor, icmpSocket, receive } from '#libc'
 import { ECHO_PORT, type Echo, type Orders } from './wire.ts'
 
 const HOPS_MAX = 8
@@ -65,7 +64,7 @@ export async function trace({ from, to }: Orders['trace']['order']): Promise<(st
     return routers
   } finally {
     socket.close()
-    closeSync(icmp)
+    closeDescriptor(icmp)
   }
 }
 

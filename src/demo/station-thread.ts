@@ -19,7 +19,6 @@ const fd = tryOpenNetns(netns)
 if (fd === undefined) throw new Error(`Cannot enter ${netns}: it is no network namespace`)
 setNetworkNamespace(fd)
 closeSync(fd)
-const context = new HostContext()
 
 const handlers: {
   readonly [V in Verb]: (order: Orders[V]['order']) => Promise<Orders[V]['answer']> | Orders[V]['answer']
@@ -29,6 +28,7 @@ const handlers: {
   trace,
   run,
   uplink: async () => {
+    using context = new HostContext()
     const uplink = await inlineHost(context).findUplink({})
     return (
       uplink && {
@@ -38,8 +38,13 @@ const handlers: {
       }
     )
   },
-  addresses: () => readAddresses(context),
-  kernel: () => readKernel(context),
+  addresses: () => look(readAddresses),
+  kernel: () => look(readKernel),
+}
+
+function look<T>(read: (context: HostContext) => T): T {
+  using context = new HostContext()
+  return read(context)
 }
 
 parentPort!.on('message', async ({ id, verb, order }: Request) => {

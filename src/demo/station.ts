@@ -13,11 +13,7 @@ export type Reply = { id: number; answer: unknown } | { id: number; error: strin
 
 /** Puts somebody into the namespace behind a path. Where there is none, the first order is refused. */
 export function startStation(netns: string): Station {
-  const worker = new Worker(new URL('./station-thread.ts', import.meta.url), {
-    workerData: { netns },
-    // Descriptors that FFI opened are closed by those who opened them.
-    trackUnmanagedFds: false,
-  })
+  const worker = new Worker(new URL('./station-thread.ts', import.meta.url), { workerData: { netns } })
   const open = new Map<number, PromiseWithResolvers<unknown>>()
   let last = 0
   let ended: Error | undefined
