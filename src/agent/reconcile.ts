@@ -47,7 +47,12 @@ export async function reconcile(
   return released
 }
 
-/** @returns undefined where a call that had the lane before has changed the attachment: it is not what was judged. */
+/** False where a call that had the lane before has changed it: it is not what was judged. */
+function isUnchanged({ journal }: World, attachment: Attachment): boolean {
+  const now = findAttachment(journal, attachment)
+  return now !== undefined && now.state === attachment.state && now.changedMs === attachment.changedMs
+}
+
 async function release(world: World, attachment: Attachment, why: string): Promise<Released | undefined> {
   if (!isUnchanged(world, attachment)) return undefined
   try {
