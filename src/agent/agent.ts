@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, mkdirSync, openSync } from 'node:fs'
-import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import pino, { type Logger } from 'pino'
 import { openJournal } from '#allocator'
 import { deadlineIn } from '#base'
 import { CniError, codes, dispatch, printError } from '#cni'
 import { readBootId, threadedHost } from '#host'
-import { tryLock } from '#libc'
 import { findOwnPlugin, openSessions, startPorts, toCniError, type World, worldOf } from '#plugins'
 import { createLanes, type Lanes } from './lanes.ts'
+import { lockDataDirectory } from './lock.ts'
 import { reconcile, type Suspects } from './reconcile.ts'
 import { type Answer, type Incoming, listen } from './server.ts'
 import { spoolOf, workOffSpool } from './spool.ts'
@@ -46,8 +44,7 @@ export const createLogger = (level: string): Logger => pino({ level, base: null 
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { dataDir, logger } = options
   await using undo = new AsyncDisposableStack()
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
-  undo.adopt(lockDirectory(dataDir), closeSync)
+  undo.use(lockDataDirectory(dataDir, 'start the agent'))
   const journal = undo.use(openJournal(dataDir))
   journal.sql('PRAGMA wal_autocheckpoint = 0').get()
   const checkpoint = new Worker(new URL('./checkpoint.ts', import.meta.url), { workerData: { path: journal.path } })
@@ -76,14 +73,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')
   const owned = undo.move()
   return { [Symbol.asyncDispose]: () => owned.disposeAsync() }
-}
-
-/** Held for as long as the process lives, and by the kernel: a killed agent leaves no stale lock. */
-function lockDirectory(dataDir: string): number {
-  const fd = openSync(join(dataDir, 'agent.lock'), 'a', 0o600)
-  if (tryLock(fd)) return fd
-  closeSync(fd)
-  throw new Error(`Cannot start the agent: another one has ${dataDir}. Stop it, or give this one another --data-dir`)
 }
 
 const laneOf = (key: { network: string; containerId: string; ifName: string; type: string }) =>

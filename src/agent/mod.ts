@@ -4,3 +4,5 @@
 // a plugin does.
 
 export { type Agent, type AgentOptions, createLogger, startAgent } from './agent.ts'
+export { lockDataDirectory } from './lock.ts'
+export { spoolOf } from './spool.ts'

@@ -15,6 +15,7 @@ export {
   findKnownPort,
   findLookup,
   forgetLookup,
+  forgetPort,
   type KnownPort,
   listAssignedAddresses,
   listIntents,

@@ -112,6 +112,20 @@ program
     process.exitCode = clean ? await cleanDemo(options, output) : await runDemo(options, output)
   })
 
+program
+  .command('drain')
+  .description("take everything that no pod uses off the node's Neutron ports, while no agent runs")
+  .addOption(dataDir())
+  .option('--conflist <file...>', 'network lists whose inline credentials are needed')
+  .option('--force', 'although attachments are in use; they keep their addresses')
+  .option('--timeout <seconds>', 'for all ports together', '120')
+  .action(async options => {
+    const { drain } = await import('./drain.ts')
+    const { lines, complete } = await drain(options)
+    for (const line of lines) console.log(line)
+    if (!complete) process.exitCode = 1
+  })
+
 try {
   await program.parseAsync()
 } catch (error) {

@@ -4,7 +4,7 @@
 // A plugin decides; the host's verbs, the allocator and the OpenStack client act. It meets the node and the cloud through
 // its `World` only.
 
-export { drainPorts, startPorts } from './ipam/tcnp-ipam/ports.ts'
+export { bringCredentials, type DrainedPort, drainPorts, startPorts } from './ipam/tcnp-ipam/ports.ts'
 export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
 export { OWNER_PREFIX } from './main/veth-route/names.ts'
 export { callOf, withoutSecrets } from './record.ts'

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import {
+  forgetPort,
   type Journal,
   type KnownPort,
   listKnownPorts,
+  listPortAddresses,
   openPortPool,
+  type PortAddress,
   type PortPool,
   type PortSettings,
   type RoundReport,
 } from '#allocator'
 import { formatIp } from '#base'
+import { CniError, codes, type JsonObject } from '#cni'
 import type { Neutron } from '#openstack'
 import type { World } from '../../world.ts'
+import { parseConfig } from './config.ts'
 
 /** What a pool needs of a world. */
 export type PortWorld = Pick<World, 'journal' | 'bootId' | 'longLived'>
@@ -133,16 +138,60 @@ async function takeUp(
   }
 }
 
-/** Removes the reserve and everything released from every port that can be reached: before the agent leaves a node for good. */
+/** What became of a port that was drained. */
+export type DrainedPort = {
+  readonly portId: string
+  readonly removed: readonly string[]
+  /** On the port and not foreign to us: in use, in quarantine, or the end of somebody's floating IP. */
+  readonly remaining: readonly PortAddress[]
+  /** Why it could not be drained to the end. */
+  readonly error?: unknown
+}
+
+/**
+ * Removes the reserve and everything released from every port: before the agent leaves a node for good. A port of which
+ * nothing is left is forgotten.
+ */
 export async function drainPorts(
   world: PortWorld & Pick<World, 'clouds'>,
   limits: Parameters<PortPool['settle']>[0],
-): Promise<void> {
-  for (const known of listKnownPorts(world.journal)) {
-    const settings = { ...known.settings, reserve: 0 }
-    const session = await world.clouds.reach(known.access)
-    if (session === undefined) continue
-    const pool = poolFor(world, { ...known, settings, neutron: session.neutron })
+): Promise<DrainedPort[]> {
+  const drained: DrainedPort[] = []
+  for (const known of listKnownPorts(world.journal)) drained.push(await drainPort(world, known, limits))
+  return drained
+}
+
+async function drainPort(
+  world: PortWorld & Pick<World, 'clouds'>,
+  { portId, access, settings }: KnownPort,
+  limits: Parameters<PortPool['settle']>[0],
+): Promise<DrainedPort> {
+  const { journal } = world
+  const ours = () => listPortAddresses(journal, portId).filter(each => each.state !== 'foreign')
+  const before = ours()
+  let failure: { error?: unknown } = {}
+  try {
+    const session = await world.clouds.reach(access)
+    if (session === undefined)
+      throw new CniError(codes.invalidConfig, 'its credentials stand in no file', {
+        details: 'name the network list that holds them: --conflist FILE',
+      })
+    const pool = poolFor(world, { portId, access, settings: { ...settings, reserve: 0 }, neutron: session.neutron })
     await pool.settle(limits)
+  } catch (error) {
+    failure = { error }
   }
+  const remaining = ours()
+  if (failure.error === undefined && remaining.length === 0) forgetPort(journal, portId)
+  const left = new Set(remaining.map(each => each.address))
+  const removed = before.map(each => each.address).filter(address => !left.has(address))
+  return { portId, removed, remaining, ...failure }
+}
+
+/** Logs in with the inline credentials of a plugin's configuration, for ports that were used with them; does nothing where there are none. */
+export async function bringCredentials(clouds: World['clouds'], config: JsonObject): Promise<void> {
+  const ipam = config['ipam']
+  if (typeof ipam !== 'object' || ipam === null || !('openstackConf' in ipam)) return
+  const { cloud, neutronConf } = parseConfig(config)
+  await clouds.open(cloud, { dataDir: neutronConf.dataDir })
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { lockDataDirectory, spoolOf } from '#agent'
+import { type Attachment, listAttachments, openJournal } from '#allocator'
+import { deadlineIn } from '#base'
+import { CniError, parseNetworkList } from '#cni'
+import { readBootId } from '#host'
+import { bringCredentials, type DrainedPort, drainPorts, openSessions } from '#plugins'
+
+export type DrainOptions = {
+  readonly dataDir: string
+  /** Network lists with inline credentials, which no file of ours keeps. */
+  readonly conflist?: readonly string[] | undefined
+  /** Goes on although attachments are in use; they keep their addresses. */
+  readonly force?: boolean | undefined
+  /** Seconds for all ports together. */
+  readonly timeout: string
+}
+
+export type DrainReport = {
+  /** For the user. */
+  readonly lines: readonly string[]
+  /** True if nothing of ours is left on any port, but for what was forced. */
+  readonly complete: boolean
+}
+
+const NAMED_MAX = 5
+
+/**
+ * Takes everything of ours that no pod uses off the node's Neutron ports: the reserve and what was released. For an
+ * operator whose node leaves, while no agent runs.
+ *
+ * @throws {Error} where an agent runs, or attachments are in use and nobody forced it
+ */
+export async function drain({ dataDir, conflist = [], force = false, timeout }: DrainOptions): Promise<DrainReport> {
+  const seconds = Number(timeout)
+  if (!(seconds >= 1 && seconds <= 3600))
+    throw new Error(`Cannot drain the node: --timeout is "${timeout}", want 1 to 3600 seconds`)
+  if (!existsSync(join(dataDir, 'journal.db')))
+    throw new Error(`Cannot drain the node: there is no journal in ${dataDir}. Name the agent's --data-dir`)
+  using _lock = lockDataDirectory(dataDir, 'drain the node')
+  using journal = openJournal(dataDir)
+  const bootId = readBootId()
+  // What an earlier boot left is no pod's any more.
+  const inUse = listAttachments(journal).filter(each => each.bootId === bootId)
+  if (!force) refuseWhileInUse(inUse, promisedDels(dataDir))
+  const lines: string[] = []
+  await using clouds = openSessions({ dataDir, warn: message => lines.push(message) })
+  for (const file of conflist)
+    for (const { config } of parseNetworkList(readFileSync(file)).plugins) await bringCredentials(clouds, config)
+  const world = { journal, bootId, clouds, longLived: false }
+  const ports = await drainPorts(world, { deadline: deadlineIn(seconds * 1000) })
+  return {
+    lines: [...lines, ...(ports.length > 0 ? ports.flatMap(describe) : ['nothing to drain'])],
+    complete: ports.every(port => port.error === undefined && (force || port.remaining.length === 0)),
+  }
+}
+
+function refuseWhileInUse(inUse: readonly Attachment[], dels: number): void {
+  if (inUse.length === 0 && dels === 0) return
+  const named = inUse.slice(0, NAMED_MAX).map(({ ifName, containerId }) => `${ifName} of ${containerId}`)
+  const more = inUse.length > NAMED_MAX ? [`${inUse.length - NAMED_MAX} more`] : []
+  const what = [
+    ...(inUse.length === 0 ? [] : [`attachments are in use: ${[...named, ...more].join(', ')}`]),
+    ...(dels === 0 ? [] : [`${dels} ${dels === 1 ? 'DEL waits' : 'DELs wait'} for the agent`]),
+  ]
+  throw new Error(
+    `Cannot drain the node: ${what.join('; ')}. Delete its pods while the agent runs, then stop it; ` +
+      '--force removes only what no attachment has',
+  )
+}
+
+function promisedDels(dataDir: string): number {
+  const spool = spoolOf(dataDir)
+  return existsSync(spool) ? readdirSync(spool).length : 0
+}
+
+function describe({ portId, removed, remaining, error }: DrainedPort): string[] {
+  const port = `port ${portId}`
+  return [
+    ...(removed.length > 0 || error === undefined ? [`${port}: removed ${removed.join(', ') || 'nothing'}`] : []),
+    ...remaining.map(({ address, state, owner, floatingIp }) => {
+      if (owner !== undefined)
+        return `${port}: ${address} stays: ${owner.ifName} of container ${owner.containerId} has it`
+      if (state === 'quarantined') return `${port}: ${address} stays: nobody can say whose it is`
+      if (floatingIp !== undefined) return `${port}: ${address} stays: floating IP ${floatingIp} leads to it`
+      return `${port}: ${address} stays: not removed yet`
+    }),
+    ...(error === undefined ? [] : [`${port}: ${textOf(error)}`]),
+  ]
+}
+
+function textOf(error: unknown): string {
+  if (error instanceof CniError && error.details !== undefined) return `${error.message}; ${error.details}`
+  return error instanceof Error ? error.message : String(error)
+}
