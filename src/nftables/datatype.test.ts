@@ -33,3 +33,9 @@ test('typeId: is six bits per field, as in nft', () => {
 test('formatFields: writes as nft does', () => {
   assert.equal(formatFields(['veth1', Uint8Array.of(10, 0, 0, 2), 80]), 'veth1 . 10.0.0.2 . 80')
 })
+
+test('encodeFields: pads a MAC to a 32-bit boundary, formatFields writes it with colons', () => {
+  const mac = Uint8Array.fromHex('fa163e000102')
+  assert.deepEqual(encodeFields(['ether_addr', 'ipv4_addr'], [mac, Uint8Array.of(10, 0, 0, 2)]).length, 12)
+  assert.equal(formatFields([mac]), 'fa:16:3e:00:01:02')
+})

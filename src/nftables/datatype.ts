@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatIp, type Ip } from '#base'
+import { formatIp, formatMac, type Ip } from '#base'
 
-/** One field of a key: an interface name, an address, a port, a protocol, a mark. */
+/** One field of a key: an interface name, an address (IP or MAC), a port, a protocol, a mark. */
 export type Field = string | Ip | number
 
 type DataType = {
@@ -31,7 +31,7 @@ function integer(id: number, bytes: 1 | 2 | 4, order: 'host' | 'network'): DataT
   }
 }
 
-function address(id: number, bytes: 4 | 16): DataType {
+function address(id: number, bytes: 4 | 6 | 16): DataType {
   return {
     id,
     bytes,
@@ -68,6 +68,7 @@ const ifname: DataType = {
 export const dataTypes = {
   ipv4_addr: address(7, 4),
   ipv6_addr: address(8, 16),
+  ether_addr: address(9, 6),
   inet_proto: integer(12, 1, 'network'),
   inet_service: integer(13, 2, 'network'),
   mark: integer(19, 4, 'host'),
@@ -112,4 +113,7 @@ export function decodeFields(types: readonly DataTypeName[], bytes: Uint8Array):
 /** As nft writes it: `veth1 . 10.0.0.2`. */
 export const formatFields = (fields: readonly Field[]): string => fields.map(formatField).join(' . ')
 
-const formatField = (field: Field): string => (field instanceof Uint8Array ? formatIp(field) : String(field))
+const formatField = (field: Field): string => {
+  if (!(field instanceof Uint8Array)) return String(field)
+  return field.length === 6 ? formatMac(field) : formatIp(field)
+}

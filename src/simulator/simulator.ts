@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from 'node:crypto'
 import { control, latencyOf } from './controls.ts'
+import { type Dataplane, startDataplane } from './dataplane/dataplane.ts'
 import { closeServer, createFront, listen, type Mount } from './http.ts'
 import { type Injection, inject, newInjections, type RequestRecord, recorded } from './injection.ts'
 import { identityOpen, identityRoutes } from './keystone/service.ts'
@@ -29,6 +30,11 @@ export type SimulatorOptions = {
   readonly maxAddressPairs?: number
   /** Names and passwords; random passwords by default. */
   readonly accounts?: Accounts
+  /**
+   * Prefix of the network namespaces in which the cloud is real: `PREFIX-vm-SERVER`, `PREFIX-outside`, ... Needs root.
+   * Without it there is the API alone.
+   */
+  readonly dataplane?: string
 }
 
 /** A running simulator. */
@@ -53,6 +59,8 @@ export type Simulator = {
   readonly expireTokens: () => void
   /** Forgets everything and makes the demo objects anew, with new ids. */
   readonly reset: () => void
+  /** Names of the network namespaces of the data plane; none without one. */
+  readonly namespaces: () => string[]
   /** Ends it, with every connection. Safe to call twice. */
   readonly close: () => Promise<void>
   readonly [Symbol.asyncDispose]: () => Promise<void>
@@ -86,6 +94,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   })
   const accounts = options.accounts ?? randomAccounts()
   const injections = newInjections()
+  let dataplane: Dataplane | undefined
   const demo = (): Demo => demoOf(state, accounts)
   const reset = (): void => {
     clear(state)
@@ -102,11 +111,20 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   })
   const host = options.host ?? '127.0.0.1'
   const port = await listen(server, host, options.port ?? 0)
+  try {
+    if (options.dataplane !== undefined) {
+      dataplane = startDataplane(state, options.dataplane, error => process.emitWarning(error))
+    }
+  } catch (error) {
+    await closeServer(server)
+    throw error
+  }
   const url = `http://${host}:${port}`
   let closing: Promise<void> | undefined
   const close = (): Promise<void> => {
     closing ??= (async () => {
       for (const timer of state.timers) clearTimeout(timer)
+      dataplane?.close()
       await closeServer(server)
     })()
     return closing
@@ -124,6 +142,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     forgetRequests: () => void injections.records.splice(0),
     expireTokens: () => expireTokens(state),
     reset,
+    namespaces: () => dataplane?.namespaces() ?? [],
     close,
     [Symbol.asyncDispose]: close,
   }

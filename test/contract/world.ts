@@ -239,13 +239,14 @@ async function unmake(cloud: Cloud, member: Caller): Promise<void> {
   for (const row of await all('networks')) {
     if (row.project_id === member.projectId) await neutron('DELETE', `/networks/${row.id}`)
   }
-  for (const row of await all('security-groups')) await cloud.admin.neutron('DELETE', `/security-groups/${row.id}`)
   await cloud.admin.neutron('DELETE', `/quotas/${member.projectId}`)
   await cloud.admin.keystone('DELETE', `/users/${member.userId}`)
   await cloud.admin.keystone('DELETE', `/projects/${member.projectId}`)
-  // The user's default group comes back when somebody looks at an empty project.
-  const left = await cloud.admin.neutron('GET', `/security-groups?project_id=${member.projectId}`)
-  for (const row of left.body.security_groups) await cloud.admin.neutron('DELETE', `/security-groups/${row.id}`)
+  // A list by project would make the default group of the project anew.
+  const groups: Json[] = (await cloud.admin.neutron('GET', '/security-groups')).body.security_groups
+  for (const row of groups.filter(group => group.project_id === member.projectId)) {
+    await cloud.admin.neutron('DELETE', `/security-groups/${row.id}`)
+  }
 }
 
 /** Waits until it is so; fails after the time. */

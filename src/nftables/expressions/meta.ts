@@ -17,7 +17,7 @@ export const metaAttributes = nested(
 )
 
 /** enum nft_meta_keys. `iifname` is known in postrouting too, for forwarded packets, since Linux 5.7. */
-const metaKeys = { mark: 3, iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const
+const metaKeys = { protocol: 1, mark: 3, iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const
 
 /** Loads a property of the packet. */
 export const loadMeta = (key: keyof typeof metaKeys, register: number) => ({

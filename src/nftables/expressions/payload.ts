@@ -7,6 +7,7 @@ const NFTA_PAYLOAD_DREG = 1
 const NFTA_PAYLOAD_BASE = 2
 const NFTA_PAYLOAD_OFFSET = 3
 const NFTA_PAYLOAD_LEN = 4
+const LINK_HEADER = 0
 const NETWORK_HEADER = 1
 const TRANSPORT_HEADER = 2
 
@@ -20,8 +21,10 @@ export const payloadAttributes = nested(
   }),
 )
 
-/** Header fields by nft's names. Those of `ip` and `ip6` only after the packet's family was matched. */
+/** Header fields by nft's names. Those of `ip`, `ip6` and `arp` only after the packet's family or protocol was matched. */
 const fields = {
+  'ether saddr': { base: LINK_HEADER, offset: 6, bytes: 6 },
+  'arp saddr ip': { base: NETWORK_HEADER, offset: 14, bytes: 4 },
   'ip saddr': { base: NETWORK_HEADER, offset: 12, bytes: 4 },
   'ip daddr': { base: NETWORK_HEADER, offset: 16, bytes: 4 },
   'ip6 saddr': { base: NETWORK_HEADER, offset: 8, bytes: 16 },
