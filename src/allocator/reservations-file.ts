@@ -179,7 +179,8 @@ export function sealDirectory(directory: string): string | undefined {
   const sealMs = nowMs - 2000 - Math.random() * 1000
   attempt(`set the time of ${directory}`, () => utimesSync(directory, nowMs / 1000, sealMs / 1000))
   const { stamp, mtimeMs } = stampOf(directory)
-  return mtimeMs <= sealMs && mtimeMs > sealMs - 2000 ? stamp : undefined
+  // Some file systems keep whole seconds, and a double is a fraction of a microsecond off.
+  return mtimeMs < sealMs + 1 && mtimeMs > sealMs - 2000 ? stamp : undefined
 }
 
 function writeFresh(directory: string, text: string): string {
