@@ -30,7 +30,7 @@ const ECHO_EVERY = 20
 /** As in the network of lab/peers' examples. */
 const IPAM = { type: 'host-local', subnet: '10.99.0.0/16', routes: [{ dst: '0.0.0.0/0' }] }
 /** A node with an address and a default route, so that there is an uplink to answer ARP on. */
-const UPLINK = 'ip address add 192.0.2.1/24 dev uplink; ip route add default via 192.0.2.2'
+const UPLINK = 'ip address add 172.30.0.1/24 dev uplink; ip route add default via 172.30.0.2'
 
 function readArguments() {
   const { values } = parseArgs({
