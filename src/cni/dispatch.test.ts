@@ -262,3 +262,47 @@ test('dispatch() hands GC the valid attachments, and undefined where there are n
     message: /valid-attachments\[0\].ifname" is missing/,
   })
 })
+
+test('dispatch() answers one JSON object to 2000 mutations of a configuration, and changes no prototype', async () => {
+  const text = JSON.stringify({
+    ...sound,
+    prevResult: {
+      cniVersion: '1.0.0',
+      interfaces: [{ name: 'eth0', mac: '02:00:00:00:00:01', sandbox: own }],
+      ips: [{ address: '10.0.0.2/24', gateway: '10.0.0.1', interface: 0 }],
+      routes: [{ dst: '0.0.0.0/0', gw: '10.0.0.1', mtu: 1400, table: 0 }],
+      dns: { nameservers: ['10.0.0.1'] },
+    },
+    runtimeConfig: { ips: ['10.0.0.9'] },
+  })
+  const pieces = [
+    '{',
+    '}',
+    '[',
+    ']',
+    '"',
+    ',',
+    ':',
+    'null',
+    '-1',
+    '1e999',
+    '99999999999999999999',
+    '\\',
+    '__proto__',
+    '\u0000',
+  ]
+  let seed = 20_231_126
+  // Numerical Recipes' generator: the same mutations in every run.
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
+    return seed % below
+  }
+  for (let round = 0; round < 2000; round++) {
+    const [from, to] = [random(text.length), random(8)]
+    const mutated = text.slice(0, from) + pieces[random(pieces.length)] + text.slice(from + to)
+    const reply = await call(environment, mutated)
+    const answer = JSON.parse(reply.stdout)
+    if (reply.exitCode !== 0) assert.ok([1, 4, 6, 7].includes(answer.code), `${answer.code} ${answer.msg}: ${mutated}`)
+  }
+  assert.deepEqual(Object.keys(Object.prototype), [])
+})

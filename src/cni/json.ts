@@ -30,6 +30,7 @@ export function parseJson(bytes: Uint8Array, what: string): JsonValue {
   if (text.startsWith('\ufeff')) throw undecodable(what, 'it starts with a byte order mark')
   if (depthOf(text) > jsonDepthMax) throw undecodable(what, `it is nested more than ${jsonDepthMax} levels deep`)
   try {
+    if (!mayHoldLongNumber.test(text)) return JSON.parse(text)
     return json.parse(text, (_key, value, { source }) =>
       typeof value === 'number' && source !== undefined && !survivesDouble(source, value)
         ? json.rawJSON(source)
@@ -79,6 +80,9 @@ export function lookup(object: JsonObject, name: string): JsonValue | undefined 
   for (const key of Object.keys(object)) if (key.toLowerCase() === wanted) found = object[key]
   return found
 }
+
+// A reviver makes parsing several times slower; hardly any configuration has such numbers (or texts that look like them).
+const mayHoldLongNumber = /[\d.]{16}|\d[eE][+-]?\d{3}/
 
 function survivesDouble(source: string, value: number): boolean {
   if (/^-?\d+$/.test(source)) return Number.isSafeInteger(value)

@@ -16,7 +16,6 @@ import {
   peers,
   pluginDirectory,
   print,
-  resultOf,
   stateEnv,
 } from './harness.ts'
 
@@ -301,22 +300,47 @@ suite("TOOL cnitool beside upstream's", { skip: missing ?? (peers ? false : 'nee
       ?.replace(/^Error: /, '')
 })
 
-suite('TOOL cnitool with the plugins of this suite', { skip: missing }, () => {
-  test('the same host-local result by ours and by upstream', { skip: peers ? false : 'needs lab/peers' }, async () => {
-    const seen = []
-    for (const tool of [undefined, [`${peers}/cnitool`]]) {
-      const made = new Bench()
-      const { path } = netns('pod')
-      made.list('n', '1.0.0', [
-        { type: 'host-local', ipam: { type: 'host-local', subnet: '10.77.0.0/24', dataDir: folder('data') } },
-      ])
-      const env = { CNI_PATH: pluginDirectory(), ...stateEnv() }
-      const options = tool === undefined ? {} : { tool }
-      const add = resultOf(await made.cnitool(['add', 'n', path], env, options))
-      assertSilent(await made.cnitool(['check', 'n', path], env, options))
-      assertSilent(await made.cnitool(['del', 'n', path], env, options))
-      seen.push(add)
-    }
-    assert.deepEqual(seen[0], seen[1])
+suite("TOOL our plugins by upstream's cnitool and by ours", {
+  skip: missing ?? (peers ? false : 'needs lab/peers'),
+}, () => {
+  const ipam = (dataDir: string) => ({
+    type: 'host-local',
+    subnet: '10.77.0.0/24',
+    routes: [{ dst: '0.0.0.0/0' }],
+    dataDir,
   })
+
+  /** What a whole life of an attachment shows: exit codes and stdout of each verb, without what is different by nature. */
+  async function life(
+    tool: readonly string[] | undefined,
+    entry: (dataDir: string) => object,
+    verbs: readonly string[],
+  ) {
+    const made = new Bench()
+    const [node, container] = [netns('node'), netns('pod')]
+    const link = join(folder('links'), 'pod')
+    symlinkSync(container.path, link)
+    made.list('n', '1.1.0', [entry(folder('data'))])
+    const env = { CNI_PATH: pluginDirectory(), ...stateEnv() }
+    const seen = []
+    for (const verb of verbs) {
+      const options = { inNetns: node.path, ...(tool === undefined ? {} : { tool }) }
+      const { rc, stdout } = await made.cnitool([verb, 'n', link], env, options)
+      const shown = stdout.replaceAll(link, 'LINK').replace(/[0-9a-f]{2}(:[0-9a-f]{2}){5}/g, 'MAC')
+      seen.push([verb, rc, shown.replace(/"name": "(?!eth0)[^"]*"/g, '"name": "HOST"')])
+    }
+    return seen
+  }
+
+  const verbs = ['status', 'check', 'add', 'add', 'check', 'del', 'del', 'check', 'add', 'gc', 'check']
+  for (const type of ['host-local', 'veth-route'])
+    test(`${type}: the same exit codes and results, through a link to the namespace`, async () => {
+      const entry = (dataDir: string) => ({ type, ipam: ipam(dataDir) })
+      const ours = await life(undefined, entry, verbs)
+      assert.deepEqual(ours, await life([`${peers}/cnitool`], entry, verbs))
+      assert.deepEqual(
+        ours.map(each => each[1]),
+        [0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 1],
+      )
+    })
 })

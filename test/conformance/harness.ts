@@ -208,10 +208,13 @@ export const print = (value: unknown): string => `cat <<'END'\n${JSON.stringify(
 export const fail = (code: number, msg: string, details?: string): string =>
   `${print({ cniVersion: '1.0.0', code, msg, details })}\nexit 1`
 
-/** The cnitool under test. MOORING_CONFORMANCE_CNITOOL names another one, for example upstream's. */
+/**
+ * The cnitool under test: what `mooring cni` runs once everything is built. MOORING_CONFORMANCE_CNITOOL names another one, for
+ * example upstream's.
+ */
 export const cnitoolCommand = (): readonly string[] => {
   const other = process.env['MOORING_CONFORMANCE_CNITOOL']
-  return other === undefined ? [join(root, 'mooring'), 'cni'] : [other]
+  return other === undefined ? [process.execPath, join(root, 'src/bin/mooring.ts'), 'cni'] : [other]
 }
 
 /** A directory of configurations, a cache of its own, and cnitool with both. */
