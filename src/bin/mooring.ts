@@ -94,6 +94,23 @@ program
   })
 
 program
+  .command('simulator')
+  .description('run a simulated OpenStack in the foreground: Keystone, Neutron and Nova, for tests and to try things')
+  .option('--port <port>', 'port on 127.0.0.1; 0 is a free one', '0')
+  .option(
+    '--dataplane [prefix]',
+    'with real packets, in network namespaces PREFIX-vm-SERVER, PREFIX-outside, ... (root)',
+  )
+  .option('--clouds-yaml <file>', 'where to write the credentials, for its owner alone')
+  .option('--demo-json <file>', 'where to write the ids of its objects, once it is ready')
+  .addOption(new Option('--latency <kind>', 'how long it takes').choices(['quick', 'recorded']).default('quick'))
+  .option('--wire-delay <ms>', 'from an answer until it is true on the wire', '1200')
+  .action(async options => {
+    const { simulate } = await import('./simulator.ts')
+    await simulate(options, console.log)
+  })
+
+program
   .command('demo')
   .description('show pods on Neutron addresses, by real packets, and clean up (root)')
   .option(
