@@ -180,9 +180,15 @@ async function sendPackets(stage: Stage, scene: Scene, owned: AsyncDisposableSta
   const target = report.attached[0]!
   stage.say(`pointing a floating IP of ${topology.externalNetwork.name} at ${target.pod.name}`)
   const floating = await makeFloatingIp(stage, scene, target)
-  names.set(floating, 'floating IP')
-  const to: Party = { ...pods.get(target.pod.name)!, name: `floating IP of ${target.pod.name}`, address: floating }
-  const path: Path = { what: 'outside to a floating IP', from: outside, to, face: outside.address, atOnce: false }
+  const to = pods.get(target.pod.name)!
+  const path: Path = {
+    what: `outside to ${floating}`,
+    from: outside,
+    to,
+    via: floating,
+    face: outside.address,
+    atOnce: false,
+  }
   report.passages.push(await tryPath(path, { withinMs: FLOATING_MS, nameOf, signal }))
 }
 

@@ -9,8 +9,9 @@ export type Party = { readonly name: string; readonly address: string; readonly 
 export type Path = {
   readonly what: string
   readonly from: Party
-  /** `address` may be another than the party's own: a floating IP. */
   readonly to: Party
+  /** Where it is sent to, if that is not the party's own address: a floating IP. */
+  readonly via?: string
   /** The address from which the other side must see the packet; undefined: any. */
   readonly face: string | undefined
   /** True: not one packet may be lost. */
@@ -45,16 +46,15 @@ export async function tryPath(
   path: Path,
   { withinMs, nameOf, signal }: { withinMs: number; nameOf: (address: string) => string; signal: AbortSignal },
 ): Promise<Passage> {
-  const { what, from, to } = path
+  const { what, from, to, via } = path
   const names = { what, from: from.name, to: to.name }
-  const order = { from: from.address, to: to.address }
+  const order = { from: from.address, to: via ?? to.address }
   let lost = 0
   for (const end = performance.now() + withinMs; ; lost++) {
     signal.throwIfAborted()
     const echo = await from.station.do('ask', { ...order, timeoutMs: ANSWER_MS })
     if (echo !== undefined) {
-      const routers = await from.station.do('trace', order)
-      const way = [from.name, ...routers.map(router => (router === undefined ? '*' : nameOf(router))), to.name]
+      const way = await wayOf(path, nameOf)
       const fault = faultOf(path, echo.seen, lost, nameOf)
       return { ...names, passes: fault === undefined, fault, ms: echo.ms, lost, way }
     }
@@ -62,6 +62,15 @@ export async function tryPath(
       return { ...names, passes: false, fault: 'no answer', ms: undefined, lost: lost + 1, way: [] }
     await sleep(PAUSE_MS)
   }
+}
+
+async function wayOf({ from, to, via }: Path, nameOf: (address: string) => string): Promise<string[]> {
+  // Address translation hides the routers from the sender: then the receiver is asked for them.
+  const routers =
+    via === undefined
+      ? await from.station.do('trace', { from: from.address, to: to.address })
+      : (await to.station.do('trace', { from: to.address, to: from.address })).toReversed()
+  return [from.name, ...routers.map(router => (router === undefined ? '*' : nameOf(router))), to.name]
 }
 
 function faultOf(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { existsSync } from 'node:fs'
-import { deadlineIn, parsePrefix, prefixContains, tryParseIp } from '#base'
+import { deadlineIn, tryParseIp } from '#base'
 import type { CloudSession, Port, Server } from '#openstack'
 import { netnsPath } from './named-netns.ts'
 import { type Station, startStation } from './station.ts'
@@ -70,7 +70,7 @@ export async function findTopology(
     externalNetwork: { id: router.externalId, name: external?.name ?? router.externalId },
     router: { name: router.name, addresses: router.addresses },
     outsideFace: router.outsideFace,
-    outside: await findOutside(cloud, router.externalId, options, owned),
+    outside: await findOutside(options.outsideNetns, owned),
   }
 }
 
@@ -143,22 +143,9 @@ async function findRouter(
   }
 }
 
-/** A host in one of the external network's subnets; floating IPs lead from there to the pods. */
-async function findOutside(
-  cloud: CloudSession,
-  externalId: string,
-  { outsideNetns: netns }: TopologyOptions,
-  owned: AsyncDisposableStack,
-): Promise<Topology['outside']> {
+async function findOutside(netns: string, owned: AsyncDisposableStack): Promise<Topology['outside']> {
   const station = owned.use(startStation(netns))
-  const [addresses, subnets] = await Promise.all([
-    station.do('addresses', {}),
-    cloud.neutron.subnets.list({ network_id: externalId }, limits()),
-  ])
-  const inSubnet = addresses.find(({ address }) =>
-    subnets.some(({ cidr }) => prefixContains(parsePrefix(cidr), tryParseIp(address)!)),
-  )
-  const chosen = inSubnet ?? addresses[0]
-  if (chosen === undefined) throw new Error(`Cannot use ${netns} as the host outside: it has no IPv4 address`)
-  return { netns, station, address: chosen.address }
+  const [first] = await station.do('addresses', {})
+  if (first === undefined) throw new Error(`Cannot use ${netns} as the host outside: it has no IPv4 address`)
+  return { netns, station, address: first.address }
 }
