@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { openOwnNetns } from '#host'
 import { bindMount, EINVAL, SystemError, setNetworkNamespace, unmount, unshareNetwork } from '#libc'
 
@@ -9,6 +9,10 @@ const DIRECTORY = '/run/netns'
 
 /** The path of a namespace by name. */
 export const netnsPath = (name: string): string => `${DIRECTORY}/${name}`
+
+/** The names of namespaces that begin so. */
+export const listNetns = (prefix: string): string[] =>
+  existsSync(DIRECTORY) ? readdirSync(DIRECTORY).filter(name => name.startsWith(prefix)) : []
 
 /** Makes an empty network namespace that `ip netns` knows by this name. @throws {Error} where the name is taken */
 export function makeNetns(name: string): void {

@@ -6,7 +6,7 @@ import { agentName, startAgent } from './agents.ts'
 import { isAlive, stopAll } from './children.ts'
 import type { DemoCloud } from './clouds.ts'
 import { drain } from './journals.ts'
-import { removeNetns } from './named-netns.ts'
+import { listNetns, removeNetns } from './named-netns.ts'
 import { detach } from './pods.ts'
 import type { Place, State } from './state.ts'
 
@@ -72,7 +72,9 @@ export async function stopAgents(place: Place, state: State, cloud: DemoCloud, s
 /** Ends what is left of processes, namespaces and files. */
 export async function removeAll(place: Place, state: State, steps: Steps): Promise<void> {
   await steps.attempt('stop the processes', () => stopAll(state.processes))
-  for (const name of state.namespaces) await steps.attempt(`remove namespace ${name}`, () => removeNetns(name))
+  // A simulator that was killed leaves its namespaces, whose names begin with the demo's.
+  const names = new Set([...state.namespaces, ...listNetns(`${place.name}-`)])
+  for (const name of names) await steps.attempt(`remove namespace ${name}`, () => removeNetns(name))
   // The directory knows what is left: it stays until nothing is.
   if (steps.faults.length === 0) await steps.attempt(`remove ${place.directory}`, () => place.remove())
 }
