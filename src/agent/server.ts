@@ -47,10 +47,12 @@ async function serveConnection(socket: Socket, serve: (incoming: Incoming) => Pr
   const netnsFd = netns === undefined ? undefined : tryOpenPeerDescriptor(peer, netns)
   try {
     const gone = new AbortController()
-    socket.once('close', () => gone.abort())
+    const onGone = () => gone.abort()
+    socket.once('close', onGone)
     // The shim sends nothing more; reading on is how its end is noticed.
     socket.resume()
     const answer = await serve({ ...request, netnsFd, signal: gone.signal })
+    socket.off('close', onGone)
     socket.end(encodeAnswer(answer))
   } finally {
     if (netnsFd !== undefined) closeSync(netnsFd)

@@ -41,10 +41,28 @@ export async function threadedHost(netnsPath?: string): Promise<Host & AsyncDisp
   const group = await host.chooseGroup()
   return {
     ...host,
+    findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
     removeLinks: groupRemovals(links => removals.call('removeLinks', { links, group }) as Promise<void>),
     async [Symbol.asyncDispose]() {
       await Promise.all([additions.end(), removals.end()])
     },
+  }
+}
+
+/** For this long the uplink is what it was: a burst of pods asks once. A NIC that is gone meanwhile fails the attachment. */
+const UPLINK_MS = 2_000
+
+/** Asks again once what was found is older than `ms`; what failed is not kept. */
+function rememberBriefly<A, T>(ask: (args: A) => Promise<T>, ms: number): (args: A) => Promise<T> {
+  const found = new Map<string, { value: Promise<T>; untilMs: number }>()
+  return args => {
+    const key = JSON.stringify(args)
+    const known = found.get(key)
+    if (known !== undefined && performance.now() < known.untilMs) return known.value
+    const value = ask(args)
+    found.set(key, { value, untilMs: performance.now() + ms })
+    value.catch(() => found.delete(key))
+    return value
   }
 }
 

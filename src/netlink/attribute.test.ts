@@ -157,7 +157,7 @@ test('struct: fields follow one another without padding, and what is left out is
 })
 
 test('struct: refuses a message that is too short for it', () => {
-  assert.throws(() => struct([['index', 's32']]).decode(hex('0102')), /Cannot decode 4 byte integer: attribute has 2/)
+  assert.throws(() => struct([['index', 's32']]).decode(hex('0102')), /Cannot decode 4 byte struct: message has 2/)
 })
 
 test('tagged: the first attribute says what the second holds', () => {

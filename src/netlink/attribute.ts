@@ -21,17 +21,30 @@ const align = (length: number) => (length + 3) & ~3
 
 const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
+// Byte by byte: a DataView for each of the hundred integers of an attachment would cost more than all of them.
+function writeInteger(out: Uint8Array, offset: number, bytes: number, littleEndian: boolean, value: number): void {
+  for (let index = 0; index < bytes; index++, value >>>= 8)
+    out[offset + (littleEndian ? index : bytes - 1 - index)] = value
+}
+
+function readInteger(data: Uint8Array, offset: number, bytes: number, littleEndian: boolean): number {
+  let value = 0
+  for (let index = 0; index < bytes; index++)
+    value = (value << 8) | data[offset + (littleEndian ? bytes - 1 - index : index)]!
+  return value >>> 0
+}
+
 function integer(bytes: 1 | 2 | 4, littleEndian: boolean, signed = false): Codec<number> {
-  const kind = `${signed ? 'Int' : 'Uint'}${(bytes * 8) as 8 | 16 | 32}` as 'Uint8' | 'Uint16' | 'Uint32' | 'Int32'
   return {
     encode: value => {
       const out = new Uint8Array(bytes)
-      view(out)[`set${kind}`](0, value, littleEndian)
+      writeInteger(out, 0, bytes, littleEndian, value)
       return out
     },
     decode: data => {
       if (data.length < bytes) throw new RangeError(`Cannot decode ${bytes} byte integer: attribute has ${data.length}`)
-      return view(data)[`get${kind}`](0, littleEndian)
+      const value = readInteger(data, 0, bytes, littleEndian)
+      return signed ? value | 0 : value
     },
   }
 }
@@ -135,9 +148,8 @@ export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> {
 export function encodeAttribute<T>(type: number, codec: Codec<T>, value: T): Uint8Array {
   const payload = codec.encode(value)
   const out = new Uint8Array(align(HEADER + payload.length))
-  const header = view(out)
-  header.setUint16(0, HEADER + payload.length, true)
-  header.setUint16(2, type | (codec.typeFlags ?? 0), true)
+  writeInteger(out, 0, 2, true, HEADER + payload.length)
+  writeInteger(out, 2, 2, true, type | (codec.typeFlags ?? 0))
   out.set(payload, HEADER)
   return out
 }
@@ -145,11 +157,11 @@ export function encodeAttribute<T>(type: number, codec: Codec<T>, value: T): Uin
 /** The attributes of a payload: number (flags masked off) and bytes. @throws {RangeError} on a length that cannot be. */
 export function* walk(data: Uint8Array): Generator<[type: number, payload: Uint8Array]> {
   for (let offset = 0; offset + HEADER <= data.length; ) {
-    const header = view(data.subarray(offset, offset + HEADER))
-    const length = header.getUint16(0, true)
+    const length = readInteger(data, offset, 2, true)
     if (length < HEADER || offset + length > data.length)
       throw new RangeError(`Cannot decode attributes: length ${length} at offset ${offset} of ${data.length}`)
-    yield [header.getUint16(2, true) & NLA_TYPE_MASK, data.subarray(offset + HEADER, offset + length)]
+    const type = readInteger(data, offset + 2, 2, true) & NLA_TYPE_MASK
+    yield [type, data.subarray(offset + HEADER, offset + length)]
     offset += align(length)
   }
 }
@@ -200,7 +212,6 @@ export function tagged<const K extends { readonly [kind: string]: Codec<any> }>(
 /** A fixed C struct before the attributes, or inside one: the fields in order, without padding of its own. */
 export type Field = readonly [name: string, type: 'u8' | 'u16' | 'u16be' | 'u32' | 's32' | 'pad8' | 'pad16']
 const fieldBytes = { u8: 1, pad8: 1, u16: 2, u16be: 2, pad16: 2, u32: 4, s32: 4 } as const
-const fieldCodec = { u8, pad8: u8, u16, u16be, pad16: u16, u32, s32 } as const
 
 /** A value of each field that is no padding; left out means zero. */
 export type StructValue<F extends readonly Field[]> = {
@@ -212,13 +223,23 @@ export function struct<const F extends readonly Field[]>(fields: F): Codec<Struc
   const size = fields.reduce((sum, [, type]) => sum + fieldBytes[type], 0)
   return {
     size,
-    encode: value =>
-      concat(fields.map(([name, type]) => fieldCodec[type].encode((value as Record<string, number>)[name] ?? 0))),
+    encode: value => {
+      const out = new Uint8Array(size)
+      let offset = 0
+      for (const [name, type] of fields) {
+        const field = (value as Record<string, number>)[name]
+        if (field !== undefined) writeInteger(out, offset, fieldBytes[type], type !== 'u16be', field)
+        offset += fieldBytes[type]
+      }
+      return out
+    },
     decode: data => {
+      if (data.length < size) throw new RangeError(`Cannot decode ${size} byte struct: message has ${data.length}`)
       const value: Record<string, number> = {}
       let offset = 0
       for (const [name, type] of fields) {
-        if (!type.startsWith('pad')) value[name] = fieldCodec[type].decode(data.subarray(offset))
+        const field = readInteger(data, offset, fieldBytes[type], type !== 'u16be')
+        if (!type.startsWith('pad')) value[name] = type === 's32' ? field | 0 : field
         offset += fieldBytes[type]
       }
       return value as StructValue<F>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { readFile, stat } from 'node:fs/promises'
+import { readFileSync, statSync } from 'node:fs'
 
 /** Stands in the executable that `mooring install` links (shim/shim.c). */
 const MARKER = 'mooring-shim/1'
@@ -11,11 +11,11 @@ const known = new Map<string, boolean>()
 
 /** True if the file is our shim. Looked at once, until inode, size or time of the file change. */
 export async function isShim(file: string): Promise<boolean> {
-  const { dev, ino, size, mtimeMs } = await stat(file)
+  const { dev, ino, size, mtimeMs } = statSync(file)
   const key = `${dev}:${ino}:${size}:${mtimeMs}`
   const seen = known.get(key)
   if (seen !== undefined) return seen
-  const ours = size < SHIM_BYTES_MAX && (await readFile(file)).includes(MARKER)
+  const ours = size < SHIM_BYTES_MAX && readFileSync(file).includes(MARKER)
   if (known.size >= KNOWN_MAX) known.clear()
   known.set(key, ours)
   return ours
