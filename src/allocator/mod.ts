@@ -6,7 +6,7 @@
 export * from './attachment.ts'
 export * from './journal.ts'
 export { AllocationError } from './port/error.ts'
-export { type Limits, withFileLock } from './port/lock.ts'
+export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
 export type { Owner as AddressOwner, PortAddress } from './port/plan.ts'
 export { openPortPool, type PortPool } from './port/pool.ts'
 export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'

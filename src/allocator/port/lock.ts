@@ -49,3 +49,17 @@ export function pause(ms: number, { deadline, signal }: Limits): Promise<void> {
     signal?.removeEventListener('abort', leave)
   })
 }
+
+/** Waits for work that others wait for too; it goes on when this caller does not wait any more. */
+export function withinLimits<T>(work: Promise<T>, limits: Limits, what: string): Promise<T> {
+  const ending = new AbortController()
+  const { deadline, signal } = limits
+  const both = signal === undefined ? ending.signal : AbortSignal.any([signal, ending.signal])
+  const late = pause(remainingMs(deadline), { deadline, signal: both }).then(() => {
+    throw new AllocationError('late', `Cannot ${what}: no answer within the caller’s time`)
+  })
+  return Promise.race([work, late]).finally(() => {
+    ending.abort()
+    late.catch(() => {})
+  })
+}

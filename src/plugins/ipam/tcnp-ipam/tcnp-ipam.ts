@@ -4,7 +4,6 @@ import {
   type AddressOwner,
   AllocationError,
   findKnownPort,
-  findLookup,
   forgetLookup,
   isReleased,
   type Journal,
@@ -12,7 +11,6 @@ import {
   listOwnedAddresses,
   type PortAddress,
   type PortPool,
-  putLookup,
   releaseOthers,
   releaseOwner,
 } from '#allocator'
@@ -21,15 +19,14 @@ import { type Call, CniError, codes, type Dns, type Plugin, type Result, type Va
 import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
-import { findPlace, type HostInterface, type Place, resultIp } from './host-port.ts'
+import { type Place, resultIp } from './host-port.ts'
+import { locate, lookAgain } from './place.ts'
 import { poolFor, poolOfKnown } from './ports.ts'
 import { readResolvConf } from './resolv-conf.ts'
 import type { OpenedCloud } from './sessions.ts'
 import { fromCloud } from './to-cni-error.ts'
 
 const TYPE = 'tcnp-ipam'
-/** Port and subnets of a node hardly ever change; what has changed shows itself by an error, too. */
-const PLACE_MS = 300_000
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
 const STATUS_MS = 5_000
@@ -106,55 +103,6 @@ function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, place
       lockDirectory: dataDir ?? world.dataDir,
     },
   })
-}
-
-/** The place as it was found before, or found now. */
-async function locate(config: Config, world: World, cloud: OpenedCloud, limits: Limits) {
-  const uplink = await findHostInterface(config, world)
-  const lookup = lookupOf(config, cloud, uplink)
-  const look = (within: Limits) => lookForPlace(config, world, cloud, uplink, within)
-  const kept = findLookup(world.journal, lookup)
-  if (kept === undefined) return { lookup, place: await look(limits) }
-  const place = JSON.parse(kept.place) as Place
-  if (Date.now() - kept.lookedMs < PLACE_MS) return { lookup, place }
-  if (!world.longLived) return { lookup, place: await look(limits) }
-  // A pod does not wait for what is most likely still true; only one looks.
-  putLookup(world.journal, lookup, kept.place)
-  void look({ deadline: deadlineIn(PLACE_MS / 10) }).catch(() => {})
-  return { lookup, place }
-}
-
-async function lookForPlace(
-  config: Config,
-  world: World,
-  cloud: OpenedCloud,
-  uplink: HostInterface | undefined,
-  limits: Limits,
-): Promise<Place> {
-  const place = await findPlace(cloud.session.neutron, config.neutronConf, uplink, limits)
-  putLookup(world.journal, lookupOf(config, cloud, uplink), JSON.stringify(place))
-  return place
-}
-
-async function findHostInterface({ neutronConf }: Config, world: World): Promise<HostInterface | undefined> {
-  const { hostInterface: name, hostPort } = neutronConf
-  const uplink = await world.host.findUplink({ name })
-  if (uplink !== undefined || hostPort !== undefined) return uplink
-  throw name === undefined
-    ? new CniError(codes.invalidConfig, 'Cannot find the host interface: the node has no default route', {
-        details: 'name the NIC in "neutronConf.hostInterface", or its Neutron port in "neutronConf.hostPort"',
-      })
-    : new CniError(codes.invalidConfig, `Cannot find host interface "${name}"`, {
-        details:
-          '"neutronConf.hostInterface" names a NIC of the node (ip link); left out, it is that of the default route',
-      })
-}
-
-/** Everything that the answer depends on. */
-function lookupOf({ neutronConf }: Config, { access }: OpenedCloud, uplink: HostInterface | undefined): string {
-  const { networks, hostPort, ipVersions } = neutronConf
-  const addresses = uplink?.addresses.map(({ ip }) => formatIp(ip)).sort()
-  return JSON.stringify([access, networks, hostPort, ipVersions, uplink?.name, uplink?.mac.join('.'), addresses])
 }
 
 /**
@@ -241,8 +189,7 @@ function memoryOf(call: Call, world: World): Memory {
 async function examine(config: Config, world: World): Promise<Verdict> {
   try {
     const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-    const uplink = await findHostInterface(config, world)
-    const place = await lookForPlace(config, world, cloud, uplink, { deadline: deadlineIn(STATUS_MS) })
+    const place = await lookAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
     // The first question of the runtime, before any pod, is the time to make the reserve.
     if (world.longLived) poolOf(config, world, cloud, place).kick()
     return { atMs: performance.now(), error: undefined }
