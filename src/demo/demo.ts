@@ -9,7 +9,7 @@ import { countReserve, heldAddresses } from './journals.ts'
 import { journalLeftovers, type Kernels, kernelLeftovers, neutronLeftovers, readKernels } from './leftovers.ts'
 import { makeNetns, netnsPath } from './named-netns.ts'
 import { findPeers, measurePeers } from './peers.ts'
-import { type Attached, attach } from './pods.ts'
+import { type Attached, attach, detach } from './pods.ts'
 import { type Party, type Path, tryPath } from './probes.ts'
 import type { Report } from './report.ts'
 import { startSimulated } from './simulated.ts'
@@ -19,6 +19,8 @@ import { detachAll, markOf, removeAll, Steps, stopAgents } from './teardown.ts'
 import { findTopology, type Machine, type Topology, type TopologyOptions } from './topology.ts'
 
 const RESERVE_MS = 8_000
+/** The reserve has four addresses, and one is a pod's already. */
+const FURTHER_ROUNDS = 3
 const CLOUD_MS = 60_000
 /** How long a network that has just learned of an address may lose packets. */
 const NETWORK_MS = 5_000
@@ -78,6 +80,7 @@ export async function perform(stage: Stage, scene: Scene, owned: AsyncDisposable
   say(`attaching ${second.name} and ${fourth.name}`)
   await attachAll(stage, scene, [second, fourth], { fromReserve: true })
   report.attached.sort((a, b) => a.pod.name.localeCompare(b.pod.name))
+  await attachFurther(stage, scene)
   scene.during = await readKernels(topology.machines)
   signal.throwIfAborted()
   say('sending packets')
@@ -126,6 +129,24 @@ async function attachAll(
   else await settleAll(pods.map(attachOne))
   for (const { name } of scene.topology.machines)
     for (const address of heldAddresses(place, name)) scene.addresses.add(address)
+}
+
+/** A few more ADDs from the reserve, each detached again: one call alone says little about time. */
+async function attachFurther(stage: Stage, { topology }: Scene): Promise<void> {
+  const { place, state, report, signal } = stage
+  for (const { name: machine, station } of topology.machines) {
+    const name = `${place.name}-again-${machine}`
+    const pod: Pod = { name: `again-${machine}`, netns: netnsPath(name), machine }
+    state.namespaces.push(name)
+    state.pods.push(pod)
+    place.save(state)
+    makeNetns(name)
+    for (let round = 0; round < FURTHER_ROUNDS; round++) {
+      signal.throwIfAborted()
+      report.furtherMs.push((await attach(place, pod, station)).ms)
+      await detach(place, pod, signal)
+    }
+  }
 }
 
 /** Waits for all of them, then throws the first error: nothing goes on behind the back of the cleaning up. */

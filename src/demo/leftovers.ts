@@ -15,8 +15,11 @@ export type Kernels = ReadonlyMap<string, readonly string[]>
 export const readKernels = async (machines: readonly Machine[]): Promise<Kernels> =>
   new Map(await Promise.all(machines.map(async ({ name, station }) => [name, await station.do('kernel', {})] as const)))
 
-/** dummy0 carries the next hop of all pods; it is made once and kept. */
-const isKept = (line: string) => /\bdummy0\b/.test(line)
+/**
+ * The next hop of all pods is made once and kept: 169.254.1.1 on dummy0, or on lo where the kernel has no dummy. And the
+ * kernel gives link-local addresses when it likes; those of a link that is left show by the link.
+ */
+const isKept = (line: string) => /\bdummy0\b|\b169\.254\.1\.1\b| fe80::/.test(line)
 
 /**
  * What is in the kernels and was not before. Where others use the machines too, only what mentions a pod of this demo, its

@@ -112,6 +112,7 @@ const emptyReport = (): Report => ({
   cloud: '',
   network: '',
   attached: [],
+  furtherMs: [],
   peers: undefined,
   passages: [],
   leftovers: [],

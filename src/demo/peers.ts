@@ -73,4 +73,5 @@ export async function measurePeers(
   return { addMs: median(adds), nothingMs: median(nothing), rounds: ROUNDS }
 }
 
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!
+/** The middle one. */
+export const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!

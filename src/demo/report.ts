@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { Peers } from './peers.ts'
+import { median, type Peers } from './peers.ts'
 import type { Attached } from './pods.ts'
 import type { Passage } from './probes.ts'
 
@@ -10,6 +10,8 @@ export type Report = {
   cloud: string
   network: string
   attached: (Attached & { fromReserve: boolean })[]
+  /** Further ADDs from the reserve, of namespaces that were detached at once; milliseconds. */
+  furtherMs: number[]
   peers: Peers | undefined
   passages: Passage[]
   /** What is there after the end and was not before, or could not be looked at; in words. */
@@ -39,11 +41,16 @@ export const reportJson = (report: Report): string =>
         addMs: round(ms),
         fromReserve,
       })),
+      addFromReserveMs: [
+        ...report.attached.filter(each => each.fromReserve).map(({ ms }) => ms),
+        ...report.furtherMs,
+      ].map(round),
       goPtpHostLocal: report.peers && { addMs: round(report.peers.addMs), rounds: report.peers.rounds },
       emptyProcessMs: report.peers && round(report.peers.nothingMs),
-      paths: report.passages.map(({ ms, ...passage }) => ({
+      paths: report.passages.map(({ ms, afterMs, ...passage }) => ({
         ...passage,
         ms: ms === undefined ? undefined : round(ms),
+        afterMs: round(afterMs),
       })),
       leftovers: report.leftovers,
       failure: report.failure,
@@ -56,7 +63,7 @@ export const reportJson = (report: Report): string =>
 const round = (value: number) => Math.round(value * 100) / 100
 
 /** The pods and what their ADD took, for people. */
-export function podTable({ attached, peers, network }: Report): string {
+export function podTable({ attached, furtherMs, peers, network }: Report): string {
   const rows = attached.map(({ pod, address, ms, fromReserve }) => [
     pod.name,
     pod.machine,
@@ -64,26 +71,35 @@ export function podTable({ attached, peers, network }: Report): string {
     inMs(ms),
     fromReserve ? 'address from the reserve' : 'first pod there: Neutron makes the address, the wire learns of it',
   ])
-  const go =
-    peers === undefined
-      ? []
-      : [
-          `  beside it, now and here: Go ptp + host-local ${inMs(peers.addMs)} (median of ${peers.rounds});` +
-            ` an empty process ${inMs(peers.nothingMs)}`,
-        ]
   return [
     `Pods on network ${network}, attached by veth-route + tcnp-ipam`,
     table([['pod', 'on', 'address', 'ADD', ''], ...rows]),
-    ...go,
+    ...comparison({ attached, furtherMs, peers }),
   ].join('\n')
+}
+
+function comparison({ attached, furtherMs, peers }: Pick<Report, 'attached' | 'furtherMs' | 'peers'>): string[] {
+  const warm = [...attached.filter(each => each.fromReserve).map(({ ms }) => ms), ...furtherMs]
+  const rows = [
+    ...(warm.length === 0
+      ? []
+      : [['veth-route + tcnp-ipam, from the reserve', inMs(median(warm)), `${warm.length} calls`]]),
+    ...(peers === undefined
+      ? []
+      : [
+          ['Go ptp + host-local, the same machine, just now', inMs(peers.addMs), `${peers.rounds} calls`],
+          ['a process that does nothing', inMs(peers.nothingMs), `${peers.rounds} calls`],
+        ]),
+  ]
+  return rows.length === 0 ? [] : ['', table([['ADD from exec to exit', 'median', ''], ...rows])]
 }
 
 /** The packets, for people. */
 export function passageTable({ passages }: Report): string {
-  const rows = passages.map(({ what, from, to, passes, fault, ms, lost, way }) => [
+  const rows = passages.map(({ what, from, to, passes, fault, ms, lost, afterMs, way }) => [
     what,
     `${from} > ${to}`,
-    passes ? (lost === 0 ? 'passes' : `passes, ${lost} lost before`) : `FAILS: ${fault}`,
+    passes ? (lost === 0 ? 'passes' : `passes after ${(afterMs / 1000).toFixed(1)} s`) : `FAILS: ${fault}`,
     ms === undefined ? '' : inMs(ms),
     way.join(' > '),
   ])
