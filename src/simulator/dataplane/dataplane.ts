@@ -137,6 +137,8 @@ function open(wires: Wires, name: string): Namespace {
   if (known !== undefined) return known
   const namespace = new Namespace(name)
   wires.namespaces.set(name, namespace)
+  // A link-local address that appears seconds later would look like a change that somebody made.
+  if (namespace.isOurs) namespace.set('0', 'ipv6', 'conf', 'default', 'accept_dad')
   namespace.route.execute([setLink({ ifname: 'lo' }, { up: true })])
   return namespace
 }
@@ -167,7 +169,7 @@ function applyStructure(wires: Wires, structure: Structure): void {
   for (const bridge of structure.bridges) if (!wires.bridges.has(bridge)) addBridge(wires, fabric, bridge)
   const machines = new Set([...structure.machines, ...structure.routers])
   for (const name of machines) open(wires, name)
-  for (const name of structure.routers) prepareRouter(open(wires, name))
+  for (const name of structure.routers) forward(open(wires, name))
   for (const plug of structure.plugs) {
     if (wires.plugs.has(plug.portId)) adjust(wires, plug)
     else connect(wires, fabric, plug)
@@ -181,7 +183,7 @@ function applyStructure(wires: Wires, structure: Structure): void {
   }
 }
 
-function prepareRouter(router: Namespace): void {
+function forward(router: Namespace): void {
   router.set('1', 'ipv4', 'ip_forward')
   router.set('1', 'ipv6', 'conf', 'all', 'forwarding')
 }

@@ -78,9 +78,11 @@ function addressesOf(call: Call, server: Server) {
 
 function listed(call: Call): Server[] {
   const name = call.query.get('name')
+  const status = call.query.get('status')
   const everybody = isAdmin(call) && call.query.has('all_tenants')
   return list(call.state, 'servers', call.asOfMs)
     .filter(server => everybody || server.project_id === caller(call).projectId)
+    .filter(server => status === null || server.status === status.toUpperCase())
     .filter(server => name === null || new RegExp(name).test(server.name))
     .toReversed()
 }
