@@ -228,6 +228,7 @@ int main(int argc, char **argv) {
   int agent = !strcmp(mode, "agent"), fd = try_connect();
   if (fd < 0 && !agent) {
     if (!node || !plugin) fail(4, "Cannot run the plugin: no agent, and nothing installed", "run mooring install, which writes /etc/mooring/mode");
+    setenv("MOORING_DATA_DIR", data_dir, 1);
     execl(node, node, plugin, type, (char *)NULL);
     fail(5, "Cannot run the plugin: Node.js cannot be executed", strerror(errno));
   }
