@@ -286,6 +286,17 @@ export function listen(server: Server, host: string, port: number): Promise<numb
   })
 }
 
+/** Listens on a UNIX socket. */
+export function listenAt(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(path, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
 /** Ends the server and every connection to it, also those that wait for an answer. */
 export async function closeServer(server: Server): Promise<void> {
   const closed = new Promise<void>(resolve => server.close(() => resolve()))

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { control, latencyOf } from './controls.ts'
 import { type Dataplane, startDataplane } from './dataplane/dataplane.ts'
-import { closeServer, createFront, listen, type Mount } from './http.ts'
+import { startForwarder } from './dataplane/forward.ts'
+import { closeServer, createFront, type Front, listen, listenAt, type Mount } from './http.ts'
 import { type Injection, inject, newInjections, type RequestRecord, recorded } from './injection.ts'
 import { identityOpen, identityRoutes } from './keystone/service.ts'
 import { expireTokens } from './keystone/token.ts'
@@ -84,6 +88,11 @@ const randomAccounts = (): Accounts => ({
  * @throws {RangeError} naming an option that cannot be used; the system's error when the port is taken.
  */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
+  if (options.dataplane !== undefined && !/^[\w-]{1,40}$/.test(options.dataplane)) {
+    throw new RangeError(
+      `Cannot use "${options.dataplane}" as prefix of namespaces: want 1 to 40 letters, digits, _ or -`,
+    )
+  }
   const state = newState({
     latency: latencyOf(options.latency ?? 'quick', quickLatency),
     wireDelayMs: options.wireDelayMs ?? 1200,
@@ -103,18 +112,17 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   }
   reset()
   const controlled = { state, injections, demo, reset }
-  const server = createFront({
+  const front: Front = {
     state,
     injections,
     mounts,
     control: (method, url, body) => control(controlled, method, url, body),
-  })
+  }
+  const server = createFront(front)
   const host = options.host ?? '127.0.0.1'
   const port = await listen(server, host, options.port ?? 0)
   try {
-    if (options.dataplane !== undefined) {
-      dataplane = startDataplane(state, options.dataplane, error => process.emitWarning(error))
-    }
+    if (options.dataplane !== undefined) dataplane = await makeReal(front, options.dataplane, port)
   } catch (error) {
     await closeServer(server)
     throw error
@@ -124,7 +132,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const close = (): Promise<void> => {
     closing ??= (async () => {
       for (const timer of state.timers) clearTimeout(timer)
-      dataplane?.close()
+      await dataplane?.close()
       await closeServer(server)
     })()
     return closing
@@ -145,5 +153,31 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     namespaces: () => dataplane?.namespaces() ?? [],
     close,
     [Symbol.asyncDispose]: close,
+  }
+}
+
+/** The data plane, with the API reachable in its servers through a UNIX socket in a directory of our own. */
+async function makeReal(front: Front, prefix: string, port: number): Promise<Dataplane> {
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-simulator-'))
+  const socket = join(directory, 'api.sock')
+  const inner = createFront(front)
+  const end = async (): Promise<void> => {
+    await closeServer(inner)
+    rmSync(directory, { recursive: true, force: true })
+  }
+  try {
+    await listenAt(inner, socket)
+    const report = (error: Error): void => process.emitWarning(error)
+    const dataplane = await startDataplane(front.state, { prefix, forwarder: startForwarder(socket, port), report })
+    return {
+      namespaces: dataplane.namespaces,
+      close: async () => {
+        await dataplane.close()
+        await end()
+      },
+    }
+  } catch (error) {
+    await end()
+    throw error
   }
 }

@@ -20,6 +20,7 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { State } from '../state.ts'
+import type { Forwarder } from './forward.ts'
 import { guardChanges } from './guard.ts'
 import { Namespace, netnsPath } from './namespace.ts'
 import { natChanges } from './nat.ts'
@@ -39,7 +40,16 @@ export type Dataplane = {
   /** Names of the namespaces that it has made, for `ip netns exec`. */
   readonly namespaces: () => string[]
   /** Takes everything away. Safe to call twice. */
-  readonly close: () => void
+  readonly close: () => Promise<void>
+}
+
+export type DataplaneOptions = {
+  /** Of the namespaces' names. */
+  readonly prefix: string
+  /** Makes the API reachable inside the servers. */
+  readonly forwarder: Forwarder
+  /** Gets the errors of later changes; they do not end anything. */
+  readonly report: (error: Error) => void
 }
 
 type Wires = {
@@ -55,10 +65,11 @@ type Wires = {
 }
 
 /**
- * Starts it and brings it up to date. `report` gets errors of later changes; they do not end anything.
+ * Starts it and brings it up to date.
  * @throws {Error} when there are namespaces of that prefix already; the system's error without root.
  */
-export function startDataplane(state: State, prefix: string, report: (error: Error) => void): Dataplane {
+export async function startDataplane(state: State, options: DataplaneOptions): Promise<Dataplane> {
+  const { prefix, forwarder, report } = options
   demandFree(prefix)
   const wires: Wires = {
     prefix,
@@ -72,13 +83,7 @@ export function startDataplane(state: State, prefix: string, report: (error: Err
   const timers = new Set<NodeJS.Timeout>()
   let scheduled = ''
   let pending: NodeJS.Immediate | undefined
-  const guardedly = (action: () => void): void => {
-    try {
-      action()
-    } catch (error) {
-      report(error as Error)
-    }
-  }
+  let isClosed = false
   const schedulePolicy = (): void => {
     const policy = policyOf(state, prefix)
     const text = JSON.stringify(policy)
@@ -86,36 +91,55 @@ export function startDataplane(state: State, prefix: string, report: (error: Err
     scheduled = text
     const timer = setTimeout(() => {
       timers.delete(timer)
-      guardedly(() => applyPolicy(wires, policy))
+      attempt(report, () => applyPolicy(wires, policy))
     }, state.settings.wireDelayMs)
     timers.add(timer)
+  }
+  const bringUp = (): Promise<void> => {
+    const structure = structureOf(state, prefix)
+    attempt(report, () => applyStructure(wires, structure))
+    return forwarder.follow(structure.machines.map(netnsPath))
   }
   const follow = (): void => {
     pending ??= setImmediate(() => {
       pending = undefined
-      guardedly(() => applyStructure(wires, structureOf(state, prefix)))
+      bringUp().catch(report)
       schedulePolicy()
     })
   }
-  const close = (): void => {
+  const close = async (): Promise<void> => {
+    if (isClosed) return
+    isClosed = true
     state.listeners.delete(follow)
     clearImmediate(pending)
     for (const timer of timers) clearTimeout(timer)
-    for (const namespace of wires.namespaces.values()) guardedly(() => namespace[Symbol.dispose]())
+    // Its listeners would keep the namespaces alive.
+    await forwarder.close()
+    for (const namespace of wires.namespaces.values()) attempt(report, () => namespace[Symbol.dispose]())
     wires.namespaces.clear()
   }
   try {
     makeFabric(wires)
-    applyStructure(wires, structureOf(state, prefix))
+    const structure = structureOf(state, prefix)
+    applyStructure(wires, structure)
     const policy = policyOf(state, prefix)
     scheduled = JSON.stringify(policy)
     applyPolicy(wires, policy)
+    await forwarder.follow(structure.machines.map(netnsPath))
   } catch (error) {
-    close()
+    await close()
     throw error
   }
   state.listeners.add(follow)
   return { namespaces: () => [...wires.namespaces.keys()], close }
+}
+
+function attempt(report: (error: Error) => void, action: () => void): void {
+  try {
+    action()
+  } catch (error) {
+    report(error as Error)
+  }
 }
 
 function demandFree(prefix: string): void {
