@@ -33,12 +33,15 @@ import {
   dumpProxies,
   dumpRoutes,
   getLink,
+  getNeighbour,
   IFA_F_NODAD,
   IFA_F_NOPREFIXROUTE,
   IFF_UP,
   type Link,
   lookupRoute,
+  NUD_PERMANENT,
   protocols,
+  type Route,
   RT_TABLE_MAIN,
   RTM_GROUP_LINK,
   scopes,
@@ -103,18 +106,19 @@ export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Dea
   }
 }
 
+/** NetlinkError.request of the request that makes the pair: EEXIST there means that one of the two names is taken. */
+export const makesPair = (hostLink: string): string => `add veth pair ${hostLink}`
+
 function createPair({ route }: HostContext, pod: RoutedPod): { index: number; peer: number } {
   const { hostLink, ifName, mtuBytes: mtu, netnsFd } = pod
-  const [, found] = route.execute([
-    addLink({
-      ifname: hostLink,
-      mtu,
-      // Both MACs are set, so that udev leaves them alone and the permanent neighbour entry stays true.
-      address: pod.hostMac,
-      linkinfo: { kind: 'veth', data: { peer: { ifname: ifName, mtu, address: pod.podMac, netnsFd } } },
-    }),
-    getLink({ ifname: hostLink }),
-  ])
+  const pair = addLink({
+    ifname: hostLink,
+    mtu,
+    // Both MACs are set, so that udev leaves them alone and the permanent neighbour entry stays true.
+    address: pod.hostMac,
+    linkinfo: { kind: 'veth', data: { peer: { ifname: ifName, mtu, address: pod.podMac, netnsFd } } },
+  })
+  const [, found] = route.execute([{ ...pair, about: makesPair(hostLink) }, getLink({ ifname: hostLink })])
   const message = found?.messages[0]
   if (message === undefined) throw new NetlinkError(`find link ${hostLink} just made`, EEXIST)
   const { index, link: peer = 0 } = decodeLink(message)
@@ -146,9 +150,13 @@ function podSide(pod: RoutedPod, index: number): Request[] {
     const address = v4 ? nextHops.v4 : nextHops.v6
     // Works also where the node's arp_ignore keeps it silent.
     requests.push(addNeighbour({ index, address, mac: pod.hostMac }))
+    // Beside that of another interface of the pod, which leads to the same next hop.
     if (v4)
       requests.push(
-        addRoute({ family: AF_INET, destination: hostPrefix(address), outInterface: index, protocol: protocols.boot }),
+        addRoute(
+          { family: AF_INET, destination: hostPrefix(address), outInterface: index, protocol: protocols.boot },
+          'append',
+        ),
       )
   }
   for (const { destination, ...rest } of pod.routes) {
@@ -231,26 +239,38 @@ export function findRouted(
 }
 
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */
-export type RoutedExpectation = Pick<RoutedPod, 'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'routes'> & {
-  podMac: Uint8Array | undefined
-}
+export type RoutedExpectation = Pick<
+  RoutedPod,
+  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'routes' | 'uplinkIndex'
+> & { podMac: Uint8Array | undefined }
 
 /** Compares a pod with what its ADD made. @returns the differences in words, none: all is well. */
 export function checkRouted(context: HostContext, want: RoutedExpectation): string[] {
-  const onNode = context.route.execute([
-    getLink({ ifname: want.hostLink }),
-    ...want.addresses.map(({ ip }) => lookupRoute(ip)),
-  ])
-  const hostMessage = onNode[0]!.messages[0]
-  const host = hostMessage === undefined ? undefined : decodeLink(hostMessage)
+  const message = context.route.execute([getLink({ ifname: want.hostLink })])[0]!.messages[0]
+  const host = message === undefined ? undefined : decodeLink(message)
   const faults = linkFaults(host, `link ${want.hostLink} on the node`)
-  for (const [position, { ip }] of want.addresses.entries()) {
-    const message = onNode[position + 1]!.messages[0]
-    const route = message === undefined ? undefined : decodeRoute(message)
-    if (host !== undefined && (route?.destination?.length !== ip.length * 8 || route.outInterface !== host.index))
-      faults.push(`route ${formatIp(ip)} dev ${want.hostLink} is missing on the node`)
+  if (host !== undefined) faults.push(...nodeFaults(context.route, host.index, want))
+  faults.push(...context.inNetns(want.netnsFd, route => podFaults(route, want, host?.address)))
+  return faults
+}
+
+function nodeFaults(
+  route: NetlinkSocket,
+  index: number,
+  { hostLink, addresses, uplinkIndex }: RoutedExpectation,
+): string[] {
+  const faults: string[] = []
+  for (const { ip } of addresses) {
+    const [found, proxy] = route.execute([
+      lookupRoute(ip),
+      ...(uplinkIndex === undefined ? [] : [getNeighbour({ index: uplinkIndex, address: ip }, { proxy: true })]),
+    ])
+    const entry = found?.messages[0] === undefined ? undefined : decodeRoute(found.messages[0])
+    if (entry?.destination?.length !== ip.length * 8 || entry.outInterface !== index)
+      faults.push(`route ${formatIp(ip)} dev ${hostLink} is missing on the node`)
+    if (uplinkIndex !== undefined && proxy?.messages.length === 0)
+      faults.push(`proxy entry ${formatIp(ip)} on link ${uplinkIndex} is missing on the node`)
   }
-  faults.push(...context.inNetns(want.netnsFd, route => podFaults(route, want)))
   return faults
 }
 
@@ -262,7 +282,7 @@ function linkFaults(link: Link | undefined, name: string): string[] {
   return faults
 }
 
-function podFaults(route: NetlinkSocket, want: RoutedExpectation): string[] {
+function podFaults(route: NetlinkSocket, want: RoutedExpectation, hostMac: Uint8Array | undefined): string[] {
   const message = route.execute([getLink({ ifname: want.ifName })])[0]!.messages[0]
   const link = message === undefined ? undefined : decodeLink(message)
   const faults = linkFaults(link, `link ${want.ifName} in the pod`)
@@ -277,7 +297,31 @@ function podFaults(route: NetlinkSocket, want: RoutedExpectation): string[] {
   for (const prefix of want.addresses)
     if (!present.some(address => formatPrefix(address.prefix) === formatPrefix(prefix)))
       faults.push(`address ${formatPrefix(prefix)} is missing on ${want.ifName}`)
-  faults.push(...routeFaults(route, link.index, want))
+  faults.push(...nextHopFaults(route, link.index, want, hostMac), ...routeFaults(route, link.index, want))
+  return faults
+}
+
+/** The next hop: that the pod has a route to it, and knows without asking where it is. */
+function nextHopFaults(
+  route: NetlinkSocket,
+  index: number,
+  { addresses, ifName }: RoutedExpectation,
+  hostMac: Uint8Array | undefined,
+): string[] {
+  const faults: string[] = []
+  for (const nextHop of Object.values(nextHops)) {
+    if (!addresses.some(({ ip }) => isV4(ip) === isV4(nextHop))) continue
+    const message = route.execute([getNeighbour({ index, address: nextHop })])[0]!.messages[0]
+    const entry = message === undefined ? undefined : decodeNeighbour(message)
+    const isRight = entry?.state === NUD_PERMANENT && entry.mac !== undefined
+    if (!isRight || (hostMac !== undefined && formatMac(entry.mac!) !== formatMac(hostMac)))
+      faults.push(`neighbour ${formatIp(nextHop)} on ${ifName} does not lead to the node`)
+  }
+  if (!addresses.some(({ ip }) => isV4(ip))) return faults
+  const routes = route.execute([dumpRoutes(AF_INET, { table: RT_TABLE_MAIN })])[0]!.messages.map(decodeRoute)
+  const leads = (entry: Route) =>
+    entry.outInterface === index && entry.destination !== undefined && ipEquals(entry.destination.ip, nextHops.v4)
+  if (!routes.some(leads)) faults.push(`route ${formatIp(nextHops.v4)} dev ${ifName} is missing in the pod`)
   return faults
 }
 

@@ -3,7 +3,7 @@
 import type { Ip } from '#base'
 import { announce } from './announce.ts'
 import type { HostContext } from './context.ts'
-import { addPod, type FirewallPod, findForeignForwardDrop, listPods, removePod } from './firewall.ts'
+import { addPod, checkPod, type FirewallPod, findForeignForwardDrop, listPods, removePod } from './firewall.ts'
 import { chooseGroup, describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import {
@@ -78,7 +78,10 @@ export const verbs = {
   findRouted: (context: HostContext, pod: { name: string; owner: string }) => findRouted(context, pod),
 
   /** The differences between a pod and what its ADD made. */
-  checkRoutedPod: (context: HostContext, want: RoutedExpectation): string[] => checkRouted(context, want),
+  checkRoutedPod: (
+    context: HostContext,
+    { pod, firewall }: { pod: RoutedExpectation; firewall: FirewallPod },
+  ): string[] => [...checkRouted(context, pod), ...checkPod(context.netfilter, firewall)],
 
   /** Base chains of others that drop what is forwarded, in words. */
   findForeignForwardDrop: (context: HostContext): string[] => findForeignForwardDrop(context.netfilter),

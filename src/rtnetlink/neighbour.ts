@@ -23,7 +23,7 @@ const RTM_NEWNEIGH = 28
 const RTM_DELNEIGH = 29
 const RTM_GETNEIGH = 30
 // linux/neighbour.h
-const NUD_PERMANENT = 0x80
+export const NUD_PERMANENT = 0x80
 export const NTF_PROXY = 0x08
 
 /** linux/neighbour.h, struct ndmsg. */
@@ -83,6 +83,25 @@ export const deleteProxy = (proxy: { index: number; address: Ip }): Request => (
     neighbourAttributes.encode({ address: proxy.address }),
   ]),
   about: `remove proxy neighbour ${describe(proxy.address, proxy.index)}`,
+  tolerate: [ENOENT, ENODEV],
+})
+
+/** Asks for one entry, or with `proxy` for a proxy entry; absence is an empty reply. */
+export const getNeighbour = (
+  neighbour: { index: number; address: Ip },
+  { proxy = false }: { proxy?: boolean } = {},
+): Request => ({
+  type: RTM_GETNEIGH,
+  flags: NLM_F_ACK,
+  body: concat([
+    header.encode({
+      family: familyOf(neighbour.address),
+      index: neighbour.index,
+      ...(proxy ? { flags: NTF_PROXY } : {}),
+    }),
+    neighbourAttributes.encode({ address: neighbour.address }),
+  ]),
+  about: `find ${proxy ? 'proxy ' : ''}neighbour ${describe(neighbour.address, neighbour.index)}`,
   tolerate: [ENOENT, ENODEV],
 })
 

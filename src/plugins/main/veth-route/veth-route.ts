@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import {
+  type Attachment,
   type AttachmentKey,
   findAttachment,
   forgetAttachment,
@@ -10,7 +11,7 @@ import {
 } from '#allocator'
 import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix, tryParseMac } from '#base'
 import { type Call, CniError, codes, type Ipam, type Plugin, type Result, requireIps, type ValidAttachment } from '#cni'
-import { type FirewallPod, nextHops, type OwnedLink, type PodRoute, type Uplink } from '#host'
+import { type FirewallPod, makesPair, nextHops, type OwnedLink, type PodRoute, type Uplink } from '#host'
 import { EEXIST } from '#libc'
 import { NetlinkError } from '#netlink'
 import { asDel, callOf, keyOf, recordOf } from '../../record.ts'
@@ -128,7 +129,9 @@ async function attach({
       if (rebuilt) await restoreFirewall(world)
       return hostLink
     } catch (error) {
-      if (!(error instanceof NetlinkError && error.errno === EEXIST)) throw error
+      // What else may exist already (a route, an address) has nothing to do with the names.
+      const isTaken = error instanceof NetlinkError && error.errno === EEXIST && error.request === makesPair(hostLink)
+      if (!isTaken) throw error
       const found = await world.host.describeLink({ name: hostLink })
       if (found === undefined) throw nameTaken(call, error)
       if (found.owner === owner) throw error
@@ -212,7 +215,7 @@ async function clearStale(call: Call, world: World, key: AttachmentKey): Promise
   if (record === undefined) return
   const now = recordOf(call, world.bootId)
   const same = record.netnsInode === now.netnsInode && record.netnsDevice === now.netnsDevice
-  if (record.state === 'ready' && record.bootId === world.bootId && same)
+  if (record.state === 'ready' && record.bootId === world.bootId && same && (await isThere(record, world)))
     throw new CniError(
       codes.duplicateAttachment,
       `Cannot attach ${call.ifName}: container ${call.containerId} has it already`,
@@ -221,6 +224,12 @@ async function clearStale(call: Call, world: World, key: AttachmentKey): Promise
       },
     )
   await del({ ...callOf(record, 'DEL'), env: asDel(call).env, config: call.config, stdin: call.stdin }, world)
+}
+
+/** The kernel gives the number of a namespace that is gone to the next one; but its links went with it. */
+async function isThere(record: Attachment, world: World): Promise<boolean> {
+  const { hostLink, owner } = decodeTraces(record.traces)
+  return (await world.host.describeLink({ name: hostLink }))?.owner === owner
 }
 
 async function check(call: Call, world: World): Promise<void> {
@@ -242,13 +251,26 @@ async function check(call: Call, world: World): Promise<void> {
     ({ name, sandbox }) => names.hostLinks.includes(name) && (sandbox ?? '') === '',
   )
   const addresses = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === index)
+  const hostLink = host?.name ?? names.hostLinks[0]!
+  const prefixes = addresses.map(({ address }) => parsePrefix(address))
   const faults = await world.host.checkRoutedPod({
-    hostLink: host?.name ?? names.hostLinks[0]!,
-    ifName: call.ifName,
-    netnsFd: call.netnsFd!,
-    podMac: tryParseMac(pod.mac ?? ''),
-    addresses: addresses.map(({ address }) => parsePrefix(address)),
-    routes: (prevResult.routes ?? []).map(podRoute),
+    pod: {
+      hostLink,
+      ifName: call.ifName,
+      netnsFd: call.netnsFd!,
+      podMac: tryParseMac(pod.mac ?? ''),
+      addresses: prefixes,
+      routes: (prevResult.routes ?? []).map(podRoute),
+      uplinkIndex: config.proxyNeighbour ? (await uplinkFor(config, world))?.index : undefined,
+    },
+    firewall: firewallPod({
+      hostLink,
+      owner: names.owner,
+      addresses: prefixes,
+      uplinkIndex: undefined,
+      ipMasq: config.ipMasq,
+      metadata: config.allowMetadata,
+    }),
   })
   if (faults.length > 0)
     throw new CniError(codes.checkFailed, `Attachment ${call.ifName} of ${call.containerId} is damaged: ${faults[0]}`, {
