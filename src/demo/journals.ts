@@ -5,7 +5,7 @@ import { type Journal, listAttachments, listKnownPorts, listPortAddresses, openJ
 import { deadlineIn } from '#base'
 import type { JsonObject } from '#cni'
 import { readBootId } from '#host'
-import { drainPorts, openSessions } from '#plugins'
+import { bringCredentials, drainPorts, openSessions } from '#plugins'
 import { agentPaths } from './agents.ts'
 import type { Place } from './state.ts'
 
@@ -55,9 +55,9 @@ export async function drain(place: Place, machine: string, access: JsonObject): 
   if (journal === undefined) return
   const { dataDir } = agentPaths(place, machine)
   await using clouds = openSessions({ dataDir, warn: () => {} })
-  const { cloud, openstackConf } = access
-  await clouds.open(
-    openstackConf === undefined ? { name: cloud as string | undefined } : { conf: openstackConf as JsonObject },
-  )
-  await drainPorts({ journal, clouds, bootId: readBootId(), longLived: false }, { deadline: deadlineIn(DRAIN_MS) })
+  await bringCredentials(clouds, { ipam: { type: 'tcnp-ipam', ...access } })
+  const world = { journal, clouds, bootId: readBootId(), longLived: false }
+  const drained = await drainPorts(world, { deadline: deadlineIn(DRAIN_MS) })
+  const failed = drained.find(({ error }) => error !== undefined)
+  if (failed !== undefined) throw failed.error
 }

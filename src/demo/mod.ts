@@ -153,6 +153,7 @@ async function removeOld(place: Place, progress: (text: string) => void): Promis
 async function clean(place: Place, state: State): Promise<string[]> {
   const steps = new Steps()
   // The simulated cloud may be dead; what was in it is gone with it.
+  if (state.cloudsFile !== undefined) process.env['OS_CLIENT_CONFIG_FILE'] = state.cloudsFile
   const isReachable = state.cloud !== undefined || (state.cloudsFile !== undefined && existsSync(state.cloudsFile))
   if (isReachable)
     await steps.attempt('take the pods off the network', async () => {

@@ -63,7 +63,7 @@ export const reportJson = (report: Report): string =>
 const round = (value: number) => Math.round(value * 100) / 100
 
 /** The pods and what their ADD took, for people. */
-export function podTable({ attached, furtherMs, peers, network }: Report): string {
+export function podTable({ attached, furtherMs, peers, cloud, network }: Report): string {
   const rows = attached.map(({ pod, address, ms, fromReserve }) => [
     pod.name,
     pod.machine,
@@ -72,7 +72,7 @@ export function podTable({ attached, furtherMs, peers, network }: Report): strin
     fromReserve ? 'address from the reserve' : 'first pod there: Neutron makes the address, the wire learns of it',
   ])
   return [
-    `Pods on network ${network}, attached by veth-route + tcnp-ipam`,
+    `Pods on network ${network} of ${cloud}, attached by veth-route + tcnp-ipam`,
     table([['pod', 'on', 'address', 'ADD', ''], ...rows]),
     ...comparison({ attached, furtherMs, peers }),
   ].join('\n')
