@@ -34,7 +34,7 @@ function writeCacheFile(made: Bench, file: string, text: string): void {
 
 const noStrace = spawnSync('strace', ['-V']).error ? 'needs strace' : false
 
-suite('CAC result cache', { skip: missing }, () => {
+suite('CAC result cache', { skip: missing, concurrency: 2 }, () => {
   test('CAC-01 the file is results/<network>-<container>-<interface>, for root alone', async () => {
     const made = bench()
     await add(made)

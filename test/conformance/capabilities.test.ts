@@ -33,7 +33,7 @@ const values: readonly [id: string, key: string, value: unknown][] = [
   ['CAP-08', 'CNIDeviceInfoFile', '/run/k8s.cni.cncf.io/devinfo/x.json'],
 ]
 
-suite('CAP capabilities, the runtime', { skip: missing }, () => {
+suite('CAP capabilities, the runtime', { skip: missing, concurrency: 2 }, () => {
   test('CAP-01 only what was declared true and supplied is passed, no key where nothing is', async () => {
     const supplied = { ips: ['10.0.0.9'], mac: '02:00:00:00:00:01' }
     assert.equal(await passed({}, supplied), undefined)

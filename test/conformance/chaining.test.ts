@@ -29,7 +29,7 @@ const run = async (bench: Bench, verb: string) => {
   assert.equal(outcome.rc, 0, outcome.stderr)
 }
 
-suite('CHN chains, the runtime', { skip: missing }, () => {
+suite('CHN chains, the runtime', { skip: missing, concurrency: 2 }, () => {
   test('CHN-01 CHN-03 CHN-04 ADD hands results on, CHECK and DEL get the last one, DEL goes backwards', async () => {
     const bench = chain('0.4.0')
     for (const verb of ['add', 'check', 'del']) await run(bench, verb)

@@ -30,7 +30,7 @@ function bench(cniVersion = '1.0.0', does: Record<string, string> = {}): Bench {
 
 const containerId = (path: string) => `cnitool-${createHash('sha512').update(path).digest('hex').slice(0, 20)}`
 
-suite('TOOL cnitool', { skip: missing }, () => {
+suite('TOOL cnitool', { skip: missing, concurrency: 2 }, () => {
   test('TOOL-01 the five verbs call the plugin with what the path gives', async () => {
     const made = bench('1.1.0')
     for (const verb of ['add', 'check', 'del', 'gc', 'status']) {

@@ -39,7 +39,7 @@ const call = (env: Record<string, string>, text: object | string = config(), opt
 const callWithout = (names: string[], env: Record<string, string> = {}, text: object | string = config()) =>
   plugin('host-local', without({ ...environment, ...env }, ...names), text, { bare: names })
 
-suite('ENV environment of a plugin', { skip: missing }, () => {
+suite('ENV environment of a plugin', { skip: missing, concurrency: 2 }, () => {
   test('ENV-01 ENV-02 verbs are upper case, others are error 4', async () => {
     for (const verb of ['add', 'UPDATE', 'Del']) {
       const error = errorOf(await call({ CNI_COMMAND: verb }))

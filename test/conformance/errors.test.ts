@@ -104,8 +104,9 @@ suite('ERR errors of a plugin', { skip: missing }, () => {
     const socket = join(folder('agent'), 's')
     const server = createServer(connection => connection.once('data', () => connection.destroy()))
     await new Promise<void>(resolve => server.listen(socket, resolve))
-    const { code } = errorOf(await call({ MOORING_MODE: 'agent', MOORING_SOCKET: socket }))
+    const outcome = await call({ MOORING_MODE: 'agent', MOORING_SOCKET: socket })
     server.close()
+    const { code } = errorOf(outcome)
     assert.ok(code === 11 || code === 999, `${code}`)
   })
 

@@ -24,7 +24,7 @@ async function refused(bench: Bench, message: RegExp, name = 'n'): Promise<void>
   assert.deepEqual(bench.fakes.order(), [])
 }
 
-suite('LIB loading', { skip: missing }, () => {
+suite('LIB loading', { skip: missing, concurrency: 2 }, () => {
   test('LIB-01 lists come first in lexical order, then single plugins', async () => {
     const bench = new Bench()
     for (const name of ['first', 'second', 'conf', 'json']) bench.fakes.add(name)
