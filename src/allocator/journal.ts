@@ -60,7 +60,7 @@ const migrations: readonly string[] = [
      port_id TEXT NOT NULL, address TEXT NOT NULL, subnet_id TEXT NOT NULL,
      state TEXT NOT NULL CHECK (state IN ('foreign', 'free', 'assigned', 'releasing', 'quarantined')),
      network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, boot_id TEXT NOT NULL,
-     floating_ip TEXT, usable_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+     floating_ip TEXT, usable_ms INTEGER NOT NULL, settling INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
      PRIMARY KEY (port_id, address)
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX port_address_owner ON port_address (container_id, if_name);`,

@@ -26,5 +26,6 @@ export {
   type PortSettings,
   putLookup,
 } from './port/store.ts'
+export type { Probe as PortProbe } from './port/wire.ts'
 export * from './ranges.ts'
 export * from './reservations.ts'

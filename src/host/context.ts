@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync } from 'node:fs'
-import { closeDescriptor, packetSocket } from '#libc'
+import { closeDescriptor, packetListener, packetSocket } from '#libc'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
 import { inNetns, openOwnNetns } from './netns.ts'
+
+const ETH_P_ARP = 0x0806
 
 /**
  * What a thread needs to work on the node: its namespace and the long-lived sockets there.
@@ -16,6 +18,7 @@ export class HostContext {
   readonly route = new NetlinkSocket(NETLINK_ROUTE)
   #netfilter: NetlinkSocket | undefined
   #packet: number | undefined
+  readonly #arpListeners = new Map<number, number>()
 
   get netfilter(): NetlinkSocket {
     this.#netfilter ??= new NetlinkSocket(NETLINK_NETFILTER)
@@ -26,6 +29,13 @@ export class HostContext {
   get packet(): number {
     this.#packet ??= packetSocket()
     return this.#packet
+  }
+
+  /** A packet socket that hears the ARP of a link. */
+  arpListener(link: number): number {
+    const listener = this.#arpListeners.get(link) ?? packetListener(link, ETH_P_ARP)
+    this.#arpListeners.set(link, listener)
+    return listener
   }
 
   /** Runs something in another namespace with an rtnetlink socket of that namespace. */
@@ -40,6 +50,7 @@ export class HostContext {
     this.route[Symbol.dispose]()
     this.#netfilter?.[Symbol.dispose]()
     if (this.#packet !== undefined) closeDescriptor(this.#packet)
+    for (const listener of this.#arpListeners.values()) closeDescriptor(listener)
     closeSync(this.home)
   }
 }

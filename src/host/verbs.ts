@@ -6,6 +6,7 @@ import type { HostContext } from './context.ts'
 import { addPod, checkPod, type FirewallPod, findForeignForwardDrop, listPods, removePod } from './firewall.ts'
 import { chooseGroup, describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
+import { type ArpProbe, probeArp } from './probe.ts'
 import {
   attachRouted,
   checkRouted,
@@ -93,6 +94,12 @@ export const verbs = {
   listOwnedLinks: (context: HostContext, { prefix }: { prefix: string }): OwnedLink[] =>
     listOwnedLinks(context, prefix),
   describeLink: (context: HostContext, { name }: { name: string }) => describeLink(context, name),
+
+  /** See probe.ts. */
+  probeArp: (
+    context: HostContext,
+    { uplink, probes }: { uplink: { index: number; mac: Uint8Array }; probes: readonly ArpProbe[] },
+  ): Ip[] => probeArp(context, uplink, probes),
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),

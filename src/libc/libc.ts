@@ -83,6 +83,21 @@ export function icmpSocket(): number {
   return fd
 }
 
+/**
+ * Opens a packet socket that receives what arrives on one link with one Ethernet type, without the Ethernet header.
+ * Closing it waits for RCU (10-20 ms): keep it. The caller closes the descriptor. @throws {SystemError}
+ */
+export function packetListener(link: number, protocol: number): number {
+  const fd = packetSocket()
+  const address = new Uint8Array(20) // struct sockaddr_ll
+  const view = new DataView(address.buffer)
+  view.setUint16(0, AF_PACKET, true)
+  view.setUint16(2, protocol, false)
+  view.setInt32(4, link, true)
+  if ((cBind(fd, address, address.length) as number) < 0) fail('bind', `listen on link ${link}`)
+  return fd
+}
+
 /** Sends one frame's payload out of a link. `protocol` is the Ethernet type, `destination` a MAC. @throws {SystemError} */
 export function sendPacket(
   fd: number,

@@ -60,6 +60,7 @@ export const nodeWithNic = (address: string, mac: string): Host =>
           }
         : undefined,
     listFirewallPods: async () => [],
+    probeArp: async () => [],
   }) as unknown as Host
 
 /** A directory for a node's journal, removed after the test. */

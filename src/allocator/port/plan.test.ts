@@ -24,6 +24,7 @@ const known = (state: AddressState, address: string, more: Partial<PortAddress> 
   bootId: '',
   floatingIp: undefined,
   usableMs: 0,
+  settling: false,
   changedMs: 0,
   ...more,
 })

@@ -24,6 +24,8 @@ export type PortAddress = {
   readonly floatingIp: string | undefined
   /** From this moment (ms since 1970) it works on the wire, and its cool-down is over. */
   readonly usableMs: number
+  /** New on the port: it may work on the wire sooner than `usableMs`. */
+  readonly settling: boolean
   readonly changedMs: number
 }
 

@@ -101,6 +101,31 @@ test('acquire() returns when the address works on the wire, not before', async t
   assert.ok(performance.now() - begin >= 145)
 })
 
+test('acquire() returns as soon as a probe says that the address works', async t => {
+  const port = fakePort()
+  let probes = 0
+  const probe = async (addresses: readonly string[]) => (++probes < 2 ? [] : addresses)
+  const { pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 30_000, probe })
+  const begin = performance.now()
+  await pool.acquire(owner(1), ['s4'], soon())
+  assert.ok(performance.now() - begin < 2_000)
+  assert.equal(probes, 2)
+})
+
+test('the reserve is probed in the background, and a pod that comes later does not wait', async t => {
+  const port = fakePort()
+  const probe = async (addresses: readonly string[]) => addresses
+  const { journal, pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 30_000, reserve: 1, probe })
+  pool.kick()
+  await until(
+    () => listPortAddresses(journal, port.id).some(each => each.state === 'free' && !each.settling),
+    'the probe',
+  )
+  const begin = performance.now()
+  await pool.acquire(owner(1), ['s4'], soon())
+  assert.ok(performance.now() - begin < 90)
+})
+
 test('acquire() refuses at once what cannot be usable within the deadline, and gives it back', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 60_000 })

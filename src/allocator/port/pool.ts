@@ -4,12 +4,11 @@ import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
-import { type Limits, pause, withFileLock } from './lock.ts'
+import { type Limits, withFileLock } from './lock.ts'
 import type { Owner, PortAddress } from './plan.ts'
 import { type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
 import {
   assignAddress,
-  disownAddress,
   findKnownPort,
   forgetAddress,
   forgetIntent,
@@ -22,7 +21,9 @@ import {
   listWants,
   type PortSettings,
   recordWant,
+  returnAddress,
 } from './store.ts'
+import { createWire, type Probe } from './wire.ts'
 
 /** How a pool reaches its port at the moment; a later call may bring other credentials or settings. */
 export type PortAccess = {
@@ -30,6 +31,8 @@ export type PortAccess = {
   /** The same without secrets, for a later process: JSON of whoever made the session. */
   readonly access: string
   readonly settings: PortSettings
+  /** Undefined where nobody can tell when an address works. */
+  readonly probe?: Probe | undefined
 }
 
 export type PortPoolOptions = PortAccess & {
@@ -88,6 +91,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   let backoffMs = 0
   let refillNotBeforeMs = 0
   let goneSinceMs: number | undefined
+  const wire = createWire({ journal, portId, probe: () => access.probe, signal: ending.signal })
 
   const settings = (): PortSettings => (longLived ? access.settings : { ...access.settings, reserve: 0 })
 
@@ -139,6 +143,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         const mine = open.filter(want => nameOf(want.owner) === nameOf(owner))
         return mine.map(want => report?.unserved.get(want.subnetId)).find(error => error !== undefined)
       })
+      void wire.probeReserve().catch(() => {})
       backoffMs = hasLeftovers() ? nextBackoffMs() : 0
       if (backoffMs > 0) later(backoffMs)
       else if (report?.refillFailed) later(REFILL_PAUSE_MS)
@@ -263,31 +268,18 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     return found
   }
 
-  /** Outside every lock: others are served while this one waits for the wire. */
-  async function untilUsable(found: readonly PortAddress[], limits: Limits): Promise<void> {
-    const waitMs = Math.max(...found.map(each => each.usableMs)) - Date.now()
-    if (waitMs <= 0) return
-    if (waitMs > remainingMs(limits.deadline))
-      throw new AllocationError(
-        'late',
-        `Cannot use ${found.map(each => each.address).join(', ')} on port ${portId}: usable in ${waitMs} ms, ` +
-          `the caller waits ${Math.floor(remainingMs(limits.deadline))} ms only`,
-      )
-    await pause(waitMs, limits)
-  }
-
   function giveBack(owner: Owner): void {
     journal.transaction(() => {
       forgetWantsOf(journal, owner)
       // No pod has had it: it needs no cool-down.
-      for (const each of listOwnedAddresses(journal, owner)) disownAddress(journal, each, 'free', each.usableMs)
+      for (const each of listOwnedAddresses(journal, owner)) returnAddress(journal, each)
     })
   }
 
   return {
     portId,
     use: next => {
-      access = next
+      access = { ...next, probe: next.probe ?? access.probe }
     },
     async acquire(owner, subnetIds, limits) {
       const taken = takeOrWish(owner, subnetIds, limits)
@@ -297,7 +289,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
           (longLived
             ? await servedInBackground(owner, subnetIds.length, limits)
             : await servedByUs(owner, subnetIds.length, limits))
-        await untilUsable(found, limits)
+        // Outside every lock: others are served while this one waits for the wire.
+        await wire.untilUsable(found, limits)
         return found
       } catch (error) {
         giveBack(owner)

@@ -198,6 +198,7 @@ function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
       state: 'foreign',
       floatingIp: undefined,
       usableMs: 0,
+      settling: false,
     })
 }
 
@@ -215,6 +216,7 @@ function compare({ journal, portId, settings, inUse }: RoundOptions, state: Stat
       state: kind,
       floatingIp: undefined,
       usableMs,
+      settling: kind === 'free',
     })
   found.attributed.forEach(record('free', nowMs + settings.usableAfterMs))
   found.strange.forEach(record('quarantined', 0))
@@ -304,6 +306,7 @@ async function add(
         state: 'free',
         floatingIp: bindings.get(ip_address),
         usableMs,
+        settling: true,
       })
     forgetIntent(journal, intent)
     noteRevision(journal, portId, answer.revision_number ?? 0)

@@ -40,11 +40,12 @@ type AddressRow = {
   boot_id: string
   floating_ip: string | null
   usable_ms: number
+  settling: number
   changed_ms: number
 }
 
 const COLUMNS =
-  'port_id, address, subnet_id, state, network, container_id, if_name, boot_id, floating_ip, usable_ms, changed_ms'
+  'port_id, address, subnet_id, state, network, container_id, if_name, boot_id, floating_ip, usable_ms, settling, changed_ms'
 const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
 const keyOf = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
 
@@ -61,6 +62,7 @@ function fromRow(row: AddressRow): PortAddress {
     bootId: row.boot_id,
     floatingIp: row.floating_ip ?? undefined,
     usableMs: row.usable_ms,
+    settling: row.settling !== 0,
     changedMs: row.changed_ms,
   }
 }
@@ -121,11 +123,19 @@ export function findPortAddress(journal: Journal, portId: string, address: strin
 /** Records an address that appeared on a port, nobody's so far. */
 export function recordAddress(
   journal: Journal,
-  { portId, subnetId, address, state, floatingIp, usableMs }: Omit<PortAddress, 'owner' | 'bootId' | 'changedMs'>,
+  {
+    portId,
+    subnetId,
+    address,
+    state,
+    floatingIp,
+    usableMs,
+    settling,
+  }: Omit<PortAddress, 'owner' | 'bootId' | 'changedMs'>,
 ): void {
   journal
-    .sql(`INSERT OR REPLACE INTO port_address (${COLUMNS}) VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?)`)
-    .run(portId, address, subnetId, state, floatingIp ?? null, usableMs, Date.now())
+    .sql(`INSERT OR REPLACE INTO port_address (${COLUMNS}) VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?, ?)`)
+    .run(portId, address, subnetId, state, floatingIp ?? null, usableMs, settling ? 1 : 0, Date.now())
 }
 
 /** Gives an address to an attachment. */
@@ -148,9 +158,26 @@ export function disownAddress(
   journal
     .sql(
       `UPDATE port_address SET state = ?, network = '', container_id = '', if_name = '', boot_id = '', usable_ms = ?,
-       changed_ms = ? WHERE port_id = ? AND address = ?`,
+       settling = 0, changed_ms = ? WHERE port_id = ? AND address = ?`,
     )
     .run(state, usableMs, Date.now(), portId, address)
+}
+
+/** Takes an address back that its attachment never used: it is as it was before. */
+export function returnAddress(journal: Journal, { portId, address }: { portId: string; address: string }): void {
+  journal
+    .sql(
+      `UPDATE port_address SET state = 'free', network = '', container_id = '', if_name = '', boot_id = '', changed_ms = ?
+       WHERE port_id = ? AND address = ?`,
+    )
+    .run(Date.now(), portId, address)
+}
+
+/** Notes that a new address works on the wire. */
+export function noteUsable(journal: Journal, { portId, address }: { portId: string; address: string }): void {
+  journal
+    .sql('UPDATE port_address SET usable_ms = ?, settling = 0 WHERE port_id = ? AND address = ? AND settling = 1')
+    .run(Date.now(), portId, address)
 }
 
 /** Notes which floating IP leads to an address, undefined for none. */

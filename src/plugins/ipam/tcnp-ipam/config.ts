@@ -53,8 +53,8 @@ const neutronConf = object({
   ipVersions: optional(checked(array(integer(4, 6)), versionsFault)),
   /** Addresses per subnet that the agent makes ahead of need. */
   reserve: optional(integer(0, 256), 4),
-  /** After Neutron's answer, until a new address works on the wire. Milliseconds. */
-  usableAfter: optional(seconds({ from: 0, to: 60 }), 2_000),
+  /** After Neutron's answer, until a new address counts as working although no probe said so. Milliseconds. */
+  usableAfter: optional(seconds({ from: 0, to: 60 }), 5_000),
   /** After a release, until an address may be another pod's. Milliseconds. */
   coolDown: optional(seconds({ from: 0, to: 3_600 }), 30_000),
 })

@@ -16,7 +16,9 @@ const PLACE_MS = 300_000
 const LOOK_MS = 60_000
 
 export type Located = {
-  readonly place: Place /** What `forgetLookup` takes when the place is not true any more. */
+  readonly place: Place
+  readonly uplink: HostInterface | undefined
+  /** What `forgetLookup` takes when the place is not true any more. */
   readonly lookup: string
 }
 
@@ -26,18 +28,19 @@ export async function locate(config: Config, world: World, cloud: OpenedCloud, l
   const lookup = lookupOf(config, cloud, uplink)
   const look = (within: Limits) => lookAndKeep(config, world, cloud, uplink, within)
   const kept = keptPlace(world, lookup)
-  if (kept?.isFresh) return { lookup, place: kept.place }
-  if (!world.longLived) return { lookup, place: await lookInTurn(world, lookup, look, limits) }
-  if (kept === undefined) return { lookup, place: await lookTogether(world, lookup, look, limits) }
+  if (kept?.isFresh) return { lookup, uplink, place: kept.place }
+  if (!world.longLived) return { lookup, uplink, place: await lookInTurn(world, lookup, look, limits) }
+  if (kept === undefined) return { lookup, uplink, place: await lookTogether(world, lookup, look, limits) }
   // A pod does not wait for what is most likely still true.
   void lookTogether(world, lookup, look, { deadline: deadlineIn(LOOK_MS) }).catch(() => {})
-  return { lookup, place: kept.place }
+  return { lookup, uplink, place: kept.place }
 }
 
 /** The place as it is now, whatever was found before. */
-export async function lookAgain(config: Config, world: World, cloud: OpenedCloud, limits: Limits): Promise<Place> {
+export async function lookAgain(config: Config, world: World, cloud: OpenedCloud, limits: Limits): Promise<Located> {
   const uplink = await findHostInterface(config, world)
-  return await lookAndKeep(config, world, cloud, uplink, limits)
+  const place = await lookAndKeep(config, world, cloud, uplink, limits)
+  return { lookup: lookupOf(config, cloud, uplink), uplink, place }
 }
 
 async function lookAndKeep(

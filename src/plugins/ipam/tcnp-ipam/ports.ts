@@ -9,6 +9,7 @@ import {
   openPortPool,
   type PortAddress,
   type PortPool,
+  type PortProbe,
   type PortSettings,
   type RoundReport,
 } from '#allocator'
@@ -40,10 +41,11 @@ function poolsOf(journal: Journal): Pools {
 /** The pool of a port, with the credentials and settings that the call brought. */
 export function poolFor(
   world: PortWorld,
-  port: { portId: string; access: string; neutron: Neutron; settings: PortSettings },
+  port: { portId: string; access: string; neutron: Neutron; settings: PortSettings; probe?: PortProbe | undefined },
 ): PortPool {
   const all = poolsOf(world.journal)
   const known = all.byPort.get(port.portId)
+  // A call without a NIC at hand (a release) leaves the probe as it is.
   known?.use(port)
   if (known !== undefined) return known
   let told = ''

@@ -11,16 +11,17 @@ import {
   listOwnedAddresses,
   type PortAddress,
   type PortPool,
+  type PortProbe,
   releaseOthers,
   releaseOwner,
 } from '#allocator'
-import { atMost, deadlineIn, formatIp, parsePrefix } from '#base'
+import { atMost, deadlineIn, formatIp, isV4, parseIp, parsePrefix, prefixContains } from '#base'
 import { type Call, CniError, codes, type Dns, type Plugin, type Result, type ValidAttachment } from '#cni'
 import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
-import { type Place, resultIp } from './host-port.ts'
-import { locate, lookAgain } from './place.ts'
+import { type HostInterface, type Place, resultIp } from './host-port.ts'
+import { type Located, locate, lookAgain } from './place.ts'
 import { poolFor, poolOfKnown } from './ports.ts'
 import { readResolvConf } from './resolv-conf.ts'
 import type { OpenedCloud } from './sessions.ts'
@@ -81,20 +82,21 @@ function dnsOf(place: Place): Dns {
   return nameservers.length === 0 ? {} : { nameservers }
 }
 
-type Opened = { readonly place: Place; readonly pool: PortPool; readonly cloud: OpenedCloud; readonly lookup: string }
+type Opened = Located & { readonly pool: PortPool }
 
 async function open(config: Config, world: World, limits: Limits): Promise<Opened> {
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-  const { place, lookup } = await locate(config, world, cloud, limits)
-  return { place, pool: poolOf(config, world, cloud, place), cloud, lookup }
+  const located = await locate(config, world, cloud, limits)
+  return { ...located, pool: poolOf(config, world, cloud, located) }
 }
 
-function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, place: Place): PortPool {
+function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
   const { reserve, usableAfter, coolDown, dataDir } = neutronConf
   return poolFor(world, {
     portId: place.portId,
     access: cloud.access,
     neutron: cloud.session.neutron,
+    probe: probeOf(world, place, uplink),
     settings: {
       subnetIds: place.subnets.map(subnet => subnet.id),
       reserve,
@@ -103,6 +105,21 @@ function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, place
       lockDirectory: dataDir ?? world.dataDir,
     },
   })
+}
+
+/** Asks the gateway in the address's name: it answers as soon as port security lets the question pass. */
+function probeOf(world: World, { subnets }: Place, uplink: HostInterface | undefined): PortProbe | undefined {
+  const gateways = subnets.flatMap(({ cidr, gateway }) =>
+    gateway === undefined ? [] : [{ subnet: parsePrefix(cidr), target: parseIp(gateway) }],
+  )
+  if (uplink === undefined || !gateways.some(({ target }) => isV4(target))) return undefined
+  return async addresses => {
+    const probes = addresses.map(parseIp).flatMap(address => {
+      const target = gateways.find(({ subnet }) => prefixContains(subnet, address))?.target
+      return target === undefined || !isV4(target) ? [] : [{ address, target }]
+    })
+    return (await world.host.probeArp({ uplink, probes })).map(formatIp)
+  }
 }
 
 /**
@@ -189,9 +206,9 @@ function memoryOf(call: Call, world: World): Memory {
 async function examine(config: Config, world: World): Promise<Verdict> {
   try {
     const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-    const place = await lookAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
+    const located = await lookAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
     // The first question of the runtime, before any pod, is the time to make the reserve.
-    if (world.longLived) poolOf(config, world, cloud, place).kick()
+    if (world.longLived) poolOf(config, world, cloud, located).kick()
     return { atMs: performance.now(), error: undefined }
   } catch (error) {
     const known = error instanceof CniError ? error : fromCloud(error)
