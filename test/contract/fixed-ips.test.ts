@@ -189,4 +189,37 @@ describe('3(a) fixed_ips', () => {
     assert.equal(full.body.network_ip_availability.total_ips, 253)
     assert.equal(typeof full.body.network_ip_availability.used_ips, 'number')
   })
+
+  test('beyond 3(a): on a shared network a member may not name addresses, and may not PUT fixed_ips at all', async () => {
+    const { neutron } = world.member
+    const wanted = { name: `${world.project}-shared`, shared: true }
+    const network = await created(world.admin.neutron('POST', '/networks', { network: wanted }), 'network')
+    try {
+      const subnet = { network_id: network.id, ip_version: 4, cidr: '10.44.0.0/24', enable_dhcp: false }
+      await created(world.admin.neutron('POST', '/subnets', { subnet }), 'subnet')
+      const make = (values: object): Promise<Reply> =>
+        neutron('POST', '/ports', { port: { network_id: network.id, ...values } })
+      const plain = await created(make({}), 'port')
+      refused(
+        await make({ fixed_ips: [ip('10.44.0.9')] }),
+        403,
+        'PolicyNotAuthorized',
+        '(rule:create_port and (rule:create_port:fixed_ips and (rule:create_port:fixed_ips:ip_address))) is disallowed by policy',
+      )
+      refused(
+        await neutron('PUT', `/ports/${plain.id}`, { port: { fixed_ips: plain.fixed_ips } }),
+        403,
+        'PolicyNotAuthorized',
+        '(rule:update_port and (rule:update_port:fixed_ips and (rule:update_port:fixed_ips:subnet_id and rule:update_port:fixed_ips:ip_address))) is disallowed by policy',
+      )
+      refused(
+        await neutron('PUT', `/ports/${plain.id}`, { port: { allowed_address_pairs: [ip('10.9.9.9')] } }),
+        403,
+        'PolicyNotAuthorized',
+      )
+      await neutron('DELETE', `/ports/${plain.id}`)
+    } finally {
+      await world.admin.neutron('DELETE', `/networks/${network.id}`)
+    }
+  })
 })

@@ -66,11 +66,10 @@ type Wires = {
 
 /**
  * Starts it and brings it up to date.
- * @throws {Error} when there are namespaces of that prefix already; the system's error without root.
+ * @throws {Error} without root, and when there are namespaces of that prefix already.
  */
 export async function startDataplane(state: State, options: DataplaneOptions): Promise<Dataplane> {
   const { prefix, forwarder, report } = options
-  demandFree(prefix)
   const wires: Wires = {
     prefix,
     namespaces: new Map(),
@@ -119,6 +118,7 @@ export async function startDataplane(state: State, options: DataplaneOptions): P
     wires.namespaces.clear()
   }
   try {
+    demandFree(prefix)
     makeFabric(wires)
     const structure = structureOf(state, prefix)
     applyStructure(wires, structure)
@@ -143,6 +143,11 @@ function attempt(report: (error: Error) => void, action: () => void): void {
 }
 
 function demandFree(prefix: string): void {
+  if (process.getuid?.() !== 0) {
+    throw new Error(
+      `Cannot start the data plane "${prefix}": network namespaces need root. Remedy: run as root, or without a data plane`,
+    )
+  }
   let names: string[]
   try {
     names = readdirSync(netnsPath('')).filter(name => name.startsWith(`${prefix}-`))

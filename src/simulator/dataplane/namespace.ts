@@ -20,7 +20,7 @@ export class Namespace {
   readonly isOurs: boolean
   readonly #home: number
 
-  /** Opens the namespace of that name, or makes it. @throws the system's error, without root that of `unshare` */
+  /** Opens the namespace of that name, or makes it. @throws the system's error */
   constructor(name: string) {
     this.name = name
     this.isOurs = !existsSync(netnsPath(name))

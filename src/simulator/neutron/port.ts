@@ -35,6 +35,7 @@ import { networkKind } from './network.ts'
 import { demandQuota } from './quota.ts'
 import { bump, checkIfMatch, get, index, isOwn, type Kind, newRow, show, standardView } from './resource.ts'
 import { defaultGroup } from './securitygroup.ts'
+import { checkSharedNetwork } from './sharednetwork.ts'
 
 const attributes: Attributes = {
   ...standardAttributes,
@@ -177,6 +178,7 @@ function newPort(call: Call, values: Values, siblings: readonly Port[]): Port {
   if (!isAdmin(call) && !isOwn(call, network) && !network.shared) {
     throw new Fault(403, 'HTTPForbidden', `Tenant ${call.token?.projectId} not allowed to create port on this network`)
   }
+  checkSharedNetwork(call, network, values)
   const row = newRow(call, values, 1)
   if (siblings.length === 0) demandQuota(state, row.project_id, 'port', 1)
   const address = (values['mac_address'] as string | undefined) ?? randomMac(state)
@@ -274,6 +276,7 @@ async function update(call: Call): Promise<Answer> {
   const read = get(call, portKind, id)
   checkIfMatch(call, read)
   const network = find(state, 'networks', read.network_id)!
+  checkSharedNetwork(call, network, values)
   const wanted = values['fixed_ips'] as WantedIp[] | undefined
   const resolved = wanted && resolveIps(state, network, wanted)
   const groups = values['security_groups'] as string[] | undefined
