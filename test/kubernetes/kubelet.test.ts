@@ -1,43 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 // Promise: on a real kubelet and containerd, inside real servers of a real Neutron, a Deployment gets addresses of the
-// tenant network, its pods reach one another through Neutron's data plane, and after its deletion nothing is left.
-// Method: both servers of lab/openstack become nodes of lab/kubernetes; our executables are installed on them as an
+// tenant network, its pods reach one another through Neutron's data plane and Services through kube-proxy, crashes of
+// agent, containerd and node leave nothing behind, and a drained node is as it was before.
+// Method: two servers of lab/openstack become nodes of lab/kubernetes; our executables are installed on them as an
 // operator does it. Needs root and both labs: `./mooring test kubelet` starts them.
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
 import { after, before, describe, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import {
-  addNode,
   connectNeutron,
-  deleteNode,
+  control,
+  eventually,
   kubectl,
   missing,
-  onNode,
   type Pod,
   readDemo,
   readPods,
-  root,
-  run,
-  type Worker,
+  readReady,
 } from './labs.ts'
+import { createNode, type KernelState, type Node } from './node.ts'
+import { countUplink } from './uplink.ts'
 
 const NAMESPACE = 'mooring-kubelet'
 const REPLICAS = 10
+const PORT = 8080
 
-const deployment = JSON.stringify({
+const selector = { app: 'web' }
+const deployment = {
   apiVersion: 'apps/v1',
   kind: 'Deployment',
   metadata: { name: 'web', namespace: NAMESPACE },
   spec: {
     replicas: REPLICAS,
-    selector: { matchLabels: { app: 'web' } },
+    selector: { matchLabels: selector },
     template: {
-      metadata: { labels: { app: 'web' } },
+      metadata: { labels: selector },
       spec: {
         terminationGracePeriodSeconds: 1,
         topologySpreadConstraints: [
@@ -45,7 +44,7 @@ const deployment = JSON.stringify({
             maxSkew: 1,
             topologyKey: 'kubernetes.io/hostname',
             whenUnsatisfiable: 'DoNotSchedule',
-            labelSelector: { matchLabels: { app: 'web' } },
+            labelSelector: { matchLabels: selector },
           },
         ],
         containers: [
@@ -53,110 +52,114 @@ const deployment = JSON.stringify({
             name: 'web',
             image: 'mooring.lab/toolbox:1',
             imagePullPolicy: 'Never',
-            readinessProbe: { httpGet: { path: '/hostname', port: 8080 }, periodSeconds: 1 },
+            readinessProbe: { httpGet: { path: '/hostname', port: PORT }, periodSeconds: 1 },
           },
         ],
       },
     },
   },
+}
+const service = {
+  apiVersion: 'v1',
+  kind: 'Service',
+  metadata: { name: 'web', namespace: NAMESPACE },
+  spec: { selector, ports: [{ port: 80, targetPort: PORT }] },
+}
+
+const conflistOf = (networkId: string) => ({
+  name: 'cni0',
+  cniVersion: '1.1.0',
+  plugins: [
+    {
+      type: 'veth-route',
+      ipam: {
+        type: 'tcnp-ipam',
+        cloud: 'oslab',
+        neutronConf: { mode: 'mix', networks: [networkId] },
+        routes: [{ dst: '0.0.0.0/0' }],
+      },
+    },
+  ],
 })
 
-function conflist(networkId: string): string {
-  const ipam = {
-    type: 'tcnp-ipam',
-    cloud: 'oslab',
-    neutronConf: { mode: 'mix', networks: [networkId] },
-    routes: [{ dst: '0.0.0.0/0' }],
-  }
-  return JSON.stringify({ name: 'cni0', cniVersion: '1.1.0', plugins: [{ type: 'veth-route', ipam }] }, null, 2)
-}
-
-/** What an attachment could leave in a node's kernel. The neighbours that the kernel learns by itself are not among it. */
-function kernelState(worker: Worker): { links: string[]; text: string } {
-  const ip = (...args: string[]) => run('ip', ['-n', worker.name, ...args])
-  const links = JSON.parse(ip('-j', 'link')) as { ifname: string }[]
-  const text = [
-    ip('address'),
-    ip('route', 'show', 'table', 'all'),
-    ip('rule'),
-    ip('neighbour', 'show', 'proxy'),
-    ip('neighbour', 'show', 'nud', 'permanent'),
-    run('ip', ['netns', 'exec', worker.name, 'nft', 'list', 'ruleset']),
-  ]
-  // dummy0 carries the next hop of every pod; it is made once and kept.
-  return {
-    links: links
-      .map(link => link.ifname)
-      .filter(name => name !== 'dummy0')
-      .sort(),
-    text: text.join('\n'),
-  }
-}
-
-async function eventually(what: string, seconds: number, check: () => void | Promise<void>): Promise<void> {
-  const end = Date.now() + seconds * 1000
-  for (;;) {
-    try {
-      return await check()
-    } catch (error) {
-      if (Date.now() > end)
-        throw new Error(`${what}: not within ${seconds} s: ${(error as Error).message}`, { cause: error })
-    }
-    await sleep(250)
-  }
-}
-
-describe('a Deployment on a real kubelet in servers of OpenStack', {
-  skip: missing ?? false,
-  concurrency: false,
-}, () => {
-  const { networkId, workers } = missing === undefined ? readDemo() : { networkId: '', workers: [] }
+describe('Mooring on a real kubelet in servers of OpenStack', { skip: missing ?? false, concurrency: false }, () => {
+  const demo = missing === undefined ? readDemo() : { networkId: '', workers: [] }
   const folder = mkdtempSync(join(tmpdir(), 'mooring-kubelet-'))
-  const folderOf = (worker: Worker) => join(folder, worker.name)
-  const agents = new Map<Worker, ChildProcess>()
+  const nodes = demo.workers.map(worker => createNode(worker, join(folder, worker.name)))
+  const [first, second] = nodes as [Node, Node]
+  const conflist = conflistOf(demo.networkId)
   let neutron: Awaited<ReturnType<typeof connectNeutron>>
-  const fixedIpsBefore = new Map<Worker, Awaited<ReturnType<typeof neutron.fixedIps>>>()
-  const kernelBefore = new Map<Worker, ReturnType<typeof kernelState>>()
-  let pods: Pod[] = []
+  const fixedIpsBefore = new Map<Node, Awaited<ReturnType<typeof neutron.fixedIps>>>()
+  const kernelBefore = new Map<Node, KernelState>()
+  const everyAddress = new Set<string>()
 
-  const addressesOf = async (worker: Worker) => (await neutron.fixedIps(worker.portId)).map(fixed => fixed.ip_address)
-  const logOf = (worker: Worker) => readFileSync(join(folderOf(worker), 'agent.log'), 'utf8').slice(-3000)
+  const fixedIps = async (node: Node) => (await neutron.fixedIps(node.portId)).map(fixed => fixed.ip_address).sort()
+  const ownOf = (node: Node) => fixedIpsBefore.get(node)!.map(fixed => fixed.ip_address)
+  const podsOn = (node: Node) => readPods(NAMESPACE).filter(pod => pod.node === node.name)
+  const dial = (pod: Pod, ...urls: string[]) =>
+    kubectl(`exec ${pod.name} --namespace ${NAMESPACE} -- toolbox dial ${urls.join(' ')}`)
+      .trim()
+      .split('\n')
+  const withoutPort = (address: string) => address.replace(/:\d+$/, '')
 
-  function startAgent(worker: Worker): ChildProcess {
-    const log = openSync(join(folderOf(worker), 'agent.log'), 'a')
-    const command = 'echo $$ > /run/mooring.pid; exec "$@"'
-    const agent = [
-      `${root}/mooring`,
-      'agent',
-      '--socket',
-      '/run/mooring/agent.sock',
-      '--data-dir',
-      join(folderOf(worker), 'data'),
-    ]
-    return spawn(`${root}/lab/kubernetes`, ['node', 'exec', worker.name, '--', 'sh', '-c', command, 'sh', ...agent], {
-      stdio: ['ignore', log, log],
+  const ready = (node: Node, seconds = 60) =>
+    eventually(`${node.name} Ready`, seconds, () => {
+      const { status, message } = readReady(node)
+      assert.equal(status, 'True', `${message}\n${node.log()}`)
+    })
+
+  /** Waits until the Deployment has `count` ready pods, each on an address of its node's Neutron port. */
+  async function rollOut(count: number): Promise<Pod[]> {
+    try {
+      kubectl(`scale deployment/web --namespace ${NAMESPACE} --replicas ${count}`)
+      kubectl(`rollout status deployment/web --namespace ${NAMESPACE} --timeout=90s`)
+    } catch (error) {
+      const events = kubectl(`get events --namespace ${NAMESPACE} --field-selector type=Warning`)
+      throw new Error([(error as Error).message, events, ...nodes.map(node => node.log())].join('\n'))
+    }
+    let pods: Pod[] = []
+    await eventually(`${count} pods`, 30, () => {
+      pods = readPods(NAMESPACE)
+      assert.equal(pods.length, count)
+    })
+    assert.equal(new Set(pods.map(pod => pod.ip)).size, count, 'every pod has an address of its own')
+    for (const node of nodes) {
+      const known = new Set(await fixedIps(node))
+      for (const { ip, name, node: home } of pods)
+        if (home === node.name) assert.ok(known.has(ip), `${ip} of ${name} is in fixed_ips of ${node.portId}`)
+    }
+    for (const { ip } of pods) everyAddress.add(ip)
+    return pods
+  }
+
+  /** The journal has the attachments of the pods that run, and no others; addresses assigned are theirs. */
+  async function recordsAreThePods(node: Node, seconds: number): Promise<void> {
+    await eventually(`journal of ${node.name} has its pods only`, seconds, () => {
+      const assigned = node.rows("SELECT address FROM port_address WHERE state = 'assigned'")
+      const pods = podsOn(node)
+      assert.deepEqual(assigned.map(row => row['address']).sort(), pods.map(pod => pod.ip).sort())
+      assert.equal(node.rows('SELECT * FROM attachment').length, pods.length)
     })
   }
 
   before(async () => {
     neutron = await connectNeutron()
-    for (const worker of workers) {
-      fixedIpsBefore.set(worker, await neutron.fixedIps(worker.portId))
-      for (const part of ['conf', 'bin', 'data']) mkdirSync(join(folderOf(worker), part), { recursive: true })
-      addNode(worker, { conf: join(folderOf(worker), 'conf'), bin: join(folderOf(worker), 'bin') })
-      onNode(worker, `${root}/mooring`, 'install', '--cni-bin', '/opt/cni/bin', '--mode', 'agent')
-      agents.set(worker, startAgent(worker))
-      writeFileSync(join(folderOf(worker), 'conf', '10-mooring.conflist'), conflist(networkId))
+    for (const node of nodes) {
+      fixedIpsBefore.set(node, await neutron.fixedIps(node.portId))
+      node.join()
+      kernelBefore.set(node, node.kernel())
+      node.startAgent()
+      node.configure(conflist)
     }
     kubectl(`create namespace ${NAMESPACE}`)
   })
 
   after(async () => {
-    for (const worker of workers) {
+    for (const node of nodes) {
       try {
-        deleteNode(worker)
+        node.leave()
       } finally {
-        await neutron.setFixedIps(worker.portId, fixedIpsBefore.get(worker)!)
+        await neutron.setFixedIps(node.portId, fixedIpsBefore.get(node)!)
       }
     }
     kubectl(`delete namespace ${NAMESPACE} --ignore-not-found --wait=false`)
@@ -164,95 +167,145 @@ describe('a Deployment on a real kubelet in servers of OpenStack', {
   })
 
   test('both nodes become Ready: STATUS of the plugins is good', async () => {
-    await eventually('nodes Ready', 60, () => {
-      for (const worker of workers) {
-        const type = '{.status.conditions[?(@.type=="Ready")]}'
-        const ready = JSON.parse(run('kubectl', ['get', 'node', worker.name, '--output', `jsonpath=${type}`]))
-        assert.equal(ready.status, 'True', `${worker.name}: ${ready.message}\n${logOf(worker)}`)
-      }
-    })
-    for (const worker of workers) kernelBefore.set(worker, kernelState(worker))
+    for (const node of nodes) await ready(node)
   })
 
   test(`${REPLICAS} pods become ready on addresses of their node's Neutron port`, async () => {
-    kubectl('apply --filename -', deployment)
-    try {
-      kubectl(`rollout status deployment/web --namespace ${NAMESPACE} --timeout=120s`)
-    } catch (error) {
-      const events = kubectl(`get events --namespace ${NAMESPACE} --field-selector type=Warning`)
-      throw new Error(`${(error as Error).message}\n${events}\n${workers.map(logOf).join('\n')}`)
-    }
-    pods = readPods(NAMESPACE)
-    assert.equal(pods.length, REPLICAS)
-    assert.equal(new Set(pods.map(pod => pod.ip)).size, REPLICAS, 'every pod has an address of its own')
-    for (const worker of workers) {
-      const addresses = new Set(await addressesOf(worker))
-      const own = pods.filter(pod => pod.node === worker.name)
-      assert.equal(own.length, REPLICAS / 2)
-      for (const pod of own)
-        assert.ok(addresses.has(pod.ip), `${pod.ip} of ${pod.name} is in fixed_ips of ${worker.portId}`)
-    }
+    kubectl('apply --filename -', JSON.stringify(deployment))
+    await rollOut(REPLICAS)
+    for (const node of nodes) assert.equal(podsOn(node).length, REPLICAS / 2)
   })
 
-  test('every pod reaches every pod by HTTP, with its own address, across the servers by their Neutron NIC', () => {
+  test("every pod reaches every pod with its own address, across the servers by Neutron's data plane alone", () => {
+    const pods = readPods(NAMESPACE)
+    // The labs' own link between the nodes carries no packet of a pod: it would be dropped there.
+    using counters = countUplink(nodes, PORT)
     for (const from of pods) {
       const others = pods.filter(pod => pod !== from)
-      const urls = others.map(pod => `http://${pod.ip}:8080/clientip`).join(' ')
-      const answers = kubectl(`exec ${from.name} --namespace ${NAMESPACE} -- toolbox dial ${urls}`).trim().split('\n')
-      assert.equal(answers.length, others.length)
-      for (const answer of answers) assert.equal(answer.replace(/:\d+$/, ''), from.ip)
+      const answers = dial(from, ...others.map(pod => `http://${pod.ip}:${PORT}/clientip`))
+      assert.deepEqual(
+        answers.map(withoutPort),
+        others.map(() => from.ip),
+      )
     }
-    const [first, second] = workers as [Worker, Worker]
-    const far = pods.find(pod => pod.node === second.name)!
-    assert.match(
-      run('ip', ['-n', first.name, 'route', 'get', far.ip]),
-      / dev eth0 /,
-      'the way is the NIC of the Neutron port',
-    )
+    const across = 2 * podsOn(first).length * podsOn(second).length
+    for (const { node, out, into, elsewhere } of counters.read()) {
+      assert.ok(out >= across / 2, `${out} requests left ${node} by its Neutron NIC, ${across / 2} were made`)
+      assert.ok(into >= across / 2, `${into} requests entered ${node} by its Neutron NIC`)
+      assert.equal(elsewhere, 0, `requests of pods on another link of ${node}`)
+    }
   })
 
   test('a server reaches the pods of the other one, and they see its address', () => {
-    const [first, second] = workers as [Worker, Worker]
-    for (const pod of pods.filter(pod => pod.node === second.name)) {
-      const answer = onNode(first, 'toolbox', 'dial', `http://${pod.ip}:8080/clientip`).trim()
-      assert.equal(answer.replace(/:\d+$/, ''), first.address)
+    for (const pod of podsOn(second)) {
+      const answer = first.exec('toolbox', 'dial', `http://${pod.ip}:${PORT}/clientip`).trim()
+      assert.equal(withoutPort(answer), first.address)
     }
   })
 
-  test('after the deletion nothing is left in kernel, journal and Neutron', async () => {
+  test('a Service is reached by its ClusterIP from pods and from the node, and leads to pods of both nodes', async () => {
+    const { spec } = JSON.parse(kubectl('create --output json --filename -', JSON.stringify(service)))
+    const url = `http://${spec.clusterIP}:80/hostname`
+    const names = new Set(readPods(NAMESPACE).map(pod => pod.name))
+    await eventually('the Service is programmed on both nodes', 20, () => {
+      for (const node of nodes) assert.ok(names.has(node.exec('toolbox', 'dial', url).trim()))
+    })
+    for (const node of nodes) {
+      const answers = dial(podsOn(node)[0]!, ...Array.from({ length: 24 }, () => url))
+      assert.ok(
+        answers.every(name => names.has(name)),
+        answers.join(' '),
+      )
+      const homes = new Set(readPods(NAMESPACE).flatMap(pod => (answers.includes(pod.name) ? [pod.node] : [])))
+      assert.equal(homes.size, 2, `24 answers came from ${[...homes].join(', ')}`)
+    }
+  })
+
+  test('an agent that is killed takes no pod along, and the next one goes on', async () => {
+    const old = readPods(NAMESPACE)
+    first.signalAgent('KILL')
+    const [near] = podsOn(first)
+    const [far] = podsOn(second)
+    assert.equal(withoutPort(dial(near!, `http://${far!.ip}:${PORT}/clientip`)[0]!), near!.ip)
+    assert.equal(withoutPort(dial(far!, `http://${near!.ip}:${PORT}/clientip`)[0]!), far!.ip)
+    first.startAgent()
+    const pods = await rollOut(REPLICAS + 4)
+    for (const { name } of old)
+      assert.ok(
+        pods.some(pod => pod.name === name),
+        `${name} goes on`,
+      )
+    await recordsAreThePods(first, 30)
+  })
+
+  test('a stopped agent ends well, its node says why it is not Ready, DELs are kept for the next one', async () => {
+    assert.equal(await second.stopAgent(), 0, second.log())
+    await eventually(`${second.name} NotReady`, 30, () => {
+      const { status, message } = readReady(second)
+      assert.equal(status, 'False')
+      assert.match(message, /Cannot serve: the agent does not run.*start it: mooring agent/)
+    })
+    const kept = podsOn(first)
+    kubectl(`scale deployment/web --namespace ${NAMESPACE} --replicas ${REPLICAS}`)
+    await eventually('pods are deleted without an agent', 30, () => assert.equal(readPods(NAMESPACE).length, REPLICAS))
+    second.startAgent()
+    await ready(second, 30)
+    for (const node of nodes) await recordsAreThePods(node, 30)
+    assert.ok(kept.length > 0)
+  })
+
+  test('a runtime that is killed during ADD leaves nothing: the pod starts anew, the first try is released', async () => {
+    second.signalAgent('STOP')
+    kubectl(`scale deployment/web --namespace ${NAMESPACE} --replicas ${REPLICAS + 4}`)
+    await eventually('an ADD is under way', 30, () => void second.exec('pgrep', '--exact', 'veth-route'))
+    control('kill', second, 'containerd')
+    second.signalAgent('CONT')
+    control('start', second, 'containerd')
+    await rollOut(REPLICAS + 4)
+    for (const node of nodes) await recordsAreThePods(node, 60)
+  })
+
+  test('a node that lost its power with its pods: everything is released within 60 s of the agent’s start', async () => {
+    kubectl(`cordon ${second.name}`)
+    second.cutPower()
+    kubectl(
+      `delete pods --namespace ${NAMESPACE} --field-selector spec.nodeName=${second.name} --force --grace-period=0`,
+    )
+    second.unconfigure()
+    second.join()
+    second.startAgent()
+    second.configure(conflist)
+    const begin = Date.now()
+    await eventually('nothing of the old pods is left', 60, async () => {
+      assert.deepEqual(second.rows('SELECT * FROM attachment'), [])
+      const reserve = second
+        .rows("SELECT address FROM port_address WHERE state = 'free'")
+        .map(row => String(row['address']))
+      assert.deepEqual(await fixedIps(second), [...ownOf(second), ...reserve].sort())
+    })
+    assert.ok(Date.now() - begin <= 60_000)
+    await ready(second)
+    kubectl(`uncordon ${second.name}`)
+    await rollOut(REPLICAS)
+  })
+
+  test('after the deletion and a drain nothing is left in kernel, journal and Neutron', async () => {
     kubectl(`delete deployment web --namespace ${NAMESPACE} --wait=false`)
-    await eventually('pods gone', 90, () => assert.deepEqual(readPods(NAMESPACE), []))
-    for (const worker of workers) {
-      await eventually(`kernel of ${worker.name} as before`, 30, () => {
-        const now = kernelState(worker)
-        assert.deepEqual(now.links, kernelBefore.get(worker)!.links)
-        for (const { ip } of pods)
-          assert.ok(!now.text.includes(`${ip} `), `${ip} is gone from ${worker.name}:\n${now.text}`)
+    await eventually('pods gone', 60, () => assert.deepEqual(readPods(NAMESPACE), []))
+    for (const node of nodes) {
+      await recordsAreThePods(node, 30)
+      await eventually(`kernel of ${node.name} as before`, 30, () => {
+        const now = node.kernel()
+        assert.deepEqual(now.links, kernelBefore.get(node)!.links)
+        for (const ip of everyAddress)
+          assert.ok(!now.text.includes(`${ip} `), `${ip} is gone from ${node.name}:\n${now.text}`)
       })
-      await eventually(`journal of ${worker.name} without attachments`, 30, () => {
-        using journal = new DatabaseSync(join(folderOf(worker), 'data', 'journal.db'), { readOnly: true })
-        assert.deepEqual(journal.prepare('SELECT * FROM attachment').all(), [])
-        assert.deepEqual(journal.prepare("SELECT * FROM port_address WHERE state <> 'free'").all(), [])
-      })
-      await eventually(`fixed_ips of ${worker.name} are the server's own and the reserve`, 60, async () => {
-        using journal = new DatabaseSync(join(folderOf(worker), 'data', 'journal.db'), { readOnly: true })
-        const reserve = journal.prepare("SELECT address FROM port_address WHERE state = 'free'").all()
-        const known = [
-          ...fixedIpsBefore.get(worker)!.map(fixed => fixed.ip_address),
-          ...reserve.map(row => String(row['address'])),
-        ]
-        assert.deepEqual((await addressesOf(worker)).sort(), known.sort())
-      })
-    }
-  })
-
-  test('an agent that is told to stop ends, and takes nothing along', async () => {
-    for (const worker of workers) {
-      const agent = agents.get(worker)!
-      assert.equal(agent.exitCode, null, `the agent of ${worker.name} runs until now:\n${logOf(worker)}`)
-      const ended = new Promise(resolve => agent.once('close', resolve))
-      onNode(worker, 'sh', '-c', 'kill -TERM $(cat /run/mooring.pid)')
-      assert.equal(await Promise.race([ended, sleep(10_000, 'still running after 10 s')]), 0, logOf(worker))
+      assert.equal(await node.stopAgent(), 0, node.log())
+      node.drain()
+      assert.deepEqual(await fixedIps(node), ownOf(node).sort())
+      for (const table of ['attachment', 'port', 'port_address', 'port_intent', 'port_want'])
+        assert.deepEqual(node.rows(`SELECT * FROM ${table}`), [], table)
+      assert.deepEqual(node.filesWith(process.env['OS_PASSWORD']!), [], 'the password stands in no file')
     }
   })
 })

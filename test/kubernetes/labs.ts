@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The two labs as the kubelet test needs them: commands of lab/, and Neutron asked directly, not through our own client.
+import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
@@ -37,14 +39,21 @@ export interface Demo {
   readonly workers: readonly [Worker, Worker]
 }
 
-/** Servers and network that `lab/openstack demo` made. */
+/**
+ * Network and two servers that `lab/openstack demo` made. Another file in its form (OSLAB_DEMO_JSON) with further servers
+ * lets the test run beside somebody who uses those.
+ */
 export function readDemo(): Demo {
   const demo = JSON.parse(readFileSync(process.env['OSLAB_DEMO_JSON']!, 'utf8'))
   const worker = (server: string): Worker => {
     const [port] = demo.servers[server].ports
     return { name: `vm-${server}`, portId: port.id, address: port.ips[0] }
   }
-  return { networkId: demo.network_id, workers: [worker('worker-1'), worker('worker-2')] }
+  const [first, second] = Object.keys(demo.servers)
+    .filter(server => server.startsWith('worker-'))
+    .sort()
+  assert.ok(first !== undefined && second !== undefined, 'two servers: lab/openstack demo')
+  return { networkId: demo.network_id, workers: [worker(first), worker(second)] }
 }
 
 /** A command on a node, in all its namespaces. */
@@ -63,6 +72,11 @@ export function deleteNode(worker: Worker): void {
   run(`${root}/lab/kubernetes`, ['node', 'del', worker.name])
 }
 
+/** Starts or kills a program of a node: kubelet, containerd, kube-proxy. */
+export function control(verb: 'start' | 'kill', worker: Worker, program: string): void {
+  run(`${root}/lab/kubernetes`, ['node', verb, worker.name, program])
+}
+
 export interface Pod {
   readonly name: string
   readonly node: string
@@ -76,6 +90,25 @@ export function readPods(namespace: string): Pod[] {
     node: pod.spec.nodeName,
     ip: pod.status.podIP,
   }))
+}
+
+/** A node's condition `Ready`. */
+export function readReady(worker: Worker): { readonly status: string; readonly message: string } {
+  const path = '{.status.conditions[?(@.type=="Ready")]}'
+  return JSON.parse(run('kubectl', ['get', 'node', worker.name, '--output', `jsonpath=${path}`]))
+}
+
+export async function eventually(what: string, seconds: number, check: () => void | Promise<void>): Promise<void> {
+  const end = Date.now() + seconds * 1000
+  for (;;) {
+    try {
+      return await check()
+    } catch (error) {
+      if (Date.now() > end)
+        throw new Error(`${what}: not within ${seconds} s: ${(error as Error).message}`, { cause: error })
+    }
+    await sleep(250)
+  }
 }
 
 type FixedIp = { readonly subnet_id: string; readonly ip_address: string }
