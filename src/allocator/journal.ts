@@ -63,7 +63,8 @@ const migrations: readonly string[] = [
      floating_ip TEXT, usable_ms INTEGER NOT NULL, settling INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
      PRIMARY KEY (port_id, address)
    ) STRICT, WITHOUT ROWID;
-   CREATE INDEX port_address_owner ON port_address (container_id, if_name);`,
+   CREATE INDEX port_address_owner ON port_address (container_id, if_name);
+   CREATE INDEX port_address_state ON port_address (port_id, state, subnet_id, usable_ms);`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

@@ -53,6 +53,9 @@ export type Want = {
 /** An address as Neutron shows it. */
 export type Shown = { readonly subnet_id: string; readonly ip_address: string }
 
+/** As much of an address as a comparison needs. */
+export type Known = Pick<PortAddress, 'portId' | 'address' | 'state'>
+
 /** A request that has not shown its effect by then was never carried out: no proxy holds one that long. */
 export const INTENT_MS = 180_000
 /** Unanswered writes at a time; with more, what appears cannot be attributed any more. */
@@ -64,9 +67,9 @@ export type Comparison = {
   /** Addresses that appeared and cannot be told to be ours. */
   readonly strange: readonly Shown[]
   /** Addresses that are gone from the port and matter to nobody. */
-  readonly vanished: readonly PortAddress[]
+  readonly vanished: readonly Known[]
   /** Addresses that attachments hold and the port does not have. */
-  readonly lost: readonly PortAddress[]
+  readonly lost: readonly Known[]
   /** Intents whose fate is known. */
   readonly settled: readonly number[]
 }
@@ -77,7 +80,7 @@ export type Comparison = {
  */
 export function comparePort(
   shown: readonly Shown[],
-  known: readonly PortAddress[],
+  known: readonly Known[],
   intents: readonly PortIntent[],
   { nowMs, inUse = () => false }: { nowMs: number; inUse?: ((address: string) => boolean) | undefined },
 ): Comparison {
@@ -148,6 +151,7 @@ export function difference(before: readonly Shown[], after: readonly Shown[]): S
 }
 
 export type PlanFacts = {
+  /** The addresses that no attachment holds. */
   readonly known: readonly PortAddress[]
   readonly wants: readonly Want[]
   /** Subnets in which a reserve is kept. */

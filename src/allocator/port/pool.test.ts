@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -325,6 +325,43 @@ test('after a power cut nothing is handed out before the port was looked at', as
   const second = poolOn(t, directory, port, { bootId: 'boot-2' })
   const [address] = await second.pool.acquire(owner(1), ['s4'], soon())
   assert.ok(port.addresses().includes(address!.address))
+})
+
+test('the last commits of the journal are lost in a power cut: nothing doubled, what nobody can explain is listed', async t => {
+  const port = fakePort()
+  const directory = directoryFor(t)
+  const kept = join(directoryFor(t), 'kept')
+  const first = poolOn(t, directory, port)
+  await first.pool.acquire(owner(1), ['s4'], soon())
+  first.journal.sql('VACUUM INTO ?').run(join(directory, 'snapshot.db'))
+  const [late] = await first.pool.acquire(owner(2), ['s4'], soon())
+  await first.pool.close()
+  mkdirSync(kept)
+  renameSync(join(directory, 'snapshot.db'), join(kept, 'journal.db'))
+  const { journal, pool } = poolOn(t, kept, port, { bootId: 'boot-2' })
+  const [next] = await pool.acquire(owner(3), ['s4'], soon())
+  assert.notEqual(next!.address, late!.address)
+  assert.deepEqual(
+    listQuarantined(journal).map(each => each.address),
+    [late!.address],
+  )
+  await pool.settle(soon())
+  assert.deepEqual(port.addresses().sort(), ['10.0.0.10', late!.address, next!.address].sort())
+})
+
+test('an address that an intent explains and a pod of this node has is put into quarantine', async t => {
+  const port = fakePort()
+  const directory = directoryFor(t)
+  const victim = dying(directory, 'record')
+  const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step })
+  await assert.rejects(pool.acquire(owner(1), ['s4'], soon(300)))
+  const made = port.addresses().find(each => each !== '10.0.0.10')!
+  const { journal, pool: heir } = poolOn(t, directory, port, { inUse: address => address === made })
+  await heir.settle(soon())
+  assert.deepEqual(
+    listQuarantined(journal).map(each => each.address),
+    [made],
+  )
 })
 
 test('quarantine: an operator adopts or releases an address; nobody else does', async t => {

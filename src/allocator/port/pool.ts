@@ -9,15 +9,16 @@ import type { Owner, PortAddress } from './plan.ts'
 import { type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
 import {
   assignAddress,
+  findFreeAddress,
   findKnownPort,
   forgetAddress,
   forgetIntent,
   forgetWantsOf,
+  hasReleasing,
   isWanting,
-  listFreeAddresses,
   listIntents,
+  listKnownAddresses,
   listOwnedAddresses,
-  listPortAddresses,
   listWants,
   type PortSettings,
   recordWant,
@@ -159,16 +160,15 @@ export function openPortPool(options: PortPoolOptions): PortPool {
 
   const nextBackoffMs = () => Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
 
-  const hasLeftovers = () =>
-    listPortAddresses(journal, portId).some(each => each.state === 'releasing') ||
-    listIntents(journal, portId).length > 0
+  const hasLeftovers = () => hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
 
   function forgetIfGone(error: unknown): void {
     if (!(error instanceof AllocationError) || error.fault !== 'gone') return
     goneSinceMs ??= performance.now()
     if (performance.now() - goneSinceMs < GONE_MS) return
     journal.transaction(() => {
-      for (const each of listPortAddresses(journal, portId)) if (each.state !== 'assigned') forgetAddress(journal, each)
+      for (const each of listKnownAddresses(journal, portId))
+        if (each.state !== 'assigned') forgetAddress(journal, each)
       for (const each of listIntents(journal, portId)) forgetIntent(journal, each.id)
     })
   }
@@ -205,9 +205,9 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         )
       // Before the first look in this boot nothing is known of the port: a power cut may have taken the last records.
       const seen = findKnownPort(journal, portId)?.seenBootId === bootId
-      const soonMs = Date.now() + access.settings.usableAfterMs
-      const free = subnetIds.map(subnet =>
-        seen ? listFreeAddresses(journal, portId, subnet).find(each => each.usableMs <= soonMs) : undefined,
+      const usableByMs = Date.now() + access.settings.usableAfterMs
+      const free = subnetIds.map(subnetId =>
+        seen ? findFreeAddress(journal, { portId, subnetId, usableByMs }) : undefined,
       )
       forgetWantsOf(journal, owner)
       if (free.every(each => each !== undefined)) {

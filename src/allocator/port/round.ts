@@ -4,19 +4,31 @@ import { type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type 
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
-import { comparePort, countBySubnet, difference, type Plan, type PortAddress, planPort, sameCounts } from './plan.ts'
+import {
+  comparePort,
+  countBySubnet,
+  difference,
+  type Known,
+  type Plan,
+  type PortAddress,
+  planPort,
+  sameCounts,
+} from './plan.ts'
 import {
   assignAddress,
   disownAddress,
+  disownEarlierBoots,
   findKnownPort,
   forgetAddress,
   forgetExpiredWants,
   forgetIntent,
   forgetWant,
+  hasReleasing,
   listIntents,
-  listPortAddresses,
+  listKnownAddresses,
+  listLooseAddresses,
   listWants,
-  noteFloatingIp,
+  noteFloatingIps,
   noteRevision,
   type PortSettings,
   putKnownPort,
@@ -64,7 +76,7 @@ export type RoundStep =
 
 export type RoundReport = {
   /** Addresses that attachments hold and the port does not have. */
-  lost: PortAddress[]
+  lost: Known[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
   /** Subnets in which somebody was not served, and why. */
@@ -126,9 +138,7 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
 }
 
 const hasWork = ({ journal, portId }: RoundOptions) =>
-  listWants(journal, portId).length > 0 ||
-  listPortAddresses(journal, portId).some(each => each.state === 'releasing') ||
-  listIntents(journal, portId).length > 0
+  listWants(journal, portId).length > 0 || hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
 
 /** The port as it is now. An answer older than one we have seen comes from a replica that lags: it is asked again. */
 async function lookAtPort({ journal, neutron, portId, limits }: RoundOptions): Promise<Port> {
@@ -162,7 +172,7 @@ async function lookAtBindings({ neutron, portId, limits }: RoundOptions): Promis
 async function releaseBindings(options: RoundOptions, port: Port, bindings: Map<string, string>): Promise<void> {
   if (bindings.size === 0) return
   const present = new Set(port.fixed_ips.map(each => each.ip_address))
-  const bound = listPortAddresses(options.journal, options.portId).filter(
+  const bound = listLooseAddresses(options.journal, options.portId).filter(
     each => each.state === 'releasing' && bindings.has(each.address) && present.has(each.address),
   )
   for (const { address } of bound) {
@@ -180,10 +190,9 @@ function compareAndPlan(options: RoundOptions, state: State, port: Port, binding
     if (known === undefined) recordForeign(options, port)
     const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
-    for (const each of listPortAddresses(journal, portId))
-      if (each.state === 'assigned' && each.bootId !== bootId) disownAddress(journal, each, 'releasing', 0)
+    disownEarlierBoots(journal, portId, bootId)
     compare(options, state, port)
-    for (const each of listPortAddresses(journal, portId)) noteFloatingIp(journal, each, bindings.get(each.address))
+    noteFloatingIps(journal, portId, bindings)
     return serve(options, state)
   })
 }
@@ -204,7 +213,7 @@ function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
 
 function compare({ journal, portId, settings, inUse }: RoundOptions, state: State, port: Port): void {
   const nowMs = Date.now()
-  const found = comparePort(port.fixed_ips, listPortAddresses(journal, portId), listIntents(journal, portId), {
+  const found = comparePort(port.fixed_ips, listKnownAddresses(journal, portId), listIntents(journal, portId), {
     nowMs,
     inUse,
   })
@@ -231,7 +240,7 @@ function serve({ journal, portId, bootId, settings }: RoundOptions, state: State
   const nowMs = Date.now()
   forgetExpiredWants(journal, portId)
   const plan = planPort({
-    known: listPortAddresses(journal, portId),
+    known: listLooseAddresses(journal, portId),
     wants: listWants(journal, portId),
     reserveSubnets: settings.subnetIds,
     reserve: settings.reserve,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '../journal.ts'
-import type { AddressState, Owner, PortAddress, PortIntent, Want } from './plan.ts'
+import type { AddressState, Known, Owner, PortAddress, PortIntent, Want } from './plan.ts'
 
 /** A port on which we have, or had, addresses. */
 export type KnownPort = {
@@ -76,17 +76,42 @@ export function listPortAddresses(journal: Journal, portId: string): PortAddress
   ).map(fromRow)
 }
 
-/** The addresses of a port that nobody has, the first to be usable first. */
-export function listFreeAddresses(journal: Journal, portId: string, subnetId: string): PortAddress[] {
-  return (
-    journal
-      .sql(
-        `SELECT ${COLUMNS} FROM port_address WHERE port_id = ? AND subnet_id = ? AND state = 'free' AND floating_ip IS NULL
-         ORDER BY usable_ms`,
-      )
-      .all(portId, subnetId) as AddressRow[]
-  ).map(fromRow)
+/** The same, without what only a reader or a plan wants to know: a port may have hundreds. */
+export function listKnownAddresses(journal: Journal, portId: string): Known[] {
+  const rows = journal.sql('SELECT address, state FROM port_address WHERE port_id = ?').all(portId) as {
+    address: string
+    state: AddressState
+  }[]
+  return rows.map(({ address, state }) => ({ portId, address, state }))
 }
+
+/** The addresses of a port that no attachment holds and that may be given or removed, oldest state first. */
+export function listLooseAddresses(journal: Journal, portId: string): PortAddress[] {
+  const rows = journal
+    .sql(
+      `SELECT ${COLUMNS} FROM port_address WHERE port_id = ? AND state IN ('free', 'releasing') ORDER BY changed_ms, address`,
+    )
+    .all(portId) as AddressRow[]
+  return rows.map(fromRow)
+}
+
+/** The free address of a subnet that is the first to be usable, if it is so by then. */
+export function findFreeAddress(
+  journal: Journal,
+  { portId, subnetId, usableByMs }: { portId: string; subnetId: string; usableByMs: number },
+): PortAddress | undefined {
+  const row = journal
+    .sql(
+      `SELECT ${COLUMNS} FROM port_address WHERE port_id = ? AND state = 'free' AND subnet_id = ? AND usable_ms <= ?
+       AND floating_ip IS NULL ORDER BY usable_ms LIMIT 1`,
+    )
+    .get(portId, subnetId, usableByMs) as AddressRow | undefined
+  return row === undefined ? undefined : fromRow(row)
+}
+
+/** True while addresses are on their way out. */
+export const hasReleasing = (journal: Journal, portId: string): boolean =>
+  journal.sql("SELECT 1 FROM port_address WHERE port_id = ? AND state = 'releasing' LIMIT 1").get(portId) !== undefined
 
 /** The addresses that an attachment holds. */
 export function listOwnedAddresses(journal: Journal, owner: Owner): PortAddress[] {
@@ -180,12 +205,23 @@ export function noteUsable(journal: Journal, { portId, address }: { portId: stri
     .run(Date.now(), portId, address)
 }
 
-/** Notes which floating IP leads to an address, undefined for none. */
-export function noteFloatingIp(journal: Journal, address: PortAddress, floatingIp: string | undefined): void {
-  if (address.floatingIp === floatingIp) return
+/** Takes addresses from the attachments of earlier boots, which do not live any more. */
+export function disownEarlierBoots(journal: Journal, portId: string, bootId: string): void {
   journal
-    .sql('UPDATE port_address SET floating_ip = ? WHERE port_id = ? AND address = ?')
-    .run(floatingIp ?? null, address.portId, address.address)
+    .sql(
+      `UPDATE port_address SET state = 'releasing', network = '', container_id = '', if_name = '', boot_id = '',
+       usable_ms = 0, settling = 0, changed_ms = ? WHERE port_id = ? AND state = 'assigned' AND boot_id <> ?`,
+    )
+    .run(Date.now(), portId, bootId)
+}
+
+/** Notes which floating IPs lead to addresses of a port, by address, and to no others. */
+export function noteFloatingIps(journal: Journal, portId: string, bindings: ReadonlyMap<string, string>): void {
+  journal.sql('UPDATE port_address SET floating_ip = NULL WHERE port_id = ? AND floating_ip IS NOT NULL').run(portId)
+  for (const [address, floatingIp] of bindings)
+    journal
+      .sql('UPDATE port_address SET floating_ip = ? WHERE port_id = ? AND address = ?')
+      .run(floatingIp, portId, address)
 }
 
 /** Forgets an address that is not on the port any more. */

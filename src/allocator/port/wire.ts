@@ -5,7 +5,7 @@ import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
 import type { PortAddress } from './plan.ts'
-import { findPortAddress, listPortAddresses, noteUsable } from './store.ts'
+import { findPortAddress, listLooseAddresses, noteUsable } from './store.ts'
 
 /** Says which of these addresses work on the wire already. */
 export type Probe = (addresses: readonly string[]) => Promise<readonly string[]>
@@ -74,7 +74,7 @@ export function createWire({ journal, portId, probe, signal }: WireOptions): Wir
   async function probeReserve(): Promise<void> {
     if (probing || probe() === undefined) return
     probing = true
-    const free = () => listPortAddresses(journal, portId).filter(each => each.state === 'free' && each.settling)
+    const free = () => listLooseAddresses(journal, portId).filter(each => each.state === 'free' && each.settling)
     try {
       for (let waiting = stillWaiting(free()); waiting.length > 0; waiting = stillWaiting(free())) {
         await pause(PROBE_PAUSE_MS, { deadline: deadlineIn(RESERVE_MS), signal })
