@@ -31,7 +31,7 @@ const shell = (redirect: string, text: object = config()): Promise<Outcome> =>
     stdin: JSON.stringify(text),
   })
 
-suite('ERR errors of a plugin', { skip: missing }, () => {
+suite('ERR errors of a plugin', { skip: missing, concurrency: 2 }, () => {
   test('ERR-01 the error is one JSON object on stdout, exit code 1', async () => {
     const error = errorOf(await call({ CNI_COMMAND: 'X' }))
     assert.deepEqual(Object.keys(error).sort(), ['cniVersion', 'code', 'msg'])

@@ -129,19 +129,19 @@ suite('EXE executing plugins', { skip: missing }, () => {
   })
 })
 
-suite('DLG delegation of veth-route to IPAM plugins', { skip: missing }, () => {
+suite('DLG delegation of veth-route to IPAM plugins', { skip: missing, concurrency: 2 }, () => {
   const address = { ips: [{ address: '10.66.0.2/24', gateway: '10.66.0.1' }] }
   const attachment = (ipam: Record<string, string>) =>
     routedPod({ ADD: print({ cniVersion: '1.1.0', ...address }), ...ipam }, { ipam: { type: 'fake-ipam', x: 1 } })
 
   test('DLG-01 the delegate gets the same stdin and environment and the same verb', async () => {
-    const { fakes, config, call } = attachment({})
+    const { containerId, fakes, config, call } = attachment({})
     resultOf(await call('ADD', { env: { CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAME=x', TRACEPARENT: '00-1-2-01' } }))
     const [seen] = fakes.take()
     assert.equal(seen?.stdin, config)
     assert.deepEqual(
       [seen?.verb, seen?.env['CNI_ARGS'], seen?.env['CNI_CONTAINERID'], seen?.env['TRACEPARENT']],
-      ['ADD', 'IgnoreUnknown=1;K8S_POD_NAME=x', 'c1', '00-1-2-01'],
+      ['ADD', 'IgnoreUnknown=1;K8S_POD_NAME=x', containerId, '00-1-2-01'],
     )
     assertSilent(await call('DEL'))
   })

@@ -277,8 +277,10 @@ export class Bench {
 export function routedPod(ipam: Record<string, string>, more: object = {}) {
   const [node, container] = [netns('node'), netns('pod')]
   const fakes = new Fakes().add('fake-ipam', ipam)
+  // The journal is one for all of a file's tests.
+  const containerId = `c${count++}`
   const environment = {
-    CNI_CONTAINERID: 'c1',
+    CNI_CONTAINERID: containerId,
     CNI_IFNAME: 'eth0',
     CNI_NETNS: container.path,
     CNI_PATH: `${fakes.directory}:${pluginDirectory()}`,
@@ -289,7 +291,7 @@ export function routedPod(ipam: Record<string, string>, more: object = {}) {
     plugin('veth-route', { ...environment, CNI_COMMAND: verb, ...options.env }, options.config ?? config, {
       inNetns: node.path,
     })
-  return { node, container, fakes, config, call }
+  return { node, container, containerId, fakes, config, call }
 }
 
 /** What a plugin could leave: links, addresses, routes, rules, nft tables of a namespace, and files. */

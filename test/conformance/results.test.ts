@@ -34,7 +34,7 @@ const several = {
   routes: [{ dst: '192.168.5.0/24' }, { dst: 'fd68::/64' }],
 }
 
-suite('RES results', { skip: missing }, () => {
+suite('RES results', { skip: missing, concurrency: 2 }, () => {
   for (const version of ['0.1.0', '0.2.0'])
     test(`RES-01 RES-08 ${version} has one address per family, routes by family, no lists`, async () => {
       const { result } = await added(several, { cniVersion: version })
