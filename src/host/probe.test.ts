@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseIp, tryParseMac } from '#base'
-import { arpRequest, isReply } from './probe.ts'
+import { arpRequest, readReply } from './probe.ts'
 
 const mac = tryParseMac('fa:16:3e:00:00:01')!
 const gateway = tryParseMac('fa:16:3e:00:00:99')!
@@ -17,11 +17,10 @@ test('arpRequest() is what arping writes for a source address', () => {
   )
 })
 
-test('isReply() takes the target’s answer to us, and no other packet', () => {
+test('readReply() takes the target’s answer to us, and no other packet', () => {
   const reply = Uint8Array.of(0, 1, 8, 0, 6, 4, 0, 2, ...gateway, 10, 0, 0, 1, ...mac, 10, 0, 0, 5)
-  assert.equal(isReply(reply, probe, mac), true)
-  assert.equal(isReply(arpRequest(probe, mac), probe, mac), false)
-  assert.equal(isReply(reply.subarray(0, 20), probe, mac), false)
-  assert.equal(isReply(reply, { ...probe, address: parseIp('10.0.0.6') }, mac), false)
-  assert.equal(isReply(reply, probe, gateway), false)
+  assert.deepEqual(readReply(reply, mac), probe)
+  assert.equal(readReply(arpRequest(probe, mac), mac), undefined)
+  assert.equal(readReply(reply.subarray(0, 20), mac), undefined)
+  assert.equal(readReply(reply, gateway), undefined)
 })
