@@ -91,6 +91,8 @@ function perform(order: Order): unknown {
       return addOwn(order)
     case 'removeAddress':
       return removeOwn(order)
+    case 'fetch':
+      return fetch(order.url).then(response => response.status)
     case 'up':
       return void route.execute([setLink({ ifname: order.link }, { up: true })])
     case 'links':

@@ -7,6 +7,7 @@ export type Order =
   | { readonly what: 'ask'; readonly from?: string; readonly to: string; readonly timeoutMs: number }
   | { readonly what: 'addAddress' | 'removeAddress'; readonly link: string; readonly prefix: string }
   | { readonly what: 'up'; readonly link: string }
+  | { readonly what: 'fetch'; readonly url: string }
   | { readonly what: 'links' | 'routes' }
 
 export type Station = {
@@ -15,6 +16,8 @@ export type Station = {
   readonly addAddress: (prefix: string, link?: string) => Promise<void>
   readonly removeAddress: (prefix: string, link?: string) => Promise<void>
   readonly up: (link: string) => Promise<void>
+  /** The status of a GET from here. */
+  readonly fetch: (url: string) => Promise<number>
   readonly links: () => Promise<{ name: string; mac: string }[]>
   readonly routes: () => Promise<{ destination: string; nexthop: string | undefined }[]>
   readonly close: () => Promise<void>
@@ -53,6 +56,7 @@ export async function openStation(netns: string): Promise<Station> {
     ask: (to, from) => send({ what: 'ask', to, timeoutMs: ANSWER_MS, ...(from !== undefined && { from }) }),
     addAddress: (prefix, link = 'eth0') => send({ what: 'addAddress', link, prefix }),
     removeAddress: (prefix, link = 'eth0') => send({ what: 'removeAddress', link, prefix }),
+    fetch: url => send({ what: 'fetch', url }),
     up: link => send({ what: 'up', link }),
     links: () => send({ what: 'links' }),
     routes: () => send({ what: 'routes' }),
