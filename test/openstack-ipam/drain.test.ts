@@ -7,14 +7,13 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { lockDataDirectory } from '#agent'
 import { putAttachment } from '#allocator'
 import { readBootId } from '#host'
 import { startSimulator } from '#simulator'
 import { addressOf, nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
 
-const main = fileURLToPath(new URL('../../src/bin/mooring.ts', import.meta.url))
+const main = join(import.meta.dirname, '../../src/bin/mooring.ts')
 
 function drain(directory: string, ...options: string[]): Promise<{ status: number | null; output: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number | null; output: string }>()
@@ -38,7 +37,7 @@ async function setUp(t: TestContext) {
   const ipam = {
     type: 'tcnp-ipam',
     openstackConf: { username, password, project, domain: 'default', authUrl: simulator.authUrl },
-    neutronConf: { mode: 'mix', usableAfter: 0, coolDown: 0, reserve: 2 },
+    neutronConf: { mode: 'mix', usableAfterMs: 0, coolDownMs: 0, reserve: 2 },
   }
   const conflist = join(directory, 'net.conflist')
   writeFileSync(

@@ -59,10 +59,10 @@ after(async () => {
 
 const config = (more: object = {}) => ({
   cloud: 'oslab',
-  neutronConf: { networks: [demo.network_id], mode: 'mix', reserve: 0, coolDown: 0, usableAfter: 15_000, ...more },
+  neutronConf: { networks: [demo.network_id], mode: 'mix', reserve: 0, coolDownMs: 0, usableAfterMs: 15_000, ...more },
 })
 /** On the port that is the test's own there is no wire to wait for. */
-const ownConfig = () => config({ hostPort: ownPort, usableAfter: 0 })
+const ownConfig = () => config({ hostPort: ownPort, usableAfterMs: 0 })
 
 /** True if a packet from the address reaches the gateway, which port security decides. */
 async function passes(address: string): Promise<boolean> {

@@ -25,7 +25,7 @@ type Setup = {
   restart(): Promise<Node>
 }
 
-const fast = { usableAfter: 0, coolDown: 0 }
+const fast = { usableAfterMs: 0, coolDownMs: 0 }
 
 async function setUp(t: TestContext, longLived = true, neutronConf: object = {}): Promise<Setup> {
   const simulator = await startSimulator()

@@ -35,7 +35,6 @@ const mode: Decoder<'mix'> = (value, path) => {
   )(value, path)
 }
 
-const seconds = (of: { from: number; to: number }) => integer(of.from * 1000, of.to * 1000)
 const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
 
 const neutronConf = object({
@@ -53,10 +52,10 @@ const neutronConf = object({
   ipVersions: optional(checked(array(integer(4, 6)), versionsFault)),
   /** Addresses per subnet that the agent makes ahead of need. */
   reserve: optional(integer(0, 256), 4),
-  /** After Neutron's answer, until a new address counts as working although no probe said so. Milliseconds. */
-  usableAfter: optional(seconds({ from: 0, to: 60 }), 5_000),
-  /** After a release, until an address may be another pod's. Milliseconds. */
-  coolDown: optional(seconds({ from: 0, to: 3_600 }), 30_000),
+  /** After Neutron's answer, until a new address counts as working although no probe said so. */
+  usableAfterMs: optional(integer(0, 60_000), 5_000),
+  /** After a release, until an address may be another pod's. */
+  coolDownMs: optional(integer(0, 3_600_000), 30_000),
 })
 
 function versionsFault(versions: readonly number[]): string | undefined {

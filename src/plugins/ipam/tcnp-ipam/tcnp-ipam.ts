@@ -91,7 +91,7 @@ async function open(config: Config, world: World, limits: Limits): Promise<Opene
 }
 
 function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
-  const { reserve, usableAfter, coolDown, dataDir } = neutronConf
+  const { reserve, usableAfterMs, coolDownMs, dataDir } = neutronConf
   return poolFor(world, {
     portId: place.portId,
     access: cloud.access,
@@ -100,8 +100,8 @@ function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { pla
     settings: {
       subnetIds: place.subnets.map(subnet => subnet.id),
       reserve,
-      usableAfterMs: usableAfter,
-      coolDownMs: coolDown,
+      usableAfterMs,
+      coolDownMs,
       lockDirectory: dataDir ?? world.dataDir,
     },
   })
