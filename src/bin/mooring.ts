@@ -55,7 +55,10 @@ program
   .argument('[arguments...]')
   .action(async (args: string[]) => {
     const { runCnitool } = await import('#cnitool')
-    process.exitCode = await runCnitool(args, process.env)
+    // Plugins run in process groups of their own, which an interrupt from the terminal does not reach.
+    const stop = new AbortController()
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stop.abort())
+    process.exitCode = await runCnitool(args, process.env, stop.signal)
   })
 
 program

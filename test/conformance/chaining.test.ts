@@ -3,7 +3,24 @@
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { suite, test } from 'node:test'
-import { assertSilent, Bench, errorOf, fail, folder, missing, plugin, pod, print, resultOf } from './harness.ts'
+import {
+  assertSilent,
+  Bench,
+  errorOf,
+  fail,
+  folder,
+  leftovers,
+  missing,
+  netns,
+  peers,
+  plugin,
+  pluginDirectory,
+  pod,
+  print,
+  resultOf,
+  run as runTool,
+  stateEnv,
+} from './harness.ts'
 
 const gone = '/run/netns/none'
 const ips = (last: number) => ({ ips: [{ address: `10.0.0.${last}/24` }] })
@@ -202,5 +219,56 @@ suite('CHN chains, the plugin', { skip: missing }, () => {
       assert.ok(code === 6 || code === 7, JSON.stringify(prevResult))
     }
     assert.equal(existsSync(`${dataDir}/n/10.78.0.2`), false)
+  })
+})
+
+const noPeers = missing ?? (peers ? false : 'needs lab/peers')
+
+suite("CHN upstream's plugins beside ours", { skip: noPeers }, () => {
+  const subnet = () => ({
+    type: 'host-local',
+    subnet: '10.83.0.0/24',
+    routes: [{ dst: '0.0.0.0/0' }],
+    dataDir: folder('data'),
+  })
+
+  /** A whole life of a list with cnitool on a node of its own; what is left on the node is compared with before. */
+  async function live(plugins: readonly object[], look: (result: { ips: object[] }, pod: string) => void) {
+    const bench = new Bench().list('n', '1.1.0', plugins)
+    const [node, container] = [netns('node'), netns('pod')]
+    const env = { CNI_PATH: `${pluginDirectory()}:${peers}`, ...stateEnv() }
+    const cnitool = (verb: string) => bench.cnitool([verb, 'n', container.path], env, { inNetns: node.path })
+    const result = resultOf(await cnitool('add'))
+    look(result, container.name)
+    assertSilent(await cnitool('check'))
+    assertSilent(await cnitool('status'))
+    assertSilent(await cnitool('del'))
+    assert.doesNotMatch(leftovers([node.name]), /10\.83\.0\.|veth/)
+    assert.doesNotMatch(leftovers([container.name]), /eth0/)
+  }
+
+  test('CHN-02 tuning after veth-route gets its result and passes it on', async () => {
+    const sysctl = 'net.ipv4.conf.eth0.arp_filter'
+    const chain = [
+      { type: 'veth-route', ipam: subnet() },
+      { type: 'tuning', sysctl: { [sysctl]: '1' }, dataDir: folder('tuning') },
+    ]
+    await live(chain, ({ ips }, pod) => {
+      assert.deepEqual(ips, [{ address: '10.83.0.2/24', gateway: '10.83.0.1', interface: 1 }])
+      assert.match(runTool('ip', ['netns', 'exec', pod, 'sysctl', '-n', sysctl]), /^1$/m)
+    })
+  })
+
+  test("DLG-01 upstream's static is the IPAM of veth-route", async () => {
+    const ipam = { type: 'static', addresses: [{ address: '10.83.0.7/24', gateway: '10.83.0.1' }] }
+    await live([{ type: 'veth-route', ipam }], ({ ips }) =>
+      assert.deepEqual(ips, [{ address: '10.83.0.7/24', gateway: '10.83.0.1', interface: 1 }]),
+    )
+  })
+
+  test("DLG-01 our host-local is the IPAM of upstream's ptp", async () => {
+    await live([{ type: 'ptp', ipam: subnet() }], ({ ips }) =>
+      assert.deepEqual(ips, [{ address: '10.83.0.2/24', gateway: '10.83.0.1', interface: 1 }]),
+    )
   })
 })

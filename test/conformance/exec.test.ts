@@ -32,6 +32,13 @@ async function failure(shell: string): Promise<string> {
   return outcome.stderr
 }
 
+/** The process whose id stands in the file runs no more; who adopted it may take a moment to collect it. */
+async function assertGone(file: string): Promise<void> {
+  await sleep(100)
+  const status = `/proc/${readFileSync(file, 'utf8').trim()}/stat`
+  assert.ok(!existsSync(status) || / Z /.test(readFileSync(status, 'utf8')))
+}
+
 suite('EXE executing plugins', { skip: missing }, () => {
   test('EXE-01 the first regular file on CNI_PATH is taken, whatever its mode', async () => {
     const [first, second] = [new Bench().list('n', '1.0.0', ['p']), new Fakes().add('p')]
@@ -110,9 +117,24 @@ suite('EXE executing plugins', { skip: missing }, () => {
     assert.equal(outcome.rc, 1)
     assert.match(outcome.stderr, /did not answer in time/)
     assert.ok(outcome.ms < 10_000)
-    await sleep(100)
-    const status = `/proc/${readFileSync(child, 'utf8').trim()}/stat`
-    assert.ok(!existsSync(status) || / Z /.test(readFileSync(status, 'utf8')))
+    await assertGone(child)
+  })
+
+  test('EXE-07 an interrupt of cnitool stops the plugin with its children', async () => {
+    const bench = new Bench().list('n', '1.0.0', ['p'])
+    const child = join(folder('pid'), 'child')
+    bench.fakes.add('p', { ADD: `sh -c 'echo $$ > ${child}; exec sleep 60' &\nsleep 60` })
+    // The shell stands for the terminal: it signals cnitool alone.
+    const interrupt = [
+      'sh',
+      '-c',
+      `"$@" & tool=$!; while [ ! -s ${child} ]; do sleep 0.05; done; kill -INT $tool; wait $tool`,
+      'sh',
+    ]
+    const outcome = await bench.cnitool(['add', 'n', gone], {}, { prefix: interrupt })
+    assert.equal(outcome.rc, 1)
+    assert.match(outcome.stderr, /the caller went away/)
+    await assertGone(child)
   })
 
   test('EXE-08 an active trace reaches the plugin', async () => {

@@ -5,8 +5,8 @@ import { mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { deadlineIn } from '#base'
-import { parseNetworkList, validateNetworkList } from '#cni'
-import { assertSilent, Bench, missing, print } from './harness.ts'
+import { addNetworkList, parseNetworkList, validateNetworkList } from '#cni'
+import { assertSilent, Bench, folder, missing, print } from './harness.ts'
 
 const netns = '/run/netns/none'
 
@@ -181,6 +181,21 @@ suite('LIB loading', { skip: missing, concurrency: 2 }, () => {
       await validateNetworkList(list(capabilities.map(each => ({ type: 'new', capabilities: each }))), runtime),
       ['ips', 'portMappings'],
     )
+  })
+
+  test('ERR-06 LIB-16 an attachment without container id is error 3: there is nothing to delete', async () => {
+    const list = parseNetworkList(
+      new TextEncoder().encode('{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"p"}]}'),
+    )
+    const attachment = { containerId: '', ifName: 'eth0', netns, args: [], capabilityArgs: {} }
+    const runtime = {
+      path: [],
+      env: {},
+      cacheDirectory: folder('cache'),
+      deadline: deadlineIn(10_000),
+      signal: new AbortController().signal,
+    }
+    await assert.rejects(addNetworkList(list, attachment, runtime), { code: 3, message: 'missing containerID' })
   })
 
   test('LIB-16 interface name and network name are validated before a plugin is called', async () => {
