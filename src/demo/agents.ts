@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { mkdirSync } from 'node:fs'
-import { connect } from 'node:net'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { runCommand, startCommand, waitReady } from './children.ts'
 import type { Place, Started } from './state.ts'
 
@@ -35,21 +34,13 @@ export function startAgent(
 ): { process: Started; ready: (signal: AbortSignal) => Promise<void> } {
   const { socket, dataDir, log } = agentPaths(place, name)
   mkdirSync(place.file(name), { recursive: true, mode: 0o700 })
+  // The socket of an agent that was killed would say that this one is ready.
+  rmSync(socket, { force: true })
   const args = ['agent', '--netns', netns, '--socket', socket, '--data-dir', dataDir]
   const process = startCommand(agentName(name), args, log, env)
-  const ready = (signal: AbortSignal) => waitReady(process, () => answers(socket), { log, timeoutMs: READY_MS, signal })
+  const ready = (signal: AbortSignal) =>
+    waitReady(process, () => existsSync(socket), { log, timeoutMs: READY_MS, signal })
   return { process, ready }
-}
-
-function answers(socket: string): Promise<boolean> {
-  const connection = connect(socket)
-  return new Promise(resolve => {
-    connection.once('error', () => resolve(false))
-    connection.once('connect', () => {
-      connection.destroy()
-      resolve(true)
-    })
-  })
 }
 
 /** Puts the plugins of a machine into its directory, as an operator does. */

@@ -4,11 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { deadlineIn } from '#base'
 import { installPlugins, startAgent } from './agents.ts'
 import { type DemoCloud, openDemoCloud } from './clouds.ts'
+import { compare, findGoPlugins } from './comparison.ts'
 import { conflist, writeConflist } from './configuration.ts'
 import { countReserve, heldAddresses } from './journals.ts'
 import { journalLeftovers, type Kernels, kernelLeftovers, neutronLeftovers, readKernels } from './leftovers.ts'
 import { makeNetns, netnsPath } from './named-netns.ts'
-import { findPeers, measurePeers } from './peers.ts'
 import { type Attached, attach, detach } from './pods.ts'
 import { type Party, type Path, tryPath } from './probes.ts'
 import type { Report } from './report.ts'
@@ -76,7 +76,8 @@ export async function perform(stage: Stage, scene: Scene, owned: AsyncDisposable
   const [first, second, third, fourth] = pods
   say(`attaching ${first.name} and ${third.name}: the first ones wait for Neutron`)
   await attachAll(stage, scene, [first, third], { fromReserve: false })
-  await Promise.all([comparePeers(stage), waitForReserve(stage, topology.machines)])
+  await compareTimes(stage, scene)
+  await waitForReserve(stage, topology.machines)
   say(`attaching ${second.name} and ${fourth.name}`)
   await attachAll(stage, scene, [second, fourth], { fromReserve: true })
   report.attached.sort((a, b) => a.pod.name.localeCompare(b.pod.name))
@@ -155,22 +156,20 @@ async function settleAll(works: readonly Promise<void>[]): Promise<void> {
   if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
 }
 
-/** The same work by the Go plugins, where they are at hand. */
-async function comparePeers({ place, state, report, say }: Stage): Promise<void> {
-  const directory = findPeers()
-  if (directory === undefined) return
-  say('timing Go ptp + host-local beside it')
-  const names = { node: `${place.name}-go-node`, pod: `${place.name}-go-pod` }
+/** The same work with `host-local`, beside the Go plugins where they are at hand. */
+async function compareTimes({ place, state, report, say, signal }: Stage, { topology }: Scene): Promise<void> {
+  const goPlugins = findGoPlugins()
+  say(goPlugins === undefined ? 'timing ADD with host-local' : 'timing ADD with host-local, beside Go ptp')
+  const names = { node: `${place.name}-go-node`, pod: `${place.name}-compared` }
   state.namespaces.push(names.node, names.pod)
   place.save(state)
   makeNetns(names.node)
   makeNetns(names.pod)
-  report.peers = await measurePeers(place, directory, names)
+  report.comparison = await compare(place, topology.machines[0], goPlugins, names, signal)
 }
 
 /** Until each agent has made addresses ahead of need; without them the next pods wait like the first. */
-async function waitForReserve({ place, say, signal }: Stage, machines: readonly Machine[]): Promise<void> {
-  say('waiting until the agents have made addresses ahead')
+async function waitForReserve({ place, signal }: Stage, machines: readonly Machine[]): Promise<void> {
   for (const end = performance.now() + RESERVE_MS; performance.now() < end; await sleep(50)) {
     signal.throwIfAborted()
     if (machines.every(({ name }) => countReserve(place, name) > 0)) return

@@ -113,7 +113,7 @@ const emptyReport = (): Report => ({
   network: '',
   attached: [],
   furtherMs: [],
-  peers: undefined,
+  comparison: undefined,
   passages: [],
   leftovers: [],
   failure: undefined,

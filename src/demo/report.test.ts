@@ -21,7 +21,7 @@ const report = (more: Partial<Report> = {}): Report => ({
   network: 'a network',
   attached: [],
   furtherMs: [],
-  peers: undefined,
+  comparison: undefined,
   passages: [passage()],
   leftovers: [],
   failure: undefined,

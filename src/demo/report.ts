@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { median, type Peers } from './peers.ts'
+import { type Comparison, median } from './comparison.ts'
 import type { Attached } from './pods.ts'
 import type { Passage } from './probes.ts'
 
@@ -12,7 +12,7 @@ export type Report = {
   attached: (Attached & { fromReserve: boolean })[]
   /** Further ADDs from the reserve, of namespaces that were detached at once; milliseconds. */
   furtherMs: number[]
-  peers: Peers | undefined
+  comparison: Comparison | undefined
   passages: Passage[]
   /** What is there after the end and was not before, or could not be looked at; in words. */
   leftovers: string[]
@@ -41,12 +41,12 @@ export const reportJson = (report: Report): string =>
         addMs: round(ms),
         fromReserve,
       })),
-      addFromReserveMs: [
-        ...report.attached.filter(each => each.fromReserve).map(({ ms }) => ms),
-        ...report.furtherMs,
-      ].map(round),
-      goPtpHostLocal: report.peers && { addMs: round(report.peers.addMs), rounds: report.peers.rounds },
-      emptyProcessMs: report.peers && round(report.peers.nothingMs),
+      addMs: {
+        fromReserve: warmTimes(report).map(round),
+        vethRouteHostLocal: report.comparison && round(report.comparison.mooringMs),
+        goPtpHostLocal: report.comparison?.goMs === undefined ? undefined : round(report.comparison.goMs),
+        emptyProcess: report.comparison && round(report.comparison.nothingMs),
+      },
       paths: report.passages.map(({ ms, afterMs, ...passage }) => ({
         ...passage,
         ms: ms === undefined ? undefined : round(ms),
@@ -63,7 +63,7 @@ export const reportJson = (report: Report): string =>
 const round = (value: number) => Math.round(value * 100) / 100
 
 /** The pods and what their ADD took, for people. */
-export function podTable({ attached, furtherMs, peers, cloud, network }: Report): string {
+export function podTable({ attached, furtherMs, comparison, cloud, network }: Report): string {
   const rows = attached.map(({ pod, address, ms, fromReserve }) => [
     pod.name,
     pod.machine,
@@ -74,25 +74,40 @@ export function podTable({ attached, furtherMs, peers, cloud, network }: Report)
   return [
     `Pods on network ${network} of ${cloud}, attached by veth-route + tcnp-ipam`,
     table([['pod', 'on', 'address', 'ADD', ''], ...rows]),
-    ...comparison({ attached, furtherMs, peers }),
+    ...comparisonTable({ attached, furtherMs, comparison }),
   ].join('\n')
 }
 
-function comparison({ attached, furtherMs, peers }: Pick<Report, 'attached' | 'furtherMs' | 'peers'>): string[] {
-  const warm = [...attached.filter(each => each.fromReserve).map(({ ms }) => ms), ...furtherMs]
+function comparisonTable({
+  attached,
+  furtherMs,
+  comparison,
+}: Pick<Report, 'attached' | 'furtherMs' | 'comparison'>): string[] {
+  const warm = warmTimes({ attached, furtherMs })
+  const row = (what: string, ms: number | undefined, calls: number) =>
+    ms === undefined ? [] : [[what, inMs(ms), `${calls} calls`]]
   const rows = [
-    ...(warm.length === 0
-      ? []
-      : [['veth-route + tcnp-ipam, from the reserve', inMs(median(warm)), `${warm.length} calls`]]),
-    ...(peers === undefined
+    ...row(
+      'veth-route + tcnp-ipam, address from the reserve',
+      warm.length === 0 ? undefined : median(warm),
+      warm.length,
+    ),
+    ...(comparison === undefined
       ? []
       : [
-          ['Go ptp + host-local, the same machine, just now', inMs(peers.addMs), `${peers.rounds} calls`],
-          ['a process that does nothing', inMs(peers.nothingMs), `${peers.rounds} calls`],
+          ...row('veth-route + host-local', comparison.mooringMs, comparison.rounds),
+          ...row('Go ptp + host-local, by turns with it', comparison.goMs, comparison.rounds),
+          ...row('a process that does nothing', comparison.nothingMs, comparison.rounds),
         ]),
   ]
   return rows.length === 0 ? [] : ['', table([['ADD from exec to exit', 'median', ''], ...rows])]
 }
+
+/** ADDs that took their address from the reserve. */
+const warmTimes = ({ attached, furtherMs }: Pick<Report, 'attached' | 'furtherMs'>) => [
+  ...attached.filter(({ fromReserve }) => fromReserve).map(({ ms }) => ms),
+  ...furtherMs,
+]
 
 /** The packets, for people. */
 export function passageTable({ passages }: Report): string {

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { execFileSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { agentPaths } from './agents.ts'
+import { netnsPath } from './named-netns.ts'
+import type { Place } from './state.ts'
+import { type Station, startStation } from './station.ts'
+
+const LAB = resolve(import.meta.dirname, '../../lab/peers')
+const ROUNDS = 10
+const CALL_MS = 30_000
+
+/** ADD from exec to exit, medians in milliseconds. */
+export type Comparison = {
+  /** `veth-route` + `host-local` through the agent. */
+  readonly mooringMs: number
+  /** `ptp` + `host-local` of the reference plugins; undefined: not at hand. */
+  readonly goMs: number | undefined
+  /** A process that does nothing: what the clock itself sees. */
+  readonly nothingMs: number
+  readonly rounds: number
+}
+
+/** The directory of the Go plugins where they are at hand: `lab/peers setup plugins` builds them. */
+export function findGoPlugins(): string | undefined {
+  if (!existsSync(LAB)) return undefined
+  try {
+    const directory = execFileSync(LAB, ['dir'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+    return ['ptp', 'host-local'].every(each => existsSync(join(directory, each))) ? directory : undefined
+  } catch {
+    return undefined
+  }
+}
+
+type Side = {
+  readonly station: Station
+  readonly type: string
+  readonly directory: string
+  readonly env: Record<string, string>
+}
+
+/**
+ * Attaches and detaches one namespace again and again, ours and the Go plugins taking turns, both with `host-local`.
+ * @param names of namespaces that the caller made and removes: a node for the Go plugins, and the pod
+ */
+export async function compare(
+  place: Place,
+  machine: { readonly name: string; readonly station: Station },
+  goDirectory: string | undefined,
+  names: { node: string; pod: string },
+  signal: AbortSignal,
+): Promise<Comparison> {
+  await using node = startStation(netnsPath(names.node))
+  const { cniBin, settings } = agentPaths(place, machine.name)
+  const ours: Side = {
+    station: machine.station,
+    type: 'veth-route',
+    directory: cniBin,
+    env: { MOORING_CONFIG: settings },
+  }
+  const go: Side | undefined =
+    goDirectory === undefined ? undefined : { station: node, type: 'ptp', directory: goDirectory, env: {} }
+  const times = { ours: [] as number[], go: [] as number[], nothing: [] as number[] }
+  for (let round = 0; round < ROUNDS; round++) {
+    signal.throwIfAborted()
+    times.ours.push(await addAndDelete(place, ours, names.pod))
+    if (go !== undefined) times.go.push(await addAndDelete(place, go, names.pod))
+    const order = { file: '/bin/true', env: {}, stdin: new Uint8Array(0), timeoutMs: CALL_MS }
+    times.nothing.push((await node.do('run', order)).ms)
+  }
+  return {
+    mooringMs: median(times.ours),
+    goMs: go === undefined ? undefined : median(times.go),
+    nothingMs: median(times.nothing),
+    rounds: ROUNDS,
+  }
+}
+
+/** @returns what the ADD took */
+async function addAndDelete(place: Place, { station, type, directory, env }: Side, pod: string): Promise<number> {
+  const ipam = {
+    type: 'host-local',
+    dataDir: place.file('host-local'),
+    subnet: '10.99.0.0/16',
+    routes: [{ dst: '0.0.0.0/0' }],
+  }
+  const stdin = new TextEncoder().encode(JSON.stringify({ name: `compare-${type}`, cniVersion: '0.3.1', type, ipam }))
+  const call = async (command: string) => {
+    const end = await station.do('run', {
+      file: join(directory, type),
+      env: {
+        ...env,
+        PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+        CNI_PATH: directory,
+        CNI_COMMAND: command,
+        CNI_CONTAINERID: 'compare',
+        CNI_IFNAME: 'eth0',
+        CNI_NETNS: netnsPath(pod),
+      },
+      stdin,
+      timeoutMs: CALL_MS,
+    })
+    if (end.exitCode !== 0) throw new Error(`${type} + host-local failed at ${command}: ${end.stdout}${end.stderr}`)
+    return end.ms
+  }
+  const ms = await call('ADD')
+  await call('DEL')
+  return ms
+}
+
+/** The middle one. */
+export const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!
