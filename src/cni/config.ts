@@ -5,7 +5,7 @@ import { extname, join } from 'node:path'
 import { codes } from './codes.ts'
 import { boolean, decode, object, optional, record, string } from './decode.ts'
 import { CniError } from './error.ts'
-import { formatJson, isJsonObject, parseJsonObject } from './json.ts'
+import { formatJson, isJsonObject, lookup, parseJsonObject } from './json.ts'
 import type { JsonObject, JsonValue } from './plugin.ts'
 import { systemErrorOf } from './system-error.ts'
 import { compareVersions, newestVersion } from './versions.ts'
@@ -177,7 +177,7 @@ async function withSideLoaded(list: NetworkList, directory: string): Promise<Net
 function wrap(bytes: Uint8Array): NetworkList {
   const config = parseJsonObject(bytes, 'configuration')
   const { name } = parsePluginEntry(config)
-  const cniVersion = config['cniVersion'] ?? ''
+  const cniVersion = lookup(config, 'cniVersion') ?? ''
   return parseNetworkList(new TextEncoder().encode(formatJson({ name, cniVersion, plugins: [config] })))
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
   closeSync,
@@ -111,6 +112,20 @@ test('execPlugin() names a file that cannot be executed', async () => {
   writeFileSync(file, '')
   chmodSync(file, 0o644)
   await assert.rejects(run(file), error => error instanceof CniError && error.message.includes(file))
+})
+
+test('execPlugin() says that there are no descriptors left', () => {
+  const program = `
+    import { openSync } from 'node:fs'
+    import { deadlineIn } from '#base'
+    import { execPlugin } from '#cni'
+    await import('node:child_process')
+    const options = { deadline: deadlineIn(5000), signal: new AbortController().signal }
+    try { for (;;) openSync('/dev/null') } catch {}
+    await execPlugin('/bin/true', {}, new Uint8Array(), options).catch(error => console.log(error.code, error.message))`
+  const limited = ['-c', 'ulimit -n 64; exec "$@"', 'sh', process.execPath, '--input-type=module', '-e', program]
+  const { stdout, stderr } = spawnSync('sh', limited, { encoding: 'utf8', cwd: import.meta.dirname })
+  assert.match(stdout, /^11 Cannot start plugin .*EMFILE/, stderr)
 })
 
 test('findPlugin() takes the first regular file', async () => {

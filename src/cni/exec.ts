@@ -88,13 +88,15 @@ async function runRetrying(...call: Parameters<typeof run>): Promise<End> {
       if (system === undefined) throw error
       const busy = system.code === 'ETXTBSY'
       if (!busy || attempt === 5 || remainingMs(deadline) <= 1000)
-        throw new CniError(busy ? codes.tryAgainLater : codes.delegate, `Cannot start plugin ${file}: ${system.text}`, {
+        throw new CniError(passing.has(system.code) ? codes.tryAgainLater : codes.delegate, `Cannot start plugin ${file}: ${system.text}`, {
           cause: error,
         })
       await sleep(1000, undefined, { signal })
     }
   }
 }
+
+const passing = new Set(['EAGAIN', 'EMFILE', 'ENFILE', 'ENOMEM', 'ETXTBSY'])
 
 async function run(
   file: string,
@@ -106,6 +108,12 @@ async function run(
   const { spawn } = await import('node:child_process')
   signal.throwIfAborted()
   const child = spawn(file, [], { env, detached: true, stdio: 'pipe' })
+  const ended = new Promise<string | undefined>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code, signalName) => resolve(describeExit(code, signalName)))
+  })
+  // Where there are no descriptors for pipes, Node makes no streams, against its types; the error follows.
+  if (child.stdin === undefined) throw await ended.catch(error => error)
   const stdout = collect(child.stdout, jsonBytesMax)
   const stderr = collect(child.stderr, 64 * 1024)
   // A plugin may end without reading its configuration.
@@ -121,10 +129,7 @@ async function run(
   const onAbort = () => stop('the caller went away')
   signal.addEventListener('abort', onAbort)
   try {
-    const exit = await new Promise<string | undefined>((resolve, reject) => {
-      child.on('error', reject)
-      child.on('close', (code, signalName) => resolve(describeExit(code, signalName)))
-    })
+    const exit = await ended
     return { stdout: stdout.bytes(), stderr: new TextDecoder().decode(stderr.bytes()), exit, stopped }
   } finally {
     clearTimeout(timer)
