@@ -48,6 +48,7 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { isOwned, type OwnedLink } from './links.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** A route in the pod; every one leads to the node, whatever gateway the configuration names. */
@@ -217,11 +218,11 @@ export function detachRouted({ route }: HostContext, { addresses, uplinkIndex }:
  */
 export function findRouted(
   { route }: HostContext,
-  { name, owner }: { name: string; owner: string },
-): (RoutedTraces & { hostLink: string; owner: string }) | undefined {
-  const message = route.execute([getLink({ ifname: name })])[0]!.messages[0]
+  owned: OwnedLink,
+): (RoutedTraces & { hostLink: string }) | undefined {
+  const message = route.execute([getLink({ ifname: owned.name })])[0]!.messages[0]
   const link = message === undefined ? undefined : decodeLink(message)
-  if (link?.ifalias !== owner) return undefined
+  if (link === undefined || !isOwned(link, owned)) return undefined
   const dumps = [AF_INET, AF_INET6].flatMap(family => [
     dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring }),
     dumpProxies(family),
@@ -235,7 +236,7 @@ export function findRouted(
   const proxy = [...proxies4!, ...proxies6!]
     .map(decodeNeighbour)
     .find(entry => addresses.some(({ ip }) => ipEquals(ip, entry.address)))
-  return { hostLink: name, owner, addresses, uplinkIndex: proxy?.index }
+  return { hostLink: owned.name, addresses, uplinkIndex: proxy?.index }
 }
 
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */

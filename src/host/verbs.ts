@@ -57,7 +57,7 @@ export const verbs = {
       rebuilt = addPod(context.netfilter, firewall)
     } catch (error) {
       detachRouted(context, { addresses: pod.addresses, uplinkIndex: uplink?.index })
-      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner }], 0)
+      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }], 0)
       throw error
     }
     if (uplink !== undefined)
@@ -76,7 +76,7 @@ export const verbs = {
   },
 
   /** What a pod left on the node, found by its link; undefined where the link is gone or another's. */
-  findRouted: (context: HostContext, pod: { name: string; owner: string }) => findRouted(context, pod),
+  findRouted: (context: HostContext, link: OwnedLink) => findRouted(context, link),
 
   /** The differences between a pod and what its ADD made. */
   checkRoutedPod: (
@@ -91,8 +91,7 @@ export const verbs = {
   removeLinks: (context: HostContext, { links, group }: { links: OwnedLink[]; group: number }): void =>
     removeLinks(context, links, group),
   chooseGroup: (context: HostContext): number => chooseGroup(context),
-  listOwnedLinks: (context: HostContext, { prefix }: { prefix: string }): OwnedLink[] =>
-    listOwnedLinks(context, prefix),
+  listOwnedLinks: (context: HostContext, { prefix }: { prefix: string }) => listOwnedLinks(context, prefix),
   describeLink: (context: HostContext, { name }: { name: string }) => describeLink(context, name),
 
   /** See probe.ts. */

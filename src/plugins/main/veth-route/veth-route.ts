@@ -125,7 +125,7 @@ async function attach({
     }
     try {
       const rebuilt = await world.host.attachRoutedPod({ pod, uplink, firewall: firewallPod(own) })
-      deferUndo(() => removeFromNode(world, remainsOf(own)))
+      deferUndo(() => removeFromNode(world, remainsOf(own, hostMac)))
       if (rebuilt) await restoreFirewall(world)
       return hostLink
     } catch (error) {
@@ -162,7 +162,12 @@ async function del(call: Call, world: World): Promise<void> {
   if (record !== undefined) setAttachmentState(world.journal, key, 'deleting')
   const failures: unknown[] = []
   const attempt = (step: () => Promise<unknown>) => step().catch((error: unknown) => failures.push(error))
-  const remains = record === undefined ? await findRemains(world, key) : [remainsOf(decodeTraces(record.traces))]
+  let remains: Remains[] = []
+  if (record !== undefined) remains = [remainsOf(decodeTraces(record.traces), linkNames(key).hostMac)]
+  else
+    await attempt(async () => {
+      remains = await findRemains(world, key)
+    })
   for (const { traces, firewall } of remains) await attempt(() => world.host.detachRoutedPod({ traces, firewall }))
   await attempt(async () => (await ipamForDel(call, world))?.del(call))
   if (remains.length > 0)
@@ -181,23 +186,23 @@ async function ipamForDel(call: Call, world: World): Promise<Ipam | undefined> {
 /** What there is to remove: proxy entries, firewall elements, link. */
 type Remains = { traces: Pick<Traces, 'addresses' | 'uplinkIndex'>; firewall: FirewallPod; link: OwnedLink }
 
-const remainsOf = (traces: Traces): Remains => ({
+const remainsOf = (traces: Traces, mac: Uint8Array): Remains => ({
   traces,
   firewall: firewallPod(traces),
-  link: { name: traces.hostLink, owner: traces.owner },
+  link: { name: traces.hostLink, owner: traces.owner, mac },
 })
 
 /** What an attachment without a record left on the node, by the names that follow from its key. */
 async function findRemains(world: World, key: AttachmentKey): Promise<Remains[]> {
-  const { hostLinks, owner } = linkNames(key)
-  const found = await Promise.all(hostLinks.map(name => world.host.findRouted({ name, owner })))
+  const { hostLinks, owner, hostMac: mac } = linkNames(key)
+  const found = await Promise.all(hostLinks.map(name => world.host.findRouted({ name, owner, mac })))
   const traces = found.filter(each => each !== undefined)
   if (traces.length === 0) return []
   const firewall = new Map((await world.host.listFirewallPods()).map(pod => [pod.link, pod]))
   return traces.map(each => ({
     traces: each,
     firewall: firewall.get(each.hostLink) ?? { link: each.hostLink, addresses: each.addresses.map(({ ip }) => ip) },
-    link: { name: each.hostLink, owner },
+    link: { name: each.hostLink, owner, mac },
   }))
 }
 
