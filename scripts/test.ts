@@ -101,7 +101,9 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   )
 }
 
-announce([...new Set(planned.flatMap(({ suite }) => labsOf(suite)))])
+const needed = [...new Set(planned.flatMap(({ suite }) => labsOf(suite)))]
+announce(needed)
+labs.buildAhead(needed)
 try {
   for (const one of planned) if (!interrupted.signal.aborted) await runSuite(one)
 } catch (cause) {

@@ -7,6 +7,8 @@ export type LabName = 'openstack' | 'kubernetes' | 'peers' | 'vmlab'
 interface Lab {
   /** Said before it starts: what a start brings onto the machine. */
   readonly brings: string
+  /** Only makes files, so it may run long before the lab is needed; instant when they are there. */
+  readonly build?: readonly string[]
   readonly start: readonly (readonly string[])[]
   /** Exit status 0 while it is up. A lab without it consists of files only. */
   readonly isUp?: readonly string[]
@@ -19,7 +21,8 @@ const LABS: Readonly<Record<LabName, Lab>> = {
   peers: {
     brings:
       'the reference CNI plugins and cnitool, built from Go modules (cache: ~/.cache/mooring-lab/peers; half a minute)',
-    start: [['setup', 'plugins', 'cnitool', 'bench']],
+    build: ['setup', 'plugins', 'cnitool', 'bench'],
+    start: [],
   },
   openstack: {
     brings:
@@ -34,14 +37,16 @@ const LABS: Readonly<Record<LabName, Lab>> = {
     brings:
       'Kubernetes, containerd and etcd, built from Go modules, runc and nftables as Debian packages ' +
       '(cache: ~/.cache/mooring-lab/kubernetes; 5 to 8 minutes the first time)',
-    start: [['setup'], ['up']],
+    build: ['setup'],
+    start: [['up']],
     isUp: ['status'],
     stop: ['down'],
     env: ['env'],
   },
   vmlab: {
     brings: 'QEMU and a Debian kernel as packages (cache: ~/.cache/vmlab; 165 MB)',
-    start: [['setup']],
+    build: ['setup'],
+    start: [],
   },
 }
 
@@ -55,11 +60,33 @@ export function announce(names: readonly LabName[]): void {
 /** Starts labs on demand and remembers which of them are its own. */
 export class Labs {
   readonly #root: string
+  readonly #builds = new Map<LabName, Promise<string>>()
   readonly #tried = new Map<LabName, Promise<Record<string, string>>>()
   readonly #own: LabName[] = []
+  /** Process groups of builds that go on beside the tests. */
+  readonly #building = new Set<number>()
+  #ended = false
 
   constructor(root: string) {
     this.#root = root
+  }
+
+  /**
+   * Builds what the labs need, one after the other, while tests run: at the lowest priority, so that only idle time goes
+   * into it. `require` waits for it and tells of a failure.
+   */
+  buildAhead(names: readonly LabName[]): void {
+    let before: Promise<unknown> = Promise.resolve()
+    for (const name of names) {
+      const { build } = LABS[name]
+      if (build === undefined) continue
+      const built = before.then(() => (this.#ended ? 'not started' : this.#run(name, build, ['nice', '-n', '19'])))
+      this.#builds.set(
+        name,
+        built.then(status => complaint(name, build, status)),
+      )
+      before = built
+    }
   }
 
   /** Makes sure that a lab is up. Gives the environment for those who use it; throws after the second failure. */
@@ -74,6 +101,8 @@ export class Labs {
 
   /** Stops the labs that `require` started, the last one first. Those that ran before stay. */
   async stop(): Promise<void> {
+    this.#ended = true
+    for (const group of this.#building) process.kill(-group, 'SIGINT')
     for (const name of this.#own.splice(0).reverse()) {
       console.error(`test: stopping lab/${name}`)
       const status = await this.#run(name, LABS[name].stop ?? [])
@@ -97,9 +126,13 @@ export class Labs {
   }
 
   async #start(name: LabName): Promise<string> {
-    for (const command of LABS[name].start) {
-      const status = await this.#run(name, command)
-      if (status !== 0) return `lab/${name} ${command.join(' ')} ended with ${status}`
+    const { build, start } = LABS[name]
+    // Its failure is no reason to give up: the build comes again now, as it does where nothing was built ahead.
+    const ahead = await this.#builds.get(name)
+    this.#builds.delete(name)
+    for (const command of build === undefined || ahead === '' ? start : [build, ...start]) {
+      const failure = complaint(name, command, await this.#run(name, command))
+      if (failure !== '') return failure
     }
     return ''
   }
@@ -123,11 +156,19 @@ export class Labs {
   }
 
   /** What a lab says belongs to stderr: stdout is for the tests. */
-  #run(name: LabName, command: readonly string[]): Promise<number | string> {
+  #run(name: LabName, command: readonly string[], under: readonly string[] = []): Promise<number | string> {
     const { promise, resolve } = Promise.withResolvers<number | string>()
-    const child = spawn(`${this.#root}/lab/${name}`, command, { stdio: ['ignore', 2, 2], timeout: START_LIMIT_MS })
+    const [program, ...args] = [...under, `${this.#root}/lab/${name}`, ...command] as [string, ...string[]]
+    const detached = under.length > 0
+    const child = spawn(program, args, { stdio: ['ignore', 2, 2], timeout: START_LIMIT_MS, detached })
+    const group = detached ? child.pid : undefined
+    if (group !== undefined) this.#building.add(group)
     child.on('error', error => resolve(error.message))
     child.on('close', (status, signal) => resolve(status ?? signal ?? 'no status'))
-    return promise
+    return promise.finally(() => group !== undefined && this.#building.delete(group))
   }
 }
+
+/** Empty where all went well. */
+const complaint = (name: LabName, command: readonly string[], status: number | string): string =>
+  status === 0 ? '' : `lab/${name} ${command.join(' ')} ended with ${status}`

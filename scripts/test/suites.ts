@@ -42,7 +42,7 @@ export const SUITES: readonly Suite[] = [
   {
     name: 'kubelet',
     patterns: ['test/kubernetes/**/*.test.ts'],
-    labs: ['openstack', 'kubernetes', 'peers'],
+    labs: ['openstack', 'kubernetes'],
     concurrency: 1,
     timeoutMs: 15 * MINUTE_MS,
   },

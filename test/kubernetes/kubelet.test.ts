@@ -23,7 +23,8 @@ import {
 import { createNode, type KernelState, type Node } from './node.ts'
 import { countUplink } from './uplink.ts'
 
-const NAMESPACE = 'mooring-kubelet'
+// Of its own per run: the namespace of an earlier one may still be on its way out.
+const NAMESPACE = `mooring-kubelet-${process.pid}`
 const REPLICAS = 10
 const PORT = 8080
 
@@ -145,6 +146,7 @@ describe('Mooring on a real kubelet in servers of OpenStack', { skip: missing ??
   before(async () => {
     neutron = await connectNeutron()
     for (const node of nodes) {
+      node.leave()
       fixedIpsBefore.set(node, await neutron.fixedIps(node.portId))
       node.join()
       kernelBefore.set(node, node.kernel())
@@ -155,15 +157,14 @@ describe('Mooring on a real kubelet in servers of OpenStack', { skip: missing ??
   })
 
   after(async () => {
+    await using clean = new AsyncDisposableStack()
+    clean.defer(() => rmSync(folder, { recursive: true, force: true }))
     for (const node of nodes) {
-      try {
-        node.leave()
-      } finally {
-        await neutron.setFixedIps(node.portId, fixedIpsBefore.get(node)!)
-      }
+      const before = fixedIpsBefore.get(node)
+      if (before !== undefined) clean.defer(() => neutron.setFixedIps(node.portId, before))
+      clean.defer(() => node.leave())
     }
-    kubectl(`delete namespace ${NAMESPACE} --ignore-not-found --wait=false`)
-    rmSync(folder, { recursive: true, force: true })
+    clean.defer(() => void kubectl(`delete namespace ${NAMESPACE} --ignore-not-found --wait=false`))
   })
 
   test('both nodes become Ready: STATUS of the plugins is good', async () => {

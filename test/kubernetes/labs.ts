@@ -68,8 +68,12 @@ export function addNode(worker: Worker, folders: { conf: string; bin: string }):
   run(`${root}/lab/kubernetes`, ['node', 'add', worker.name, ...options])
 }
 
+/** Takes a server out of the cluster, where it is in it. */
 export function deleteNode(worker: Worker): void {
-  run(`${root}/lab/kubernetes`, ['node', 'del', worker.name])
+  const names = run(`${root}/lab/kubernetes`, ['node', 'list'])
+    .split('\n')
+    .map(line => line.split(/\s/)[0])
+  if (names.includes(worker.name)) run(`${root}/lab/kubernetes`, ['node', 'del', worker.name])
 }
 
 /** Starts or kills a program of a node: kubelet, containerd, kube-proxy. */
