@@ -37,6 +37,10 @@ function start(name: string, ...args: string[]): Demo {
   return { child, said, ended }
 }
 
+/** Where the simulated cloud of a demo listens. */
+const simulatorOf = (name: string) =>
+  new URL(/auth_url: (\S+)/.exec(readFileSync(`/run/${name}/simulator/clouds.yaml`, 'utf8'))![1]!).origin
+
 /** What a demo of this name has on the machine. */
 function traces(name: string): string[] {
   const namespaces = existsSync('/run/netns') ? readdirSync('/run/netns').filter(each => each.startsWith(name)) : []
@@ -120,6 +124,21 @@ describe('mooring demo', { skip, concurrency: false, timeout: 240_000 }, () => {
     assert.equal(code, 130, stdout)
     assert.match(stdout, /Nothing is left/)
     assert.deepEqual(traces('mooring-test-stop'), [])
+  })
+
+  test('a cloud that fails ends it with the reason and 1; what was made all the same is found and deleted', async () => {
+    const name = 'mooring-test-fail'
+    const { said, ended } = start(name)
+    await said('attaching pod-1')
+    // Neutron makes the floating IP, and nobody ever learns its id.
+    const fault = { act: 'answer-after', status: 403, method: 'POST', path: '/floatingips' }
+    const inject = await fetch(`${simulatorOf(name)}/simulator/inject`, { method: 'POST', body: JSON.stringify(fault) })
+    assert.equal(inject.status, 204)
+    const { code, stdout } = await ended
+    assert.equal(code, 1, stdout)
+    assert.match(stdout, /Ended early: .*floating IP.*403/)
+    assert.match(stdout, /Nothing is left/)
+    assert.deepEqual(traces(name), [])
   })
 
   test('after kill -9 --clean takes everything away', async () => {
