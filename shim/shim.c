@@ -217,6 +217,9 @@ static void spool(const char *request, size_t length) {
 int main(int argc, char **argv) {
   (void)argc;
   signal(SIGPIPE, SIG_IGN);
+  int spare; // A standard stream that the caller closed must not become the socket.
+  while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare <= 2) {}
+  close(spare);
   const char *slash = strrchr(argv[0], '/'), *type = slash ? slash + 1 : argv[0], *command = env("CNI_COMMAND");
   if (!*command) {
     fprintf(stderr, "CNI plugin %s of Mooring\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n", type);

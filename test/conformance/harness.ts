@@ -150,10 +150,18 @@ export const plugin = (type: string, env: Record<string, string>, config: object
   })
 
 let state: string | undefined
-/** Keeps settings and journal of the plugins under test apart from those of this machine. */
+/**
+ * Keeps settings and journal of the plugins under test apart from those of this machine. MOORING_CONFORMANCE_SOCKET names the
+ * socket of an agent, running in the namespace of the tests, by which the plugins work then.
+ */
 export function stateEnv(): Record<string, string> {
   state ??= folder('state')
-  return { MOORING_CONFIG: join(state, 'mode'), MOORING_DATA_DIR: state }
+  const socket = process.env['MOORING_CONFORMANCE_SOCKET']
+  return {
+    MOORING_CONFIG: join(state, 'mode'),
+    MOORING_DATA_DIR: state,
+    ...(socket === undefined ? {} : { MOORING_MODE: 'agent', MOORING_SOCKET: socket }),
+  }
 }
 
 /** Without the keys whose value is undefined: an environment from which a variable was taken. */
