@@ -13,6 +13,7 @@ import {
   findKnownPort,
   forgetAddress,
   forgetIntent,
+  forgetPort,
   forgetWantsOf,
   hasReleasing,
   isWanting,
@@ -151,10 +152,9 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       if (waiters.size > 0) again = true
     } catch (error) {
       if (!ending.signal.aborted) options.onError?.(error)
-      forgetIfGone(error)
       tellUnserved(() => error)
       backoffMs = nextBackoffMs()
-      later(backoffMs * (0.75 + Math.random() / 2))
+      if (!forgetIfGone(error)) later(backoffMs * (0.75 + Math.random() / 2))
     }
   }
 
@@ -162,14 +162,18 @@ export function openPortPool(options: PortPoolOptions): PortPool {
 
   const hasLeftovers = () => hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
 
-  function forgetIfGone(error: unknown): void {
-    if (!(error instanceof AllocationError) || error.fault !== 'gone') return
+  /** What was on a port that is gone is gone with it; not on the word of one answer. @returns true if nothing is left. */
+  function forgetIfGone(error: unknown): boolean {
+    if (!(error instanceof AllocationError) || error.fault !== 'gone') return false
     goneSinceMs ??= performance.now()
-    if (performance.now() - goneSinceMs < GONE_MS) return
-    journal.transaction(() => {
-      for (const each of listKnownAddresses(journal, portId))
-        if (each.state !== 'assigned') forgetAddress(journal, each)
+    if (performance.now() - goneSinceMs < GONE_MS) return false
+    return journal.transaction(() => {
+      const known = listKnownAddresses(journal, portId)
+      const held = known.filter(each => each.state === 'assigned')
+      for (const each of known) if (each.state !== 'assigned') forgetAddress(journal, each)
       for (const each of listIntents(journal, portId)) forgetIntent(journal, each.id)
+      if (held.length === 0) forgetPort(journal, portId)
+      return held.length === 0
     })
   }
 
@@ -185,12 +189,14 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       return
     }
     clearTimeout(timer)
-    flight = background().finally(() => {
-      flight = undefined
-      if (!again) return
-      again = false
-      kick()
-    })
+    flight = background()
+      .catch((error: unknown) => options.onError?.(error))
+      .finally(() => {
+        flight = undefined
+        if (!again) return
+        again = false
+        kick()
+      })
   }
 
   /** From what is there, or undefined after the wish was recorded. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { atMost } from '#base'
 import { type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type Ports } from '#openstack'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
@@ -90,6 +91,8 @@ const CONFLICTS_MAX = 8
 const UNKNOWN_MAX = 3
 const STALE_MAX = 5
 const RETRY_MS = 100
+/** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
+const WRITE_MS = 40_000
 
 type State = {
   readonly report: RoundReport
@@ -127,6 +130,7 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
     options.step?.('compare')
     const plan = compareAndPlan(options, state, port, bindings)
     options.onAssigned?.()
+    if (options.enough?.()) break
     const adding = writable(plan, state)
     if (Object.keys(adding).length > 0) await add(options, state, port, adding, bindings)
     else if (plan.remove.length > 0) await remove(options, port, plan.remove, state)
@@ -291,7 +295,7 @@ async function add(
     answer = await neutron.ports.update(
       portId,
       { fixed_ips: fixedIps },
-      { ...limits, ifRevision: port.revision_number },
+      { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
     return await afterRefusal(options, state, error, intent, adding)
@@ -394,7 +398,7 @@ async function remove(
     answer = await neutron.ports.update(
       portId,
       { fixed_ips: staying.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })) },
-      { ...limits, ifRevision: port.revision_number },
+      { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
     return await afterRefusal(options, state, error, intent, {})
