@@ -3,6 +3,8 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { deadlineIn } from '#base'
+import { execPlugin } from '#cni'
 import { agentPaths } from './agents.ts'
 import { netnsPath } from './named-netns.ts'
 import type { Place } from './state.ts'
@@ -80,26 +82,11 @@ export async function compare(
 
 /** @returns what the ADD took */
 async function addAndDelete(place: Place, { station, type, directory, env }: Side, pod: string): Promise<number> {
-  const ipam = {
-    type: 'host-local',
-    dataDir: place.file('host-local'),
-    subnet: '10.99.0.0/16',
-    routes: [{ dst: '0.0.0.0/0' }],
-  }
-  const stdin = new TextEncoder().encode(JSON.stringify({ name: `compare-${type}`, cniVersion: '0.3.1', type, ipam }))
   const call = async (command: string) => {
     const end = await station.do('run', {
       file: join(directory, type),
-      env: {
-        ...env,
-        PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-        CNI_PATH: directory,
-        CNI_COMMAND: command,
-        CNI_CONTAINERID: 'compare',
-        CNI_IFNAME: 'eth0',
-        CNI_NETNS: netnsPath(pod),
-      },
-      stdin,
+      env: { ...env, ...environmentOf(command, directory, pod) },
+      stdin: configurationOf(place, type),
       timeoutMs: CALL_MS,
     })
     if (end.exitCode !== 0) throw new Error(`${type} + host-local failed at ${command}: ${end.stdout}${end.stderr}`)
@@ -108,6 +95,29 @@ async function addAndDelete(place: Place, { station, type, directory, env }: Sid
   const ms = await call('ADD')
   await call('DEL')
   return ms
+}
+
+/** Takes away what a comparison that was cut short left on a machine; there may be nothing. */
+export async function detachCompared(place: Place, machine: string, signal: AbortSignal): Promise<void> {
+  const { cniBin, settings } = agentPaths(place, machine)
+  const env = { ...environmentOf('DEL', cniBin, undefined), MOORING_CONFIG: settings }
+  const options = { deadline: deadlineIn(CALL_MS), signal }
+  await execPlugin(join(cniBin, 'veth-route'), env, configurationOf(place, 'veth-route'), options)
+}
+
+const environmentOf = (command: string, directory: string, pod: string | undefined) => ({
+  PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+  CNI_PATH: directory,
+  CNI_COMMAND: command,
+  CNI_CONTAINERID: 'compared',
+  CNI_IFNAME: 'eth0',
+  CNI_NETNS: pod === undefined ? '' : netnsPath(pod),
+})
+
+function configurationOf(place: Place, type: string): Uint8Array {
+  const dataDir = place.file('host-local')
+  const ipam = { type: 'host-local', dataDir, subnet: '10.99.0.0/16', routes: [{ dst: '0.0.0.0/0' }] }
+  return new TextEncoder().encode(JSON.stringify({ name: `compare-${type}`, cniVersion: '0.3.1', type, ipam }))
 }
 
 /** The middle one. */

@@ -5,6 +5,7 @@ import { deadlineIn } from '#base'
 import { agentName, startAgent } from './agents.ts'
 import { isAlive, stopAll } from './children.ts'
 import type { DemoCloud } from './clouds.ts'
+import { detachCompared } from './comparison.ts'
 import { drain } from './journals.ts'
 import { listNetns, removeNetns } from './named-netns.ts'
 import { detach } from './pods.ts'
@@ -37,6 +38,8 @@ export async function detachAll(place: Place, state: State, cloud: DemoCloud, st
   // Never interrupted: what stays behind otherwise is somebody's trouble.
   const { signal } = new AbortController()
   for (const pod of state.pods) await steps.attempt(`detach ${pod.name}`, () => detach(place, pod, signal))
+  for (const { name } of withPods.slice(0, 1))
+    await steps.attempt('detach what was compared', () => detachCompared(place, name, signal))
 }
 
 async function deleteFloatingIps(place: Place, state: State, { session }: DemoCloud): Promise<void> {
