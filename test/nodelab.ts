@@ -75,6 +75,15 @@ export function makeNetns(kind: string): Netns {
   }
 }
 
+/** Paths of many new namespaces, made at once. */
+export function makeManyNetns(kind: string, wanted: number): string[] {
+  const names = Array.from({ length: wanted }, () => `nl${process.pid}-${kind}${count++}`)
+  const batch = (verb: string) => names.map(name => `netns ${verb} ${name}\n`).join('')
+  run('ip', ['-batch', '-'], batch('add'))
+  open.defer(() => void spawnSync('ip', ['-force', '-batch', '-'], { input: batch('del') }))
+  return names.map(name => `/run/netns/${name}`)
+}
+
 /** Runs `ip` commands, one a line, in one process. */
 function configure(netns: Netns, commands: string): void {
   run('ip', ['-n', netns.name, '-batch', '-'], commands)
