@@ -88,9 +88,13 @@ async function runRetrying(...call: Parameters<typeof run>): Promise<End> {
       if (system === undefined) throw error
       const busy = system.code === 'ETXTBSY'
       if (!busy || attempt === 5 || remainingMs(deadline) <= 1000)
-        throw new CniError(passing.has(system.code) ? codes.tryAgainLater : codes.delegate, `Cannot start plugin ${file}: ${system.text}`, {
-          cause: error,
-        })
+        throw new CniError(
+          passing.has(system.code) ? codes.tryAgainLater : codes.delegate,
+          `Cannot start plugin ${file}: ${system.text}`,
+          {
+            cause: error,
+          },
+        )
       await sleep(1000, undefined, { signal })
     }
   }
