@@ -18,7 +18,7 @@ import { type Station, startStation } from './station.ts'
 import { detachAll, markOf, removeAll, Steps, stopAgents } from './teardown.ts'
 import { findTopology, type Machine, type Topology, type TopologyOptions } from './topology.ts'
 
-const RESERVE_MS = 8_000
+const RESERVE_MS = 30_000
 /** The reserve has four addresses, and one is a pod's already. */
 const FURTHER_ROUNDS = 3
 const CLOUD_MS = 60_000
@@ -77,9 +77,9 @@ export async function perform(stage: Stage, scene: Scene, owned: AsyncDisposable
   say(`attaching ${first.name} and ${third.name}: the first ones wait for Neutron`)
   await attachAll(stage, scene, [first, third], { fromReserve: false })
   await compareTimes(stage, scene)
-  await waitForReserve(stage, topology.machines)
+  const fromReserve = await waitForReserve(stage, topology.machines)
   say(`attaching ${second.name} and ${fourth.name}`)
-  await attachAll(stage, scene, [second, fourth], { fromReserve: true })
+  await attachAll(stage, scene, [second, fourth], { fromReserve })
   report.attached.sort((a, b) => a.pod.name.localeCompare(b.pod.name))
   await attachFurther(stage, scene)
   scene.during = await readKernels(topology.machines)
@@ -93,7 +93,7 @@ async function startAgents(stage: Stage, { topology, cloud }: Scene): Promise<vo
   const agents = topology.machines.map(machine => startAgent(place, machine, cloud.env))
   state.processes.push(...agents.map(({ process }) => process))
   place.save(state)
-  await Promise.all([
+  await settleAll([
     ...topology.machines.map(({ name }) => installPlugins(place, name)),
     ...agents.map(({ ready }) => ready(signal)),
   ])
@@ -168,12 +168,13 @@ async function compareTimes({ place, state, report, say, signal }: Stage, { topo
   report.comparison = await compare(place, topology.machines[0], goPlugins, names, signal)
 }
 
-/** Until each agent has made addresses ahead of need; without them the next pods wait like the first. */
-async function waitForReserve({ place, signal }: Stage, machines: readonly Machine[]): Promise<void> {
+/** Until each agent has made addresses ahead of need. @returns false where that takes too long: the next pods wait, too */
+async function waitForReserve({ place, signal }: Stage, machines: readonly Machine[]): Promise<boolean> {
   for (const end = performance.now() + RESERVE_MS; performance.now() < end; await sleep(50)) {
     signal.throwIfAborted()
-    if (machines.every(({ name }) => countReserve(place, name) > 0)) return
+    if (machines.every(({ name }) => countReserve(place, name) > 0)) return true
   }
+  return false
 }
 
 async function sendPackets(stage: Stage, scene: Scene, owned: AsyncDisposableStack): Promise<void> {

@@ -69,7 +69,7 @@ export function podTable({ attached, furtherMs, comparison, cloud, network }: Re
     pod.machine,
     address,
     inMs(ms),
-    fromReserve ? 'address from the reserve' : 'first pod there: Neutron makes the address, the wire learns of it',
+    fromReserve ? 'address from the reserve' : 'Neutron makes the address, and the wire learns of it',
   ])
   return [
     `Pods on network ${network} of ${cloud}, attached by veth-route + tcnp-ipam`,
