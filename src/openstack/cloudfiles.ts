@@ -55,7 +55,7 @@ export async function readFirst(paths: readonly string[], tried: Tried): Promise
       return { path, content: await parse(path, text), worldReadable: (mode & 0o004) !== 0 }
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      if (error instanceof CloudConfigError) throw error
+      if (error instanceof CloudConfigError || code === undefined) throw error
       tried.push(code === 'ENOENT' || code === 'ENOTDIR' ? path : `${path} (${code})`)
     }
   }
@@ -80,7 +80,7 @@ const unreadTags = ['int', 'float', 'timestamp'].map(name => `tag:yaml.org,2002:
 
 async function parseYaml(path: string, text: string): Promise<unknown> {
   // Loaded only here: a conflist with its own credentials needs no YAML, and its plugin starts sooner.
-  const { LineCounter, parseDocument } = await import('yaml')
+  const { LineCounter, parseDocument } = await import('./yaml.ts')
   const lineCounter = new LineCounter()
   const document = parseDocument(text, {
     // What the clients' parser speaks: `yes` is true, and `<<` merges.
