@@ -389,6 +389,20 @@ describe('agent', { skip, concurrency: 2 }, () => {
       assertSameState(node.state(), kept)
     })
 
+    test('a DEL that was promised while the agent started is done before the next ADD of its container, not after it', async () => {
+      const it = newPod()
+      resultOf(await node.call('ADD', it))
+      // As a shim that found nobody listening, and wrote when the agent had just looked.
+      const missed = { env: { MOORING_SOCKET: join(folder('nobody'), 'sock') } }
+      resultOf(await node.call('DEL', it, missed))
+      const again = { ...it, netns: newPod().netns }
+      const prevResult = resultOf(await node.call('ADD', again))
+      await sleep(2_100) // two rounds
+      resultOf(await node.call('CHECK', again, { more: { prevResult } }))
+      resultOf(await node.call('DEL', again))
+      assertSameState(node.state(), kept)
+    })
+
     test('ADD goes through once the agent has come', async () => {
       await agent.kill('SIGTERM')
       const it = newPod()

@@ -11,7 +11,7 @@ import { createLanes, type Lanes } from './lanes.ts'
 import { lockDataDirectory } from './lock.ts'
 import { reconcile, type Suspects } from './reconcile.ts'
 import { type Answer, type Incoming, listen } from './server.ts'
-import { spoolOf, workOffSpool } from './spool.ts'
+import { hasNewEntries, spoolOf, workOffSpool } from './spool.ts'
 
 export type AgentOptions = {
   /** UNIX socket to listen on. */
@@ -63,7 +63,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const calls = new Calls(world, lanes, options)
   const server = await listen(
     options.socket,
-    incoming => calls.serve(incoming),
+    async incoming => {
+      if (incoming.env['CNI_COMMAND'] === 'ADD') await background.keepPromises()
+      return await calls.serve(incoming)
+    },
     error => logger.warn({ err: error }, 'connection'),
   )
   undo.defer(async () => {
@@ -155,7 +158,9 @@ class Background {
   readonly #options: AgentOptions
   readonly #suspects: Suspects = new Set()
   readonly #timer: NodeJS.Timeout
+  readonly #tried = new Set<string>()
   #running: Promise<void> | undefined
+  #keeping: Promise<unknown> | undefined
 
   constructor(world: World, lanes: Lanes, options: AgentOptions) {
     this.#world = world
@@ -172,18 +177,31 @@ class Background {
     return this.#running
   }
 
-  async #round(): Promise<void> {
+  /** Does the DELs that shims promised since the last look. */
+  async keepPromises(): Promise<void> {
+    while (hasNewEntries(spoolOf(this.#options.dataDir), this.#tried)) await this.#workOff()
+  }
+
+  #workOff(): Promise<unknown> {
     const { logger, dataDir } = this.#options
+    const calls = new Calls(this.#world, this.#lanes, this.#options)
+    const signal = new AbortController().signal
+    this.#keeping ??= workOffSpool(
+      spoolOf(dataDir),
+      this.#tried,
+      async ({ type, env, stdin }) =>
+        (await calls.serve({ type, env: { ...env, CNI_NETNS: '' }, stdin, netnsFd: undefined, signal })).exitCode === 0,
+      (file, error) => logger.error({ file, err: error }, 'spool entry is no request, set aside'),
+    ).finally(() => {
+      this.#keeping = undefined
+    })
+    return this.#keeping
+  }
+
+  async #round(): Promise<void> {
+    const { logger } = this.#options
     try {
-      const calls = new Calls(this.#world, this.#lanes, this.#options)
-      const signal = new AbortController().signal
-      await workOffSpool(
-        spoolOf(dataDir),
-        async ({ type, env, stdin }) =>
-          (await calls.serve({ type, env: { ...env, CNI_NETNS: '' }, stdin, netnsFd: undefined, signal })).exitCode ===
-          0,
-        (file, error) => logger.error({ file, err: error }, 'spool entry is no request, set aside'),
-      )
+      await this.#workOff()
       const released = await reconcile(this.#world, this.#suspects, (attachment, work) =>
         this.#lanes.run(laneOf(attachment), work),
       )

@@ -10,10 +10,12 @@ export const spoolOf = (dataDir: string): string => join(dataDir, 'spool')
 /**
  * Works off what is in the spool, oldest first. A DEL that fails stays for the next time; a file that is no request is
  * set aside, since it can never succeed.
+ * @param tried names of entries that were tried, in this call or an earlier one
  * @returns how many remain
  */
 export async function workOffSpool(
   directory: string,
+  tried: Set<string>,
   serve: (request: ShimRequest) => Promise<boolean>,
   onBadFile: (file: string, error: unknown) => void,
 ): Promise<number> {
@@ -21,6 +23,7 @@ export async function workOffSpool(
   let remaining = 0
   for (const name of readdirSync(directory).filter(isEntry).sort()) {
     const file = join(directory, name)
+    tried.add(name)
     let request: ShimRequest
     try {
       request = decodeRequest(readFileSync(file).subarray(4))
@@ -34,5 +37,12 @@ export async function workOffSpool(
   }
   return remaining
 }
+
+/**
+ * True if there is an entry that was not tried yet. A shim that finds no agent writes one while an agent starts, or just
+ * after the last look; what comes after it must not overtake it.
+ */
+export const hasNewEntries = (directory: string, tried: ReadonlySet<string>): boolean =>
+  readdirSync(directory).some(name => isEntry(name) && !tried.has(name))
 
 const isEntry = (name: string) => /^\d+-\d+$/.test(name)
