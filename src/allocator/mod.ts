@@ -22,6 +22,7 @@ export {
   listKnownPorts,
   listOwnedAddresses,
   listPortAddresses,
+  listPortsReleasing,
   listQuarantined,
   type PortSettings,
   putLookup,

@@ -381,6 +381,36 @@ test('a fault in every HTTP call of ADD in turn: one clear error or success, and
     }
 })
 
+test('a process per call: a release that failed is finished by the next DEL, whosever it is', async t => {
+  const { node, simulator, ipam } = await setUp(t, false)
+  const before = neutronList(simulator)
+  await node.call('ADD', 'c1', ipam)
+  simulator.inject({ act: 'answer', status: 503, times: 30 })
+  assert.equal((await node.call('DEL', 'c1', ipam, { timeoutMs: 2_000 })).exitCode, 0)
+  assert.equal(neutronList(simulator).length, before.length + 1)
+  await until(
+    async () => {
+      await node.call('DEL', 'never', ipam)
+      return neutronList(simulator).length === before.length
+    },
+    'the removal',
+    20_000,
+  )
+})
+
+test('credentials that stand in the conflist: after a restart the next call brings them and the release is done', async t => {
+  const { node, simulator, ipam, restart } = await setUp(t)
+  const before = neutronList(simulator)
+  await node.call('ADD', 'c1', ipam)
+  simulator.inject({ act: 'answer', method: 'PUT', status: 403, times: 1 })
+  await node.call('DEL', 'c1', ipam)
+  await until(() => simulator.requests().some(each => each.injected === 'answer'), 'the fault')
+  const next = await restart()
+  assert.equal(neutronList(simulator).length, before.length + 1)
+  await next.call('DEL', 'c1', ipam)
+  await until(() => neutronList(simulator).length === before.length, 'the removal')
+})
+
 type Bad = { title: string; code: number; says: RegExp; change(ipam: IpamConfig, simulator: Simulator): object }
 
 const bad: Bad[] = [

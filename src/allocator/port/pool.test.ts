@@ -35,7 +35,7 @@ function poolOn(t: TestContext, directory: string, port: FakePort, setup: Setup 
     bootId: 'boot-1',
     longLived: true,
     access: '{}',
-    neutron: port,
+    neutron: async () => port,
     settings: { subnetIds: ['s4'], reserve, coolDownMs, usableAfterMs, lockDirectory: directory },
     ...more,
   })

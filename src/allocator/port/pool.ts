@@ -29,7 +29,8 @@ import { createWire, type Probe } from './wire.ts'
 
 /** How a pool reaches its port at the moment; a later call may bring other credentials or settings. */
 export type PortAccess = {
-  readonly neutron: PortNeutron
+  /** Asked before each round: credentials may have been renewed since. */
+  neutron(): Promise<PortNeutron>
   /** The same without secrets, for a later process: JSON of whoever made the session. */
   readonly access: string
   readonly settings: PortSettings
@@ -98,10 +99,10 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   const settings = (): PortSettings => (longLived ? access.settings : { ...access.settings, reserve: 0 })
 
   async function round(limits: Limits, enough?: () => boolean): Promise<RoundReport | undefined> {
-    const work = () =>
-      settlePort({
+    const work = async () =>
+      await settlePort({
         ...options,
-        neutron: access.neutron,
+        neutron: await access.neutron(),
         access: access.access,
         settings: settings(),
         limits,
@@ -165,6 +166,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   /** What was on a port that is gone is gone with it; not on the word of one answer. @returns true if nothing is left. */
   function forgetIfGone(error: unknown): boolean {
     if (!(error instanceof AllocationError) || error.fault !== 'gone') return false
+    // Other credentials may simply not be shown the port.
+    if (findKnownPort(journal, portId)?.access !== access.access) return false
     goneSinceMs ??= performance.now()
     if (performance.now() - goneSinceMs < GONE_MS) return false
     return journal.transaction(() => {

@@ -109,6 +109,13 @@ export function findFreeAddress(
   return row === undefined ? undefined : fromRow(row)
 }
 
+/** The ports with addresses that are on their way out. */
+export const listPortsReleasing = (journal: Journal): string[] =>
+  journal
+    .sql("SELECT DISTINCT port_id FROM port_address WHERE state = 'releasing'")
+    .all()
+    .map(row => row['port_id'] as string)
+
 /** True while addresses are on their way out. */
 export const hasReleasing = (journal: Journal, portId: string): boolean =>
   journal.sql("SELECT 1 FROM port_address WHERE port_id = ? AND state = 'releasing' LIMIT 1").get(portId) !== undefined

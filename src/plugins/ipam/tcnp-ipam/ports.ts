@@ -15,7 +15,7 @@ import {
 } from '#allocator'
 import { formatIp } from '#base'
 import { CniError, codes, type JsonObject } from '#cni'
-import type { Neutron } from '#openstack'
+import type { CloudSession } from '#openstack'
 import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
 
@@ -40,23 +40,28 @@ function poolsOf(journal: Journal): Pools {
 
 /** The pool of a port, with the credentials and settings that the call brought. */
 export function poolFor(
-  world: PortWorld,
-  port: { portId: string; access: string; neutron: Neutron; settings: PortSettings; probe?: PortProbe | undefined },
+  world: PortWorld & Pick<World, 'clouds'>,
+  port: { portId: string; access: string; settings: PortSettings; probe?: PortProbe | undefined },
 ): PortPool {
   const all = poolsOf(world.journal)
   const known = all.byPort.get(port.portId)
+  const neutron = async () => (await reach(world, port.access)).neutron
   // A call without a NIC at hand (a release) leaves the probe as it is.
-  known?.use(port)
+  known?.use({ ...port, neutron })
   if (known !== undefined) return known
   let told = ''
+  let isFirst = true
   const pool = openPortPool({
     ...port,
+    neutron,
     journal: world.journal,
     bootId: world.bootId,
     longLived: world.longLived,
-    inUse: address => all.inUse.has(address),
+    // What the kernel had when the agent started says something about the writes of the agent before it.
+    inUse: address => isFirst && all.inUse.has(address),
     onError: error => all.warn(error),
     onReport: report => {
+      isFirst = false
       const text = complaint(port.portId, report)
       if (text !== '' && text !== told) all.warn(new Error(text))
       told = text
@@ -64,6 +69,19 @@ export function poolFor(
   })
   all.byPort.set(port.portId, pool)
   return pool
+}
+
+/** The session of a port's cloud as it is now. @throws {CniError} where its credentials stand in no file and no call brought them */
+async function reach({ clouds }: Pick<World, 'clouds'>, access: string): Promise<CloudSession> {
+  const session = await clouds.reach(access)
+  if (session !== undefined) return session
+  throw new CniError(
+    codes.invalidConfig,
+    'Cannot log in to the cloud of an address: its credentials stand in no file',
+    {
+      details: 'the next call of that network brings them; "cloud" instead of "openstackConf" needs no call',
+    },
+  )
 }
 
 /** The pool of a port that the journal knows, undefined while nobody brought the credentials for it. */
@@ -80,8 +98,7 @@ export async function poolOfKnown(
 async function reopen(world: PortWorld & Pick<World, 'clouds'>, known: KnownPort): Promise<PortPool | undefined> {
   const session = await world.clouds.reach(known.access)
   if (session === undefined) return undefined
-  const { portId, access, settings } = known
-  return poolFor(world, { portId, access, settings, neutron: session.neutron })
+  return poolFor(world, known)
 }
 
 function complaint(portId: string, { lost, strange }: RoundReport): string {
@@ -178,7 +195,7 @@ async function drainPort(
       throw new CniError(codes.invalidConfig, 'its credentials stand in no file', {
         details: 'name the network list that holds them: --conflist FILE',
       })
-    const pool = poolFor(world, { portId, access, settings: { ...settings, reserve: 0 }, neutron: session.neutron })
+    const pool = poolFor(world, { portId, access, settings: { ...settings, reserve: 0 } })
     await pool.settle(limits)
   } catch (error) {
     failure = { error }

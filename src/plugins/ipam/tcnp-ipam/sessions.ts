@@ -45,6 +45,8 @@ export function openSessions({ dataDir, warn }: SessionsOptions): CloudSessions 
   const replaced = new Set<CloudSession>()
   const loaded = new Map<string | undefined, { cloud: Promise<Cloud>; atMs: number }>()
   const warned = new Set<string>()
+  /** The directory that a configuration asked for, by access. */
+  const directories = new Map<string, string | undefined>()
 
   function sessionOf(cloud: Cloud, key: string, directory: string): CloudSession {
     const old = sessions.get(key)
@@ -86,14 +88,17 @@ export function openSessions({ dataDir, warn }: SessionsOptions): CloudSessions 
     const access: Access =
       'conf' in reference ? { authUrl: cloud.authUrl, who: describe(cloud) } : { cloud: reference.name ?? null }
     const key = JSON.stringify([access, cloud.authUrl, describe(cloud), own ?? ''])
-    return { session: sessionOf(cloud, key, own ?? dataDir), access: JSON.stringify(access) }
+    const text = JSON.stringify(access)
+    directories.set(text, own)
+    return { session: sessionOf(cloud, key, own ?? dataDir), access: text }
   }
 
   return {
     open,
     async reach(text) {
       const access = JSON.parse(text) as Access
-      if ('cloud' in access) return (await open({ name: access.cloud ?? undefined })).session
+      if ('cloud' in access)
+        return (await open({ name: access.cloud ?? undefined }, { dataDir: directories.get(text) })).session
       return [...sessions.values()].find(
         ({ cloud }) => cloud.authUrl === access.authUrl && describe(cloud) === access.who,
       )

@@ -9,6 +9,7 @@ import {
   type Journal,
   type Limits,
   listOwnedAddresses,
+  listPortsReleasing,
   type PortAddress,
   type PortPool,
   type PortProbe,
@@ -95,7 +96,6 @@ function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { pla
   return poolFor(world, {
     portId: place.portId,
     access: cloud.access,
-    neutron: cloud.session.neutron,
     probe: probeOf(world, place, uplink),
     settings: {
       subnetIds: place.subnets.map(subnet => subnet.id),
@@ -132,26 +132,35 @@ async function del(call: Call, world: World): Promise<void> {
 }
 
 async function tellCloud(call: Call, world: World, released: readonly PortAddress[]): Promise<void> {
-  for (const [portId, addresses] of Map.groupBy(released, each => each.portId)) {
-    const pool = await poolForRelease(call, world, portId).catch(() => undefined)
+  const own = Map.groupBy(released, each => each.portId)
+  for (const portId of new Set([...own.keys(), ...listPortsReleasing(world.journal)])) {
+    const pool = await poolForRelease(call, world, portId, own.has(portId)).catch(() => undefined)
     if (world.longLived) pool?.kick()
-    else
-      await pool
-        ?.settle(releaseLimits(call), () => addresses.every(each => isReleased(world.journal, each)))
-        .catch(() => {})
+    else await pool?.settle(releaseLimits(call), isDone(world.journal, portId, own.get(portId))).catch(() => {})
   }
+}
+
+/** What is left of earlier calls is finished too, but nobody waits for what others released meanwhile. */
+function isDone(journal: Journal, portId: string, own: readonly PortAddress[] | undefined): () => boolean {
+  if (own === undefined) return () => !listPortsReleasing(journal).includes(portId)
+  return () => own.every(each => isReleased(journal, each))
 }
 
 const releaseLimits = (call: Call): Limits => ({ deadline: atMost(call.deadline, RELEASE_MS), signal: call.signal })
 
-/** With the credentials that the journal names, else with those of this call. */
-async function poolForRelease(call: Call, world: World, portId: string): Promise<PortPool | undefined> {
+/** With the credentials that the journal names, else, for an address of this network, with those of this call. */
+async function poolForRelease(call: Call, world: World, portId: string, isOwn: boolean): Promise<PortPool | undefined> {
+  // First, because the call may bring what the journal only names.
+  const access = await accessOf(call, world).catch(() => undefined)
   const open = await poolOfKnown(world, portId).catch(() => undefined)
   const known = findKnownPort(world.journal, portId)
-  if (open !== undefined || known === undefined) return open
-  const config = parseConfig(call.config)
-  const { session, access } = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-  return poolFor(world, { portId, access, neutron: session.neutron, settings: known.settings })
+  if (open !== undefined || known === undefined || access === undefined || !isOwn) return open
+  return poolFor(world, { portId, access, settings: known.settings })
+}
+
+async function accessOf(call: Call, world: World): Promise<string> {
+  const { cloud, neutronConf } = parseConfig(call.config)
+  return (await world.clouds.open(cloud, { dataDir: neutronConf.dataDir })).access
 }
 
 async function check(call: Call, world: World): Promise<void> {
