@@ -37,55 +37,59 @@ const BODY_MAX_BYTES = 8 << 20
 export function createFront(front: Front): Server {
   const server = createServer({ maxHeaderSize: 256 << 10, keepAliveTimeout: 75_000 }, (request, response) => {
     answerRequest(front, request, response).catch(error => {
-      if (!response.headersSent) send(response, { status: 500, body: { error: { message: String(error) } } }, [])
+      // The caller has gone, in the middle of its request.
+      if (!response.headersSent) send(response, { status: 400, body: { error: { message: String(error) } } })
     })
   })
   return server
 }
 
 async function answerRequest(front: Front, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const startedMs = performance.now()
   const method = request.method ?? 'GET'
   const url = request.url ?? '/'
   const body = await readBody(request)
   const control = front.control(method, url, body)
-  if (control !== undefined) return send(response, control, [])
+  if (control !== undefined) return send(response, control)
   const mount = front.mounts.find(candidate => isBelow(url, candidate.prefix))
-  if (mount === undefined) return send(response, { status: 404, body: { error: 'no service has this path' } }, [])
+  if (mount === undefined) return send(response, { status: 404, body: { error: 'no service has this path' } })
+  const startedMs = performance.now()
   const injection = meet(front.injections, method, url)
-  const done = (status: number): void =>
-    record(front.injections, {
-      service: mount.service,
-      method,
-      path: url,
-      status,
-      durationMs: performance.now() - startedMs,
-      injected: injection?.act,
-    })
+  const answer = await answerService(front, mount, request, body, injection)
+  record(front.injections, {
+    service: mount.service,
+    method,
+    path: url,
+    status: typeof answer === 'string' ? 0 : answer.status,
+    durationMs: performance.now() - startedMs,
+    injected: injection?.act,
+  })
+  if (answer === 'cut') request.socket.destroy()
+  else if (answer !== 'hang') send(response, withRequestId(mount, answer), method === 'HEAD')
+}
+
+/** The answer, as the injection lets it be: `cut` and `hang` are none. */
+async function answerService(
+  front: Front,
+  mount: Mount,
+  request: IncomingMessage,
+  body: unknown,
+  injection: Injection | undefined,
+): Promise<Answer | 'cut' | 'hang'> {
   await pause(injection?.latencyMs ?? 0)
-  if (injection?.act === 'cut') {
-    done(0)
-    request.socket.destroy()
-    return
-  }
-  const answer =
-    injection?.act === 'answer' ? injectedAnswer(injection, mount) : await serve(front, mount, request, body, injection)
-  const last = injection?.act === 'answer-after' ? injectedAnswer(injection, mount) : answer
-  if (injection?.act === 'cut-after' || injection?.act === 'hang-after') {
-    done(0)
-    if (injection.act === 'cut-after') request.socket.destroy()
-    return
-  }
-  done(last.status)
-  const requestId = `req-${randomUUID()}`
-  const ids =
-    mount.service === 'compute' ? ['x-openstack-request-id', 'x-compute-request-id'] : ['x-openstack-request-id']
-  send(
-    response,
-    last,
-    last.status === 414 ? [['connection', 'close']] : ids.map(name => [name, requestId]),
-    method === 'HEAD',
-  )
+  if (injection?.act === 'cut') return 'cut'
+  if (injection?.act === 'answer') return injectedAnswer(injection, mount)
+  const answer = await serve(front, mount, request, body, injection)
+  if (injection?.act === 'cut-after') return 'cut'
+  if (injection?.act === 'hang-after') return 'hang'
+  return injection?.act === 'answer-after' ? injectedAnswer(injection, mount) : answer
+}
+
+/** Every service says by which id the request stands in its log; a refused request line has none yet. */
+function withRequestId(mount: Mount, answer: Answer): Answer {
+  if (answer.status === 414) return { ...answer, headers: { connection: 'close' } }
+  const id = `req-${randomUUID()}`
+  const ids = { 'x-openstack-request-id': id, ...(mount.service === 'compute' && { 'x-compute-request-id': id }) }
+  return { ...answer, headers: { ...ids, ...answer.headers } }
 }
 
 const isBelow = (url: string, prefix: string): boolean =>
@@ -137,7 +141,11 @@ async function serve(
     return answer
   } catch (error) {
     if (error instanceof Fault) return faultAnswer(error, mount.service)
-    return faultAnswer(new Fault(500, injectedTypes[mount.service], (error as Error).stack ?? ''), mount.service)
+    process.emitWarning(error as Error)
+    return faultAnswer(
+      new Fault(500, injectedTypes[mount.service], 'The simulator has a bug, see its output.'),
+      mount.service,
+    )
   }
 }
 
@@ -257,19 +265,14 @@ export function faultAnswer(fault: Fault, service: Service): Answer {
   return { status, headers, body: { NeutronError: { type, message, detail: '' } } }
 }
 
-function send(
-  response: ServerResponse,
-  answer: Answer,
-  headers: readonly (readonly [string, string])[],
-  headOnly = false,
-): void {
+function send(response: ServerResponse, answer: Answer, headOnly = false): void {
   if (response.destroyed) return
   const isText = typeof answer.body === 'string'
   const text = answer.body === undefined ? '' : isText ? String(answer.body) : JSON.stringify(answer.body)
   const bytes = new TextEncoder().encode(text)
   response.statusCode = answer.status
   if (text !== '') response.setHeader('content-type', 'application/json')
-  for (const [name, value] of [...headers, ...Object.entries(answer.headers ?? {})]) response.setHeader(name, value)
+  for (const [name, value] of Object.entries(answer.headers ?? {})) response.setHeader(name, value)
   if (answer.status !== 204) response.setHeader('content-length', bytes.length)
   response.end(headOnly ? undefined : bytes)
 }
