@@ -12,7 +12,10 @@ const socket = () => new Option('--socket <path>', "the agent's socket").env('MO
 const program = new Command('mooring').description(
   'A complete CNI suite that ties Kubernetes pods to OpenStack networks',
 )
-program.addHelpText('after', '\n  mooring test [--all]   runs the tests (mooring test --help)')
+program.addHelpText(
+  'after',
+  '\n  mooring test [--all]     runs the tests (mooring test --help)\n  mooring bench [--quick]  measures beside the Go plugins (mooring bench --help)',
+)
 
 program
   .command('agent')
@@ -131,6 +134,26 @@ program
     const output = { result: console.log, progress: (text: string) => console.error(`demo: ${text}`) }
     process.exitCode = clean ? await cleanDemo(options, output) : await runDemo(options, output)
   })
+
+const ip = program.command('ip').description("addresses on the node's Neutron ports, as the journal knows them")
+ip.command('list')
+  .description('all of them: foreign, free (the reserve), assigned, releasing, quarantined')
+  .addOption(dataDir())
+  .action(async options => {
+    const { listAddresses } = await import('./addresses.ts')
+    for (const line of listAddresses(options)) console.log(line)
+  })
+for (const [verb, what] of [
+  ['adopt', 'take an address in quarantine for ours and free: you know that nobody has it'],
+  ['release', 'take an address in quarantine off its port'],
+] as const)
+  ip.command(`${verb} <address>`)
+    .description(what)
+    .addOption(dataDir())
+    .action(async (address: string, options) => {
+      const { endQuarantine } = await import('./addresses.ts')
+      console.log(endQuarantine(verb, address, options))
+    })
 
 program
   .command('drain')

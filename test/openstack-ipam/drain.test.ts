@@ -8,16 +8,18 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { lockDataDirectory } from '#agent'
-import { putAttachment } from '#allocator'
+import { openJournal, putAttachment } from '#allocator'
 import { readBootId } from '#host'
 import { startSimulator } from '#simulator'
 import { addressOf, nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
 
 const main = join(import.meta.dirname, '../../src/bin/mooring.ts')
 
-function drain(directory: string, ...options: string[]): Promise<{ status: number | null; output: string }> {
+const drain = (directory: string, ...options: string[]) => mooring('drain', '--data-dir', directory, ...options)
+
+function mooring(...command: string[]): Promise<{ status: number | null; output: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number | null; output: string }>()
-  const child = spawn(process.execPath, [main, 'drain', '--data-dir', directory, ...options])
+  const child = spawn(process.execPath, [main, ...command])
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', data => (output += data))
   child.on('error', reject)
@@ -125,4 +127,33 @@ test('drain in a directory without a journal is an error, and makes none', async
   const { status, output } = await drain(directory)
   assert.equal(status, 1)
   assert.match(output, /there is no journal in .*--data-dir/)
+})
+
+test('ip list shows what is in quarantine, ip adopt and ip release end it', async t => {
+  const { directory, port, before, conflist, release } = await setUp(t)
+  await release()
+  // Somebody else wrote to the port, and nobody says what the addresses are for.
+  using journal = openJournal(directory)
+  const strange = [...port().ips].filter(address => !before.includes(address)).slice(0, 2)
+  for (const address of strange) journal.sql('DELETE FROM port_address WHERE address = ?').run(address)
+  await drain(directory, '--conflist', conflist)
+
+  const ip = (...options: string[]) => mooring('ip', ...options, '--data-dir', directory)
+  const listed = (await ip('list')).output
+  for (const address of strange) assert.match(listed, new RegExp(`^${address} +quarantined +${port().id} +-$`, 'm'))
+  assert.match(listed, new RegExp(`^${before[0]} +foreign`, 'm'))
+
+  const adopted = await ip('adopt', strange[0]!)
+  assert.equal(adopted.status, 0, adopted.output)
+  assert.match((await ip('list')).output, new RegExp(`^${strange[0]} +free`, 'm'))
+  const released = await ip('release', strange[1]!)
+  assert.equal(released.status, 0, released.output)
+  const refused = await ip('release', strange[1]!)
+  assert.deepEqual(
+    [refused.status, refused.output],
+    [1, `mooring: Cannot release ${strange[1]}: it is not in quarantine. See mooring ip list\n`],
+  )
+
+  await drain(directory, '--conflist', conflist)
+  assert.deepEqual(port().ips, before)
 })
