@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What the crash tests share: the steps at which something is killed, and how often.
+
+import { type Attachment, makeNetns, type Node, peers, resultOf } from '../nodelab.ts'
+
+// `./mooring test` takes each third step, `--all`, which brings the peers, each step three times.
+const [TIMES, STRIDE] = peers === undefined ? [1, 3] : [3, 1]
+/** What an ADD or DEL does to the world: netlink, journal and leases, namespaces. */
+const STEPS = ['sendto', 'pwrite64', 'link', 'unlink', 'setns']
+export const STEPS_MAX = 100
+
+let containers = 0
+/** A container that does not exist yet, with a namespace of its own. */
+export const newPod = (): Attachment => ({ containerId: `c${containers++}`, netns: makeNetns('pod').path })
+
+/** Keys of the configuration that make the most steps. */
+export const more = { ipMasq: true }
+
+/** What stays on a node for good once a first pod came and went. */
+export async function keptBy(node: Node): Promise<string[]> {
+  const it = newPod()
+  resultOf(await node.call('ADD', it, { more }))
+  resultOf(await node.call('DEL', it, { more }))
+  return node.state()
+}
+
+/** Calls `kill` with each step until one was not reached. @returns the steps that were hit */
+export async function eachStep(
+  kill: (syscall: string, when: number) => Promise<string | undefined>,
+): Promise<string[]> {
+  const hit: string[] = []
+  for (const syscall of STEPS)
+    for (let when = 1; when <= STEPS_MAX; when += STRIDE)
+      for (let time = 1; time <= TIMES; time++) {
+        const step = await kill(syscall, when)
+        if (step !== undefined) hit.push(step)
+        else when = STEPS_MAX
+      }
+  return hit
+}
