@@ -12,6 +12,8 @@ import { type Station, startStation } from './station.ts'
 
 const LAB = resolve(import.meta.dirname, '../../lab/peers')
 const ROUNDS = 10
+/** Calls of each agent before, which do not count: an agent that has just started runs code for the first time. */
+const FIRST_ROUNDS = 10
 const CALL_MS = 30_000
 
 /** ADD from exec to exit, medians in milliseconds. */
@@ -45,23 +47,24 @@ type Side = {
 
 /**
  * Attaches and detaches one namespace again and again, ours and the Go plugins taking turns, both with `host-local`.
+ * The first of the machines is the one that is timed; all are warm afterwards.
  * @param names of namespaces that the caller made and removes: a node for the Go plugins, and the pod
  */
 export async function compare(
   place: Place,
-  machine: { readonly name: string; readonly station: Station },
+  machines: readonly { readonly name: string; readonly station: Station }[],
   goDirectory: string | undefined,
   names: { node: string; pod: string },
   signal: AbortSignal,
 ): Promise<Comparison> {
   await using node = startStation(netnsPath(names.node))
-  const { cniBin, settings } = agentPaths(place, machine.name)
-  const ours: Side = {
-    station: machine.station,
-    type: 'veth-route',
-    directory: cniBin,
-    env: { MOORING_CONFIG: settings },
-  }
+  const sides = machines.map(({ name, station }): Side => {
+    const { cniBin, settings } = agentPaths(place, name)
+    return { station, type: 'veth-route', directory: cniBin, env: { MOORING_CONFIG: settings } }
+  })
+  for (const side of sides)
+    for (let round = 0; round < FIRST_ROUNDS; round++) await addAndDelete(place, side, names.pod)
+  const ours = sides[0]!
   const go: Side | undefined =
     goDirectory === undefined ? undefined : { station: node, type: 'ptp', directory: goDirectory, env: {} }
   const times = { ours: [] as number[], go: [] as number[], nothing: [] as number[] }

@@ -165,7 +165,7 @@ async function compareTimes({ place, state, report, say, signal }: Stage, { topo
   place.save(state)
   makeNetns(names.node)
   makeNetns(names.pod)
-  report.comparison = await compare(place, topology.machines[0], goPlugins, names, signal)
+  report.comparison = await compare(place, topology.machines, goPlugins, names, signal)
 }
 
 /** Until each agent has made addresses ahead of need. @returns false where that takes too long: the next pods wait, too */

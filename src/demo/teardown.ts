@@ -38,8 +38,8 @@ export async function detachAll(place: Place, state: State, cloud: DemoCloud, st
   // Never interrupted: what stays behind otherwise is somebody's trouble.
   const { signal } = new AbortController()
   for (const pod of state.pods) await steps.attempt(`detach ${pod.name}`, () => detach(place, pod, signal))
-  for (const { name } of withPods.slice(0, 1))
-    await steps.attempt('detach what was compared', () => detachCompared(place, name, signal))
+  for (const { name } of withPods)
+    await steps.attempt(`detach what was compared on ${name}`, () => detachCompared(place, name, signal))
 }
 
 async function deleteFloatingIps(place: Place, state: State, { session }: DemoCloud): Promise<void> {
