@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type Ip, isV4, parseIp } from '#base'
-import { sendPacket } from '#libc'
+import { SystemError, sendPacket } from '#libc'
 import { concat } from '#netlink'
 import type { HostContext } from './context.ts'
 
@@ -14,16 +14,23 @@ const allNodesMac = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1)
 /**
  * Tells the segment that an address is now at the uplink's MAC: an ARP announcement (RFC 5227, section 3) or an
  * unsolicited neighbour advertisement (RFC 4861, section 7.2.6). Whoever knew its last owner learns the new one.
+ *
+ * A courtesy: what cannot be sent, because the uplink is down or its queue is full, is no failure of the pod.
  */
 export function announce(
   context: HostContext,
   uplink: { index: number; mac: Uint8Array },
   addresses: readonly Ip[],
 ): void {
-  for (const address of addresses) {
-    if (isV4(address))
-      sendPacket(context.packet, uplink.index, ETH_P_ARP, broadcast, arpAnnouncement(address, uplink.mac))
-    else sendPacket(context.packet, uplink.index, ETH_P_IPV6, allNodesMac, neighbourAdvertisement(address, uplink.mac))
+  try {
+    for (const address of addresses) {
+      if (isV4(address))
+        sendPacket(context.packet, uplink.index, ETH_P_ARP, broadcast, arpAnnouncement(address, uplink.mac))
+      else
+        sendPacket(context.packet, uplink.index, ETH_P_IPV6, allNodesMac, neighbourAdvertisement(address, uplink.mac))
+    }
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error
   }
 }
 
