@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deadlineIn } from '#base'
+import { SystemError } from '#libc'
 import { concat } from './attribute.ts'
 import { NetlinkError } from './error.ts'
 import { converse } from './exchange.ts'
@@ -176,4 +177,27 @@ test('execute: does not wait where no request asks for an answer', () => {
   const wire = wireTo(() => [])
   const replies = converse(wire).execute([{ type: 0x10, flags: 0, body: new Uint8Array(4), about: 'tell' }])
   assert.deepEqual(replies, [{ messages: [], tolerated: undefined }])
+})
+
+test('execute: says what was asked when the socket itself fails', () => {
+  const failing = {
+    send: () => {
+      throw new SystemError('send', 105, 'send 36 bytes')
+    },
+    receive: () => undefined,
+  }
+  const names = (text: string) => (error: unknown) =>
+    error instanceof NetlinkError && error.code === 'ENOBUFS' && error.message.startsWith(text)
+  assert.throws(() => converse(failing).execute([change('add a')]), names('Cannot add a: '))
+  assert.throws(
+    () => converse(failing).execute([change('add a'), change('add b')]),
+    names('Cannot add a (and 1 more): '),
+  )
+  const deaf = {
+    send: () => undefined,
+    receive: () => {
+      throw new SystemError('recv', 105, 'receive')
+    },
+  }
+  assert.throws(() => converse(deaf).execute([dump]), names('Cannot list routes: '))
 })

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type Deadline, deadlineIn, remainingMs } from '#base'
-import { EAGAIN, ETIMEDOUT } from '#libc'
+import { EAGAIN, ETIMEDOUT, SystemError } from '#libc'
 import { decodeError, NetlinkError } from './error.ts'
 import {
   decodeMessages,
@@ -60,14 +60,14 @@ function exchange(
   first: number,
   deadline: Deadline,
 ): { replies: Reply[]; interrupted: Request | undefined } {
-  wire.send(encodeBatch(requests, first))
+  naming(requests, () => wire.send(encodeBatch(requests, first)))
   const messages = requests.map((): Message[] => [])
   const tolerated: (number | undefined)[] = requests.map(() => undefined)
   const open = new Set(requests.keys().filter(index => isAnswered(requests[index]!.flags)))
   let failure: NetlinkError | undefined
   let interrupted: Request | undefined
   while (open.size > 0) {
-    const datagram = wire.receive(remainingMs(deadline))
+    const datagram = naming(requests, () => wire.receive(remainingMs(deadline)))
     if (datagram === undefined) throw new NetlinkError(requests[open.values().next().value!]!.about, ETIMEDOUT)
     for (const message of decodeMessages(datagram)) {
       const index = (message.seq - first) >>> 0
@@ -89,5 +89,16 @@ function exchange(
   return {
     replies: requests.map((_, index) => ({ messages: messages[index]!, tolerated: tolerated[index] })),
     interrupted,
+  }
+}
+
+/** The socket's own failures, of memory or of rights, as errors of what was asked. */
+function naming<T>(requests: readonly Request[], call: () => T): T {
+  try {
+    return call()
+  } catch (error) {
+    if (!(error instanceof SystemError) || requests.length === 0) throw error
+    const others = requests.length === 1 ? '' : ` (and ${requests.length - 1} more)`
+    throw Object.assign(new NetlinkError(`${requests[0]!.about}${others}`, error.errno), { cause: error })
   }
 }
