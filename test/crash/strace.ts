@@ -28,15 +28,23 @@ export function trace(syscalls: string, inject?: string): Trace {
 }
 
 /** The same for a process that runs already; resolves when strace has all its threads. */
-export async function attach(pid: number, syscalls: string, inject: string): Promise<Trace & { stop(): void }> {
+export async function attach(
+  pid: number,
+  syscalls: string,
+  inject?: string,
+): Promise<Trace & { stop(): void; ended: Promise<void> }> {
   const file = join(folder('trace'), 'calls')
-  const options = ['-f', '-s', '200', '-o', file, '-e', `trace=${syscalls}`, '-e', `inject=${syscalls}:${inject}`]
+  const options = ['-f', '-s', '200', '-o', file, '-e', `trace=${syscalls}`]
+  if (inject !== undefined) options.push('-e', `inject=${syscalls}:${inject}`)
   const child = spawn('strace', [...options, '-p', String(pid)], { stdio: ['ignore', 'ignore', 'pipe'] })
-  await new Promise<void>((resolve, reject) => {
-    child.stderr.on('data', text => String(text).includes('attached') && resolve())
-    child.on('exit', code => reject(new Error(`strace ended: ${code}`)))
-  })
-  return { prefix: [], calls: () => callsIn(file), stop: () => void child.kill('SIGTERM') }
+  const ended = new Promise<void>(resolve => child.on('exit', () => resolve()))
+  await Promise.race([
+    new Promise<void>(resolve => child.stderr.on('data', text => String(text).includes('attached') && resolve())),
+    ended.then(() => {
+      throw new Error(`strace could not attach to process ${pid}`)
+    }),
+  ])
+  return { prefix: [], calls: () => callsIn(file), stop: () => void child.kill('SIGTERM'), ended }
 }
 
 function callsIn(file: string): string[] {

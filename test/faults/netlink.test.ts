@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Goal: whichever netlink request of an ADD the kernel refuses, the caller gets one error that names it, and nothing is
+// left. Method: strace counts the requests of an ADD, then lets each fail in turn; and it sees that no process is started.
+// Needs root and strace.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { attach, tally, trace, withoutStrace } from '../crash/strace.ts'
+import {
+  type Attachment,
+  assertSameState,
+  errorOf,
+  makeLab,
+  makeNetns,
+  type Node,
+  type RunningAgent,
+  resultOf,
+  skip,
+} from '../nodelab.ts'
+
+const REQUESTS_MAX = 100
+let containers = 0
+const newPod = (): Attachment => ({ containerId: `c${containers++}`, netns: makeNetns('pod').path })
+
+/** An attachment that needs every kind of request: both families, masquerade. */
+const everything = (node: Node) => ({
+  ipMasq: true,
+  ipam: {
+    type: 'host-local',
+    dataDir: node.leases,
+    ranges: [
+      [{ subnet: '10.10.10.0/24', rangeStart: '10.10.10.19', rangeEnd: '10.10.10.199' }],
+      [{ subnet: 'fd00:10::/64', rangeStart: 'fd00:10::19' }],
+    ],
+    routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
+  },
+})
+
+async function keptBy(node: Node): Promise<string[]> {
+  const it = newPod()
+  const more = everything(node)
+  resultOf(await node.call('ADD', it, { more }))
+  resultOf(await node.call('DEL', it, { more }))
+  return node.state()
+}
+
+describe('a fault in each netlink request, in a process of its own', { skip: skip || withoutStrace }, () => {
+  let node: Node
+  let kept: string[]
+  before(async () => {
+    node = makeLab().nodes[0]!
+    kept = await keptBy(node)
+  })
+
+  for (const [errno, code] of [
+    ['ENOMEM', 11],
+    ['EPERM', 100],
+  ] as const)
+    test(`ADD: ${errno} in every request in turn is one error that says so, and nothing is left`, async t => {
+      const more = everything(node)
+      const it = newPod()
+      const failed: string[] = []
+      for (let when = 1; when <= REQUESTS_MAX; when++) {
+        const { prefix, calls } = trace('sendto', `error=${errno}:when=${when}`)
+        const outcome = await node.call('ADD', it, { more, prefix })
+        const requests = calls()
+        if (requests.length < when) {
+          resultOf(outcome)
+          resultOf(await node.call('DEL', it, { more }))
+          break
+        }
+        const request = requests[when - 1]!
+        // An announcement is a courtesy, no request: the pod works without.
+        if (request === 'sendto') {
+          if (outcome.code === 0) resultOf(await node.call('DEL', it, { more }))
+          else errorOf(outcome)
+          assertSameState(node.state(), kept, `after ${errno} in request ${when}, ${request}`)
+          continue
+        }
+        const error = errorOf(outcome)
+        assert.equal(error.code, code, `${request}: ${outcome.stdout}`)
+        assert.match(error.msg, new RegExp(`^Cannot .+: .*\\(${errno}\\)`), request)
+        assertSameState(node.state(), kept, `after ${errno} in request ${when}, ${request}`)
+        failed.push(request)
+      }
+      t.diagnostic(`failed: ${tally(failed)}`)
+      assert.ok(failed.length >= 12, `${failed.length}`)
+    })
+
+  test('ADD and DEL: start no process but the one that was called', async () => {
+    const it = newPod()
+    for (const verb of ['ADD', 'DEL'] as const) {
+      const { prefix, calls } = trace('execve,execveat,fork,vfork')
+      resultOf(await node.call(verb, it, { prefix, more: everything(node) }))
+      // The shim, and Node.js in its place.
+      assert.deepEqual(calls(), ['execve', 'execve'], verb)
+    }
+  })
+})
+
+describe('a fault in each netlink request, in the agent', { skip: skip || withoutStrace }, () => {
+  let node: Node
+  let kept: string[]
+  let agent: RunningAgent
+  before(async () => {
+    node = makeLab({ mode: 'agent' }).nodes[0]!
+    agent = await node.startAgent()
+    kept = await keptBy(node)
+  })
+  after(() => agent[Symbol.asyncDispose]())
+
+  test('ADD: ENOBUFS in every request in turn is error 11, nothing is left, and the next ADD succeeds', async t => {
+    const more = everything(node)
+    let failed = 0
+    for (let when = 1; when <= REQUESTS_MAX; when++) {
+      const it = newPod()
+      const tracer = await attach(agent.pid, 'sendto', `error=ENOBUFS:when=${when}`)
+      const outcome = await node.call('ADD', it, { more })
+      tracer.stop()
+      await tracer.ended
+      if (outcome.code === 0) {
+        resultOf(await node.call('DEL', it, { more }))
+        if (tracer.calls().length < when) break
+        continue
+      }
+      const error = errorOf(outcome)
+      assert.equal(error.code, 11, outcome.stdout)
+      assert.match(error.msg, /\(ENOBUFS\)/)
+      assertSameState(node.state(), kept, `after ENOBUFS in request ${when}`)
+      failed++
+    }
+    t.diagnostic(`failed: ${failed} requests`)
+    // What the node keeps right is looked at once in a while only.
+    assert.ok(failed >= 4, `${failed}`)
+  })
+
+  test('ADD and DEL: the agent starts no process', async () => {
+    const tracer = await attach(agent.pid, 'execve,execveat,fork,vfork,clone,clone3')
+    const it = newPod()
+    for (const verb of ['ADD', 'DEL'] as const) resultOf(await node.call(verb, it, { more: everything(node) }))
+    tracer.stop()
+    await tracer.ended
+    assert.deepEqual(tracer.calls(), [])
+    const shim = trace('execve,execveat,fork,vfork,clone,clone3')
+    resultOf(await node.call('STATUS', it, { prefix: shim.prefix, more: { cniVersion: '1.1.0' } }))
+    assert.deepEqual(shim.calls(), ['execve'])
+  })
+})
