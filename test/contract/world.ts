@@ -258,6 +258,15 @@ export async function eventually(isSo: () => Promise<boolean>, timeoutMs = 15_00
   }
 }
 
+/**
+ * For what is only true of requests that overlap: those sent at once do so only if the machine lets them. True in one of
+ * a few rounds is enough; `round` is there to ask for something else in each.
+ */
+export async function inSomeRound(isSo: (round: number) => Promise<boolean>): Promise<void> {
+  for (let round = 0; round < 5; round++) if (await isSo(round)) return
+  assert.fail(`not so in any of 5 rounds: ${isSo}`)
+}
+
 /** Asserts on Neutron's error. */
 export function refused(reply: Reply, status: number, type: string, message?: RegExp | string): void {
   assert.equal(reply.status, status, reply.text)
