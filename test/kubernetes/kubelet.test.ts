@@ -294,6 +294,7 @@ describe('Mooring on a real kubelet in servers of OpenStack', { skip: missing ??
   })
 
   test('after the deletion and a drain nothing is left in kernel, journal and Neutron', async () => {
+    kubectl(`drain ${second.name} --ignore-daemonsets --delete-emptydir-data`)
     kubectl(`delete deployment web --namespace ${NAMESPACE} --wait=false`)
     await eventually('pods gone', 60, () => assert.deepEqual(readPods(NAMESPACE), []))
     for (const node of nodes) {
@@ -306,6 +307,7 @@ describe('Mooring on a real kubelet in servers of OpenStack', { skip: missing ??
       })
       assert.equal(await node.stopAgent(), 0, node.log())
       node.drain()
+      assert.deepEqual(node.uninstall(), [], 'files of ours in /opt/cni/bin')
       assert.deepEqual(await fixedIps(node), ownOf(node).sort())
       for (const table of ['attachment', 'port', 'port_address', 'port_intent', 'port_want'])
         assert.deepEqual(node.rows(`SELECT * FROM ${table}`), [], table)

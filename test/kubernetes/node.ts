@@ -28,6 +28,8 @@ export interface Node extends Worker {
   configure(conflist: object): void
   unconfigure(): void
   drain(): string
+  /** @returns what is left in the directory of the plugins */
+  uninstall(): string[]
   /** Ends every process on the node at once, as a power cut does. */
   cutPower(): void
   leave(): void
@@ -93,6 +95,10 @@ export function createNode(worker: Worker, folder: string): Node {
       rmSync(conflistFile, { force: true })
     },
     drain: () => exec(mooring, 'drain', '--data-dir', data),
+    uninstall() {
+      exec(mooring, 'uninstall', '--cni-bin', '/opt/cni/bin')
+      return readdirSync(bin)
+    },
     cutPower() {
       // Process 1 of the node's PID namespace: the kernel ends the others with it.
       const [pid] = readFileSync(
