@@ -82,7 +82,7 @@ function ourSide(directory: string, ipMasq: boolean): string[] {
   const socket = '/run/mooring/agent.sock'
   mooring('install', '--cni-bin', bin, '--mode', 'agent', '--config', settings, '--socket', socket)
   const conflist = writeConflist(directory, ipMasq ? 'ours-masq' : 'ours', { type: 'veth-route', ipMasq, ipam: IPAM })
-  const agent = [process.execPath, join(root, 'src/bin/mooring.ts'), 'agent', '--log-level', 'error']
+  const agent = [join(root, 'mooring'), 'agent', '--log-level', 'error']
   return [
     ...['--conflist', conflist, '--path', bin],
     ...['--prepare', `${UPLINK}; mkdir -p /etc/mooring; cp ${settings} /etc/mooring/mode`],

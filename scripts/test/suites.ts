@@ -40,6 +40,20 @@ export const SUITES: readonly Suite[] = [
     timeoutMs: 2 * MINUTE_MS,
   },
   {
+    name: 'beside the Go plugins',
+    patterns: ['test/bench.test.ts'],
+    labs: ['peers'],
+    concurrency: 1,
+    timeoutMs: 10 * MINUTE_MS,
+  },
+  {
+    name: 'on the real OpenStack',
+    patterns: ['test/**/real.test.ts'],
+    labs: ['openstack'],
+    concurrency: 1,
+    timeoutMs: 10 * MINUTE_MS,
+  },
+  {
     name: 'kubelet',
     patterns: ['test/kubernetes/**/*.test.ts'],
     labs: ['openstack', 'kubernetes'],

@@ -118,7 +118,7 @@ test('execPlugin() says that there are no descriptors left', () => {
   const program = `
     import { openSync } from 'node:fs'
     import { deadlineIn } from '#base'
-    import { execPlugin } from '#cni'
+    import { execPlugin } from '${import.meta.dirname}/mod.ts'
     await import('node:child_process')
     const options = { deadline: deadlineIn(5000), signal: new AbortController().signal }
     try { for (;;) openSync('/dev/null') } catch {}

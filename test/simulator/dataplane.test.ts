@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { startSimulator } from '#simulator'
 import { openStation } from '../contract/station.ts'
 
-const entry = new URL('../../src/bin/mooring.ts', import.meta.url).pathname
+const entry = join(import.meta.dirname, '../../src/bin/mooring.ts')
 const prefix = `mrd${process.pid}`
 const reason = process.getuid?.() === 0 ? undefined : 'needs root, for network namespaces'
 
