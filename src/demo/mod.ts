@@ -5,10 +5,10 @@
 // look at every room below; nothing of the product may depend on it.
 
 import { existsSync } from 'node:fs'
+import { netnsPath } from '#host'
 import { LAUNCHER } from './children.ts'
 import { openDemoCloud } from './clouds.ts'
 import { finish, perform, type Scene, type Stage, setScene } from './demo.ts'
-import { netnsPath } from './named-netns.ts'
 import { byHand } from './pods.ts'
 import { closing, isAsPromised, passageTable, podTable, type Report, reportJson } from './report.ts'
 import { type Place, type State, takePlace } from './state.ts'

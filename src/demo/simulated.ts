@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { existsSync, mkdirSync } from 'node:fs'
+import { netnsPath } from '#host'
 import { startCommand, waitReady } from './children.ts'
 import { simulatorClouds } from './clouds.ts'
 import type { Stage } from './demo.ts'
-import { netnsPath } from './named-netns.ts'
 import type { TopologyOptions } from './topology.ts'
 
 const READY_MS = 20_000

@@ -2,12 +2,12 @@
 
 import { existsSync } from 'node:fs'
 import { deadlineIn } from '#base'
+import { listNetns, removeNetns } from '#host'
 import { agentName, startAgent } from './agents.ts'
 import { isAlive, stopAll } from './children.ts'
 import type { DemoCloud } from './clouds.ts'
 import { detachCompared } from './comparison.ts'
 import { drain } from './journals.ts'
-import { listNetns, removeNetns } from './named-netns.ts'
 import { detach } from './pods.ts'
 import type { Place, State } from './state.ts'
 

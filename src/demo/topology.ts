@@ -2,8 +2,8 @@
 
 import { existsSync } from 'node:fs'
 import { deadlineIn, tryParseIp } from '#base'
+import { netnsPath } from '#host'
 import type { CloudSession, Port, Server } from '#openstack'
-import { netnsPath } from './named-netns.ts'
 import { type Station, startStation } from './station.ts'
 
 /** A server of the cloud, and the network namespace in which it runs. */

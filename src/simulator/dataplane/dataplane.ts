@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { formatPrefix, hostPrefix, localMac, parseIp, parsePrefix, tryParseMac } from '#base'
+import { netnsPath } from '#host'
 import { commit } from '#nftables'
 import {
   AF_INET,
@@ -22,7 +23,7 @@ import {
 import type { State } from '../state.ts'
 import type { Forwarder } from './forward.ts'
 import { guardChanges } from './guard.ts'
-import { Namespace, netnsPath } from './namespace.ts'
+import { Namespace } from './namespace.ts'
 import { natChanges } from './nat.ts'
 import {
   fabricOf,

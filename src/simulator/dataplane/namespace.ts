@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /** Network namespaces of the data plane: made under a name, worked on by sockets that stay in them, removed again. */
-import { closeSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { ensureSysctl, inNetns, openOwnNetns, tryOpenNetns } from '#host'
-import { bindMount, EINVAL, SystemError, setNetworkNamespace, unmount, unshareNetwork } from '#libc'
+import { closeSync, existsSync } from 'node:fs'
+import { ensureSysctl, inNetns, makeNetns, netnsPath, openOwnNetns, removeNetns, tryOpenNetns } from '#host'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
-
-/** Where `ip netns` keeps its names. */
-const DIRECTORY = '/run/netns'
-export const netnsPath = (name: string): string => `${DIRECTORY}/${name}`
 
 /** A namespace with sockets in it; a socket belongs to the namespace in which it was opened, so nobody has to go there. */
 export class Namespace {
@@ -50,33 +45,4 @@ export class Namespace {
     closeSync(this.#home)
     if (this.isOurs) removeNetns(this.name)
   }
-}
-
-function makeNetns(name: string): void {
-  const path = netnsPath(name)
-  mkdirSync(DIRECTORY, { recursive: true, mode: 0o755 })
-  writeFileSync(path, '', { mode: 0o444, flag: 'wx' })
-  const home = openOwnNetns()
-  try {
-    unshareNetwork()
-    bindMount('/proc/thread-self/ns/net', path)
-  } catch (error) {
-    rmSync(path)
-    throw error
-  } finally {
-    setNetworkNamespace(home)
-    closeSync(home)
-  }
-}
-
-function removeNetns(name: string): void {
-  const path = netnsPath(name)
-  if (!existsSync(path)) return
-  try {
-    unmount(path)
-  } catch (error) {
-    // Nothing is mounted there any more: somebody else removed it half-way.
-    if (!(error instanceof SystemError && error.errno === EINVAL)) throw error
-  }
-  rmSync(path, { force: true })
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { openOwnNetns } from '#host'
 import { bindMount, EINVAL, SystemError, setNetworkNamespace, unmount, unshareNetwork } from '#libc'
+import { openOwnNetns } from './netns.ts'
 
 /** Where `ip netns` keeps its names. */
 const DIRECTORY = '/run/netns'
@@ -19,11 +19,14 @@ export function makeNetns(name: string): void {
   const path = netnsPath(name)
   if (existsSync(path)) throw new Error(`Cannot make network namespace ${name}: ${path} is there already`)
   mkdirSync(DIRECTORY, { recursive: true, mode: 0o755 })
-  writeFileSync(path, '', { mode: 0o444 })
+  writeFileSync(path, '', { mode: 0o444, flag: 'wx' })
   const home = openOwnNetns()
   try {
     unshareNetwork()
     bindMount('/proc/thread-self/ns/net', path)
+  } catch (error) {
+    rmSync(path)
+    throw error
   } finally {
     setNetworkNamespace(home)
     closeSync(home)
@@ -40,5 +43,5 @@ export function removeNetns(name: string): void {
     // Nothing is mounted there: an earlier attempt ended half-way.
     if (!(error instanceof SystemError && error.errno === EINVAL)) throw error
   }
-  rmSync(path)
+  rmSync(path, { force: true })
 }
