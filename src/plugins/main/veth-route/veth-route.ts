@@ -10,7 +10,17 @@ import {
   setAttachmentState,
 } from '#allocator'
 import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix, tryParseMac } from '#base'
-import { type Call, CniError, codes, type Ipam, type Plugin, type Result, requireIps, type ValidAttachment } from '#cni'
+import {
+  type Call,
+  CniError,
+  codes,
+  formatJson,
+  type Ipam,
+  type Plugin,
+  type Result,
+  requireIps,
+  type ValidAttachment,
+} from '#cni'
 import { type FirewallPod, makesPair, nextHops, type OwnedLink, type PodRoute, type Uplink } from '#host'
 import { EEXIST } from '#libc'
 import { NetlinkError } from '#netlink'
@@ -21,8 +31,11 @@ import { type LinkNames, linkNames } from './names.ts'
 import { decodeTraces, encodeTraces, firewallPod, type Traces } from './traces.ts'
 
 const TYPE = 'veth-route'
-/** A GC list made this short a time before the call may not know an ADD that has just ended. */
-const GC_GUARD_MS = 100
+/**
+ * How old a record must be that GC may remove. A list that was made just before the call may not know an ADD that has
+ * just ended; an ADD that is under way may take as long as a call can (the reconciler looks after those that never end).
+ */
+const GC_AGE_MS_MIN = { ready: 100, adding: 120_000, deleting: 0 } as const
 
 /**
  * One veth NIC per pod; the default route goes to 169.254.1.1 (fe80::1), which is the node, and the node routes each
@@ -303,18 +316,31 @@ async function status(call: Call, world: World): Promise<void> {
 
 async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | undefined): Promise<void> {
   const { ipamType } = parseConfig(call.config)
+  const ipam = await world.ipam(call, ipamType)
   const failures: unknown[] = []
   if (valid !== undefined) {
-    const begin = Date.now() - GC_GUARD_MS
+    const now = Date.now()
     const living = new Set(valid.map(({ containerId, ifName }) => `${containerId}/${ifName}`))
-    for (const record of listAttachments(world.journal, { network: call.network })) {
-      if (record.type !== TYPE || living.has(`${record.containerId}/${record.ifName}`)) continue
-      if (record.state !== 'deleting' && record.changedMs > begin) continue
+    for (const record of recordsOf(world, call.network)) {
+      if (living.has(`${record.containerId}/${record.ifName}`)) continue
+      if (now - record.changedMs < GC_AGE_MS_MIN[record.state]) continue
       await del(callOf(record, 'DEL'), world).catch((error: unknown) => failures.push(error))
     }
   }
-  await (await world.ipam(call, ipamType)).gc(call).catch((error: unknown) => failures.push(error))
+  // Read at the moment at which the IPAM is asked: what stays here keeps its address, also what came just now.
+  const staying = valid === undefined ? call : withValid(call, [...valid, ...recordsOf(world, call.network)])
+  await ipam.gc(staying).catch((error: unknown) => failures.push(error))
   if (failures.length > 0) throw failures[0]
+}
+
+const recordsOf = (world: World, network: string): Attachment[] =>
+  listAttachments(world.journal, { network }).filter(({ type }) => type === TYPE)
+
+/** The same call with another list of what is to stay. */
+function withValid(call: Call, valid: readonly ValidAttachment[]): Call {
+  const list = valid.map(({ containerId, ifName }) => ({ containerID: containerId, ifname: ifName }))
+  const config = { ...call.config, 'cni.dev/valid-attachments': list, 'cni.dev/attachments': list }
+  return { ...call, config, stdin: new TextEncoder().encode(formatJson(config)) }
 }
 
 /** @throws {CniError} 7 where the named interface is missing; without a name there may be none. */
