@@ -31,6 +31,9 @@ import { parseResolvConf } from './resolv-conf.ts'
 /** An empty file is what a power cut leaves of a reservation; one that is being written is never so old. */
 const EMPTY_FILE_MS = 60_000
 
+/** The kernel takes the time of a file from a clock that stands still between two ticks (CONFIG_HZ=100: 10 ms). */
+const FILE_CLOCK_MS = 20
+
 /** Addresses from ranges of this node's configuration, kept as the reference `host-local` keeps them. */
 export const hostLocal: Plugin<World> = {
   type: 'host-local',
@@ -95,7 +98,7 @@ async function status(call: Call): Promise<void> {
 async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | undefined) {
   if (valid === undefined) return
   // What came while this call was under way cannot be in its list.
-  const startedMs = world.longLived ? Date.now() : performance.timeOrigin
+  const startedMs = (world.longLived ? Date.now() : performance.timeOrigin) - FILE_CLOCK_MS
   using reservations = await openReservations(directoryOf(call), optionsOf(call, world))
   if (reservations === undefined) return
   const isValid = (owner: Owner) =>
