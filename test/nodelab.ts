@@ -375,10 +375,10 @@ export function stateOfKernel({ name, path }: Netns): string[] {
 
 function filesBelow(directory: string): string[] {
   if (!existsSync(directory)) return []
-  return (readdirSync(directory, { recursive: true }) as string[]).sort().flatMap(name => {
-    const path = join(directory, name)
-    return existsSync(join(path, '.')) ? [] : [path]
-  })
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter(entry => !entry.isDirectory())
+    .map(entry => join(entry.parentPath, entry.name))
+    .sort()
 }
 
 /** What the journal remembers. */
