@@ -33,14 +33,16 @@ const told = (chosen: ReturnType<typeof choose>) =>
 test('choose() without words takes what needs no lab', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], false)), [
     'unit: src/base/ip.test.ts test/architecture.test.ts',
-    'black box: test/contract/neutron.test.ts test/veth-route.test.ts',
+    'black box over HTTP: test/contract/neutron.test.ts',
+    'black box: test/veth-route.test.ts',
   ])
 })
 
 test('choose() with all takes every file once, and some again in their second setting', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], true)), [
     'unit: src/base/ip.test.ts test/architecture.test.ts',
-    'black box: test/contract/neutron.test.ts test/veth-route.test.ts',
+    'black box over HTTP: test/contract/neutron.test.ts',
+    'black box: test/veth-route.test.ts',
     'contract of the real OpenStack: test/contract/neutron.test.ts',
     'under a Debian kernel: test/veth-route.test.ts',
     'kubelet: test/kubernetes/kubelet.test.ts',
@@ -48,7 +50,9 @@ test('choose() with all takes every file once, and some again in their second se
 })
 
 test('choose() takes a word for a part of a path', () => {
-  assert.deepEqual(told(choose(planOfFiles(), ['contract'], false)), ['black box: test/contract/neutron.test.ts'])
+  assert.deepEqual(told(choose(planOfFiles(), ['contract'], false)), [
+    'black box over HTTP: test/contract/neutron.test.ts',
+  ])
 })
 
 test('choose() takes a file that only runs with a lab when it is named', () => {

@@ -10,6 +10,8 @@ export interface Suite {
   readonly patterns: readonly string[]
   /** These files run here a second time, in another setting. */
   readonly again?: true
+  /** Compares times: nothing else of the runner's goes on beside it. */
+  readonly measures?: true
   /** Runs inside of lab/vmlab. */
   readonly inVm?: true
   /** Labs without which the suite does not run. */
@@ -42,6 +44,7 @@ export const SUITES: readonly Suite[] = [
   {
     name: 'beside the Go plugins',
     patterns: ['test/bench.test.ts'],
+    measures: true,
     labs: ['peers'],
     concurrency: 1,
     timeoutMs: 10 * MINUTE_MS,
@@ -59,6 +62,13 @@ export const SUITES: readonly Suite[] = [
     labs: ['openstack', 'kubernetes'],
     concurrency: 1,
     timeoutMs: 15 * MINUTE_MS,
+  },
+  {
+    name: 'black box over HTTP',
+    patterns: ['test/contract/**/*.test.ts', 'test/openstack/**/*.test.ts', 'test/openstack-ipam/**/*.test.ts'],
+    labs: [],
+    concurrency: availableParallelism(),
+    timeoutMs: 5 * MINUTE_MS,
   },
   {
     name: 'black box',
