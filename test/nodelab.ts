@@ -57,10 +57,15 @@ export type Netns = {
 export function makeNetns(kind: string): Netns {
   const name = `nl${process.pid}-${kind}${count++}`
   run('ip', ['netns', 'add', name])
-  const path = `/run/netns/${name}`
   run('ip', ['-n', name, 'link', 'set', 'lo', 'up'])
-  const remove = () => void spawnSync('ip', ['netns', 'del', name])
-  open.defer(remove)
+  const netns = netnsOf(name)
+  open.defer(netns.remove)
+  return netns
+}
+
+/** A namespace that is there already. */
+export function netnsOf(name: string): Netns {
+  const path = `/run/netns/${name}`
   return {
     name,
     path,
@@ -71,7 +76,7 @@ export function makeNetns(kind: string): Netns {
       open.defer(() => closeSync(fd))
       return open.use(startStation(fd))
     },
-    remove,
+    remove: () => void spawnSync('ip', ['netns', 'del', name]),
   }
 }
 
@@ -247,7 +252,8 @@ export function makeLab(options: { nodes?: number; mode?: Node['mode'] } = {}): 
   return { router, outside, nodes }
 }
 
-function nodeOf(netns: Netns, mode: Node['mode']): Node {
+/** A node in a namespace that has its NIC and default route. */
+export function nodeOf(netns: Netns, mode: Node['mode']): Node {
   const base = folder('node')
   const dataDir = join(base, 'data')
   const socket = join(base, 'run', 'agent.sock')
