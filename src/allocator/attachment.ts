@@ -96,9 +96,10 @@ export function listAttachments(journal: Journal, filter: { network?: string } =
   return (rows as Row[]).map(fromRow)
 }
 
-/** Notes how far an attachment is. */
-export function setAttachmentState(journal: Journal, key: AttachmentKey, state: Attachment['state']): void {
-  journal.sql(`UPDATE attachment SET state = ?, changed_ms = ? WHERE ${KEY}`).run(state, Date.now(), ...keyOf(key))
+/** Notes how far an attachment is. @returns false where it is not known any more */
+export function setAttachmentState(journal: Journal, key: AttachmentKey, state: Attachment['state']): boolean {
+  const update = journal.sql(`UPDATE attachment SET state = ?, changed_ms = ? WHERE ${KEY}`)
+  return update.run(state, Date.now(), ...keyOf(key)).changes > 0
 }
 
 /** Forgets an attachment of which nothing is left. */

@@ -65,10 +65,11 @@ type Needs = { readonly masquerade: boolean; readonly inside: readonly { version
 /**
  * Makes the table `inet mooring`, or what of it is missing or of another release. Elements stay as they are. Harmless at
  * any time and beside other processes; where all is well it only reads.
+ * @returns whether the checks of pods had to be made, so that whatever pods there were have lost theirs.
  * @throws {NftablesError}
  */
-export function ensureTable(transport: Transport): void {
-  ensure(transport, { masquerade: false, inside: [] })
+export function ensureTable(transport: Transport): boolean {
+  return ensure(transport, { masquerade: false, inside: [] })
 }
 
 /** @returns whether the checks of pods had to be made, so that whatever pods there were have lost theirs. */

@@ -31,23 +31,26 @@ const GROUP_LINKS_MAX = 16
  * which block 13-20 ms in the kernel, one for all else. Removals that wait for the thread join the next group.
  * @param netnsPath the node's namespace, where it is not the process's own
  */
-export async function threadedHost(netnsPath?: string): Promise<Host & AsyncDisposable> {
+export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedHost> {
   const additions = kernelThread(netnsPath)
   const removals = kernelThread(netnsPath)
   await Promise.all([additions.ready, removals.ready])
   const host = Object.fromEntries(
     Object.keys(verbs).map(name => [name, (args: unknown) => additions.call(name as keyof Verbs, args)]),
   ) as unknown as Host
-  const group = await host.chooseGroup()
   return {
     ...host,
+    ended: Promise.race([additions.ended, removals.ended]),
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
-    removeLinks: groupRemovals(links => removals.call('removeLinks', { links, group }) as Promise<void>),
+    removeLinks: groupRemovals(links => removals.call('removeLinks', { links }) as Promise<void>),
     async [Symbol.asyncDispose]() {
       await Promise.all([additions.end(), removals.end()])
     },
   }
 }
+
+/** `ended` resolves with the reason when a thread has died: nothing can be done to the node any more. */
+export type ThreadedHost = AsyncDisposable & { readonly ended: Promise<Error> }
 
 /** For this long the uplink is what it was: a burst of pods asks once. A NIC that is gone meanwhile fails the attachment. */
 const UPLINK_MS = 2_000
@@ -101,6 +104,7 @@ function kernelThread(netnsPath: string | undefined) {
   let next = 1
   let dead: Error | undefined
   const { promise: ready, resolve: beReady, reject: fail } = Promise.withResolvers<void>()
+  const { promise: ended, resolve: end } = Promise.withResolvers<Error>()
   worker.on('message', (reply: WorkerReply) => {
     if ('ready' in reply) return beReady()
     const call = open.get(reply.id)
@@ -110,6 +114,7 @@ function kernelThread(netnsPath: string | undefined) {
   })
   const die = (error: Error) => {
     dead ??= error
+    end(error)
     fail(error)
     for (const call of open.values()) call.reject(error)
     open.clear()
@@ -118,6 +123,7 @@ function kernelThread(netnsPath: string | undefined) {
   worker.on('exit', () => die(new Error('Cannot work on the node: its thread has ended')))
   return {
     ready,
+    ended,
     call: (verb: keyof Verbs, args: unknown) =>
       new Promise((resolve, reject) => {
         if (dead !== undefined) return reject(dead)

@@ -21,9 +21,9 @@ export const isOwned = (link: Link, { owner, mac }: OwnedLink): boolean =>
  * Removes links in one go. A link removal waits for RCU, 13-20 ms; a whole group waits once.
  *
  * A link that is another's stays. Absence is success.
- * @param group a number that no link of the node carries
  */
-export function removeLinks({ route }: HostContext, links: readonly OwnedLink[], group: number): void {
+export function removeLinks(context: HostContext, links: readonly OwnedLink[]): void {
+  const { route } = context
   const found = route.execute(links.map(({ name }) => getLink({ ifname: name })))
   const indices = found.flatMap((reply, position) => {
     const link = reply.messages[0] === undefined ? undefined : decodeLink(reply.messages[0])
@@ -34,12 +34,21 @@ export function removeLinks({ route }: HostContext, links: readonly OwnedLink[],
     route.execute([deleteLink({ index: indices[0]! })])
     return
   }
+  const group = groupOf(context)
   route.execute(indices.map(index => ({ ...setLink({ index }, { group }), tolerate: [ENODEV] })))
   route.execute([deleteLink({ group })])
 }
 
-/** A number that no link carries as its group, for `removeLinks`. */
-export function chooseGroup({ route }: HostContext): number {
+const groups = new WeakMap<HostContext, number>()
+
+/** The thread's group for removals: random, and carried by no link when it was chosen. Never 0, in which all links are. */
+function groupOf(context: HostContext): number {
+  const group = groups.get(context) ?? chooseGroup(context)
+  groups.set(context, group)
+  return group
+}
+
+function chooseGroup({ route }: HostContext): number {
   const taken = new Set(route.execute([dumpLinks()])[0]!.messages.map(message => decodeLink(message).group))
   for (;;) {
     const group = 0x40000000 + Math.floor(Math.random() * 0x3fffffff)

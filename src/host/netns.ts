@@ -51,6 +51,16 @@ export function inNetns<T>(fd: number, home: number, run: () => T): T {
   try {
     return run()
   } finally {
-    setNetworkNamespace(home)
+    try {
+      setNetworkNamespace(home)
+    } catch (error) {
+      // biome-ignore lint/correctness/noUnsafeFinally: nothing may be done by this thread any more, whatever was before
+      throw new LostThreadError('Cannot return from a namespace: this thread must end', { cause: error })
+    }
   }
+}
+
+/** The thread is in a namespace that is not its own, and what it does next would be done there. */
+export class LostThreadError extends Error {
+  override readonly name = 'LostThreadError'
 }

@@ -101,8 +101,11 @@ export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Dea
     })
     awaitOperational(context, pair.index, deadline)
   } catch (error) {
-    detachRouted(context, pod)
-    context.route.execute([deleteLink({ index: pair.index })])
+    try {
+      detachRouted(context, pod)
+    } finally {
+      context.route.execute([deleteLink({ index: pair.index })])
+    }
     throw error
   }
 }
@@ -203,23 +206,36 @@ function awaitOperational({ route }: HostContext, index: number, deadline: Deadl
       throw new Error(`Cannot wait for link ${index} any longer: no carrier`)
 }
 
-/** What of a pod is on the node besides its link: host routes go with the link, proxy entries do not. */
-export type RoutedTraces = { addresses: Prefix[]; uplinkIndex: number | undefined }
+/** What of a pod is on the node: host routes go with its link, proxy entries do not. */
+export type RoutedTraces = { hostLink: string; addresses: Prefix[]; uplinkIndex: number | undefined }
 
-/** Ends the pod's reachability at once; its link may go later. Absence is success. */
-export function detachRouted({ route }: HostContext, { addresses, uplinkIndex }: RoutedTraces): void {
+/**
+ * Ends the pod's reachability at once; its link may go later. Absence is success.
+ *
+ * An address whose host route leads to another link is another pod's by now: its proxy entry stays.
+ */
+export function detachRouted({ route }: HostContext, { hostLink, addresses, uplinkIndex }: RoutedTraces): void {
   if (uplinkIndex === undefined || addresses.length === 0) return
-  route.execute(addresses.map(({ ip }) => deleteProxy({ index: uplinkIndex, address: ip })))
+  const [link, ...routes] = route.execute([
+    getLink({ ifname: hostLink }),
+    ...addresses.map(({ ip }) => lookupRoute(ip)),
+  ])
+  const own = link!.messages[0] === undefined ? undefined : decodeLink(link!.messages[0]).index
+  const isAnothers = (position: number) => {
+    const message = routes[position]!.messages[0]
+    const entry = message === undefined ? undefined : decodeRoute(message)
+    const isHostRoute = entry?.destination?.length === addresses[position]!.ip.length * 8
+    return isHostRoute && entry.protocol === protocols.mooring && entry.outInterface !== own
+  }
+  const left = addresses.filter((_, position) => !isAnothers(position))
+  if (left.length > 0) route.execute(left.map(({ ip }) => deleteProxy({ index: uplinkIndex, address: ip })))
 }
 
 /**
  * What a pod left on the node, found without any record: by its link, if that is still the owner's.
  * Reads every host route of ours: for the rare DEL that nothing is known of.
  */
-export function findRouted(
-  { route }: HostContext,
-  owned: OwnedLink,
-): (RoutedTraces & { hostLink: string }) | undefined {
+export function findRouted({ route }: HostContext, owned: OwnedLink): RoutedTraces | undefined {
   const message = route.execute([getLink({ ifname: owned.name })])[0]!.messages[0]
   const link = message === undefined ? undefined : decodeLink(message)
   if (link === undefined || !isOwned(link, owned)) return undefined

@@ -3,8 +3,16 @@
 import type { Ip } from '#base'
 import { announce } from './announce.ts'
 import type { HostContext } from './context.ts'
-import { addPod, checkPod, type FirewallPod, findForeignForwardDrop, listPods, removePod } from './firewall.ts'
-import { chooseGroup, describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
+import {
+  addPod,
+  checkPod,
+  ensureTable,
+  type FirewallPod,
+  findForeignForwardDrop,
+  listPods,
+  removePod,
+} from './firewall.ts'
+import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
@@ -56,8 +64,8 @@ export const verbs = {
     try {
       rebuilt = addPod(context.netfilter, firewall)
     } catch (error) {
-      detachRouted(context, { addresses: pod.addresses, uplinkIndex: uplink?.index })
-      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }], 0)
+      detachRouted(context, { ...pod, uplinkIndex: uplink?.index })
+      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }])
       throw error
     }
     if (uplink !== undefined)
@@ -88,9 +96,7 @@ export const verbs = {
   findForeignForwardDrop: (context: HostContext): string[] => findForeignForwardDrop(context.netfilter),
 
   /** See links.ts. */
-  removeLinks: (context: HostContext, { links, group }: { links: OwnedLink[]; group: number }): void =>
-    removeLinks(context, links, group),
-  chooseGroup: (context: HostContext): number => chooseGroup(context),
+  removeLinks: (context: HostContext, { links }: { links: OwnedLink[] }): void => removeLinks(context, links),
   listOwnedLinks: (context: HostContext, { prefix }: { prefix: string }) => listOwnedLinks(context, prefix),
   describeLink: (context: HostContext, { name }: { name: string }) => describeLink(context, name),
 
@@ -102,6 +108,8 @@ export const verbs = {
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),
+  /** Makes the table where it is missing. @returns true where it had to be made: the pods' elements are missing */
+  ensureFirewall: (context: HostContext): boolean => ensureTable(context.netfilter),
   /** Puts pods back into a table that was made again. */
   addFirewallPods(context: HostContext, { pods }: { pods: readonly FirewallPod[] }): void {
     for (const pod of pods) addPod(context.netfilter, pod)

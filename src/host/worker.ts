@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { setNetworkNamespace } from '#libc'
 import { HostContext } from './context.ts'
 import type { WorkerCall, WorkerReply } from './host.ts'
-import { tryOpenNetns } from './netns.ts'
+import { LostThreadError, tryOpenNetns } from './netns.ts'
 import { verbs } from './verbs.ts'
 import { packError } from './wire-error.ts'
 
@@ -23,6 +23,7 @@ parentPort!.on('message', ({ id, verb, args }: WorkerCall) => {
   try {
     post({ id, value: (verbs[verb] as (context: HostContext, args: unknown) => unknown)(context, args) })
   } catch (error) {
+    if (error instanceof LostThreadError) throw error
     post({ id, error: packError(error) })
   }
 })

@@ -91,7 +91,9 @@ async function add(call: Call, world: World): Promise<Result> {
     note,
     deferUndo,
   })
-  setAttachmentState(world.journal, key, 'ready')
+  // An agent that started meanwhile may have taken this ADD for one that nobody finishes any more.
+  if (!setAttachmentState(world.journal, key, 'ready'))
+    throw new CniError(codes.tryAgainLater, `Cannot attach ${call.ifName}: the attachment was withdrawn meanwhile`)
   undo.move()
   return resultOf(call, config, names, hostLink, mtuBytes, lease)
 }
@@ -144,7 +146,11 @@ async function attach({
     } catch (error) {
       // What else may exist already (a route, an address) has nothing to do with the names.
       const isTaken = error instanceof NetlinkError && error.errno === EEXIST && error.request === makesPair(hostLink)
-      if (!isTaken) throw error
+      if (!isTaken) {
+        // The verb cleans up behind itself; where it could not, this does, or the record stays.
+        deferUndo(() => removeFromNode(world, remainsOf(own, hostMac)))
+        throw error
+      }
       const found = await world.host.describeLink({ name: hostLink })
       if (found === undefined) throw nameTaken(call, error)
       if (found.owner === owner) throw error
@@ -155,7 +161,13 @@ async function attach({
   })
 }
 
-/** Somebody flushed the rule set: what the other pods had in it is put back. */
+/** Puts back what somebody took away who flushed the node's rule set (firewalld, a restart of nftables). */
+export async function keepFirewall(world: World): Promise<void> {
+  const isUsed = listAttachments(world.journal, {}).some(({ type, state }) => type === TYPE && state === 'ready')
+  if (isUsed && (await world.host.ensureFirewall())) await restoreFirewall(world)
+}
+
+/** What the other pods had in the rule set that was made again. */
 async function restoreFirewall(world: World): Promise<void> {
   const pods = listAttachments(world.journal, {})
     .filter(({ type, state }) => type === TYPE && state === 'ready')
@@ -182,9 +194,9 @@ async function del(call: Call, world: World): Promise<void> {
       remains = await findRemains(world, key)
     })
   for (const { traces, firewall } of remains) await attempt(() => world.host.detachRoutedPod({ traces, firewall }))
+  // Before the addresses: the host route goes with the link, and the next pod that gets the address needs its place.
+  if (remains.length > 0) await attempt(() => world.host.removeLinks({ links: remains.map(({ link }) => link) }))
   await attempt(async () => (await ipamForDel(call, world))?.del(call))
-  if (remains.length > 0)
-    await attempt(() => world.host.removeLinks({ links: remains.map(({ link }) => link), group: 0 }))
   if (failures.length > 0) throw failures[0]
   if (record !== undefined) forgetAttachment(world.journal, key)
 }
@@ -197,7 +209,11 @@ async function ipamForDel(call: Call, world: World): Promise<Ipam | undefined> {
 }
 
 /** What there is to remove: proxy entries, firewall elements, link. */
-type Remains = { traces: Pick<Traces, 'addresses' | 'uplinkIndex'>; firewall: FirewallPod; link: OwnedLink }
+type Remains = {
+  traces: Pick<Traces, 'hostLink' | 'addresses' | 'uplinkIndex'>
+  firewall: FirewallPod
+  link: OwnedLink
+}
 
 const remainsOf = (traces: Traces, mac: Uint8Array): Remains => ({
   traces,
@@ -221,7 +237,7 @@ async function findRemains(world: World, key: AttachmentKey): Promise<Remains[]>
 
 async function removeFromNode(world: World, { traces, firewall, link }: Remains): Promise<void> {
   await world.host.detachRoutedPod({ traces, firewall })
-  await world.host.removeLinks({ links: [link], group: 0 })
+  await world.host.removeLinks({ links: [link] })
 }
 
 /**
@@ -324,6 +340,8 @@ async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | 
     for (const record of recordsOf(world, call.network)) {
       if (living.has(`${record.containerId}/${record.ifName}`)) continue
       if (now - record.changedMs < GC_AGE_MS_MIN[record.state]) continue
+      // Deletions take a while: what was attached anew meanwhile is another attachment.
+      if (findAttachment(world.journal, record)?.changedMs !== record.changedMs) continue
       await del(callOf(record, 'DEL'), world).catch((error: unknown) => failures.push(error))
     }
   }
