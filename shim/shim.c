@@ -33,9 +33,8 @@ enum { STDIN_MAX = 1 << 20, ANSWER_MAX = 8 << 20, ANSWER_MS = 110000, STDIN_MS =
 
 // Found in the file by whoever must know whether an executable is this shim.
 __attribute__((used)) static const char marker[] = "mooring-shim/1";
-extern char **environ;
 static char *mode = "standalone", *socket_path = "/run/mooring/agent.sock", *data_dir = "/var/lib/mooring", *node, *plugin;
-static char *config;           // stdin
+static char *config; // stdin, with its
 static size_t config_length;
 
 static const char *env(const char *name) {
@@ -100,10 +99,10 @@ static int try_connect(void) {
   if (strlen(socket_path) >= sizeof address.sun_path) fail(4, "Cannot reach the agent: the path of its socket is too long", "");
   strcpy(address.sun_path, socket_path);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -1;
+  // A stopped agent, its backlog or buffer full, must not hold the runtime for ever.
+  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 20}, sizeof(struct timeval));
   if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
-  close(fd);
-  return -1;
+  return close(fd), -1;
 }
 
 static int connect_within(int64_t ms) {
@@ -214,8 +213,7 @@ static void spool(const char *request, size_t length) {
   exit(0);
 }
 
-int main(int argc, char **argv) {
-  (void)argc;
+int main(int argc __attribute__((unused)), char **argv) {
   signal(SIGPIPE, SIG_IGN);
   int spare; // A standard stream that the caller closed must not become the socket.
   while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare <= 2) {}
@@ -235,14 +233,16 @@ int main(int argc, char **argv) {
     execl(node, node, plugin, type, (char *)NULL);
     fail(5, "Cannot run the plugin: Node.js cannot be executed", strerror(errno));
   }
+  int64_t begin = now_ms();
   read_stdin();
+  if (fd >= 0 && now_ms() - begin > 2000) close(fd), fd = try_connect(); // the agent drops who is silent for long
   const char *path = env("CNI_NETNS");
   int netns = *path ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
   size_t length;
   char *request = make_request(type, netns, &length);
   if (fd < 0) fd = connect_within(!strcmp(command, "ADD") || !strcmp(command, "CHECK") ? 20000 : !strcmp(command, "GC") ? 5000 : 0);
   int status = fd < 0 ? -1 : ask(fd, request, length);
-  if (!strcmp(command, "DEL")) spool(request, length);
+  if (agent && !strcmp(command, "DEL")) spool(request, length); // else nobody might ever come for it
   if (!strcmp(command, "STATUS")) fail(50, "Cannot serve: the agent does not run", "start it: mooring agent");
   fail(11, fd < 0 ? "Cannot reach the agent" : status == -2 ? "Cannot wait for the agent any longer" : "Cannot finish: the agent went away",
        "see that mooring agent runs and listens on its socket");

@@ -10,4 +10,10 @@ import { workerData } from 'node:worker_threads'
 const CHECKPOINT_MS = 5_000
 const { path } = workerData as { path: string }
 const db = new DatabaseSync(path)
-setInterval(() => db.exec('PRAGMA wal_checkpoint(PASSIVE)'), CHECKPOINT_MS)
+setInterval(() => {
+  try {
+    db.exec('PRAGMA wal_checkpoint(PASSIVE)')
+  } catch {
+    // A full disk: what is in the log stays there, and whoever writes next to the journal says so.
+  }
+}, CHECKPOINT_MS)

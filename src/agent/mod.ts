@@ -5,4 +5,4 @@
 
 export { type Agent, type AgentOptions, createLogger, startAgent } from './agent.ts'
 export { lockDataDirectory } from './lock.ts'
-export { spoolOf } from './spool.ts'
+export { isSpoolEntry, spoolOf } from './spool.ts'

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { findAttachment, openJournal, putAttachment, setAttachmentState } from '#allocator'
+import { findAttachment, openJournal, putAttachment, setAttachmentState, tryEnterLane } from '#allocator'
 import type { World } from '#plugins'
 import { reconcile } from './reconcile.ts'
 
@@ -27,7 +27,7 @@ function worldOf(context: TestContext): World {
     config: '{}',
     traces: '{}',
   })
-  return { journal, bootId: 'boot', host: { listOwnedLinks: async () => [] } } as unknown as World
+  return { journal, dataDir: directory, bootId: 'boot', host: { listOwnedLinks: async () => [] } } as unknown as World
 }
 
 test('reconcile() leaves an attachment alone whose ADD ended while it waited for its turn', async context => {
@@ -40,4 +40,14 @@ test('reconcile() leaves an attachment alone whose ADD ended while it waited for
   })
   assert.deepEqual(released, [])
   assert.equal(findAttachment(world.journal, key)?.state, 'ready')
+})
+
+test('reconcile() leaves an attachment alone that another process is at work on', async context => {
+  context.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
+  const world = worldOf(context)
+  context.mock.timers.tick(20_000)
+  using lane = tryEnterLane(world.dataDir, key)
+  assert.ok(lane)
+  assert.deepEqual(await reconcile(world, new Set(), (_, work) => work()), [])
+  assert.equal(findAttachment(world.journal, key)?.state, 'adding')
 })

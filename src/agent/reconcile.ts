@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync } from 'node:fs'
-import { type Attachment, findAttachment, listAttachments } from '#allocator'
+import { type Attachment, findAttachment, listAttachments, tryEnterLane } from '#allocator'
 import { identifyNetns, tryOpenNetns } from '#host'
 import { callOf, findOwnPlugin, OWNER_PREFIX, type World } from '#plugins'
 
 /** An attachment younger than this may be one whose link is still on its way. */
 const AGE_MS_MIN = 5_000
+
+/** Releases side by side: one that a foreign IPAM keeps waiting must not hold up the others. */
+const RELEASES_MAX = 8
 
 /** Remembers what was seen dead once: only what is seen so twice is released. */
 export type Suspects = Set<string>
@@ -31,17 +34,21 @@ export async function reconcile(
   const released: Released[] = []
   const links = new Set((await world.host.listOwnedLinks({ prefix: OWNER_PREFIX })).map(link => link.name))
   const seen: Suspects = new Set()
+  const dead: { attachment: Attachment; why: string }[] = []
   for (const attachment of listAttachments(world.journal)) {
     const why = whyDead(attachment, world.bootId, links)
     if (why === undefined) continue
-    const name = nameOf(attachment)
-    if (why === 'its namespace is gone' && !suspects.has(name)) {
-      seen.add(name)
-      continue
-    }
-    const done = await inLane(attachment, () => release(world, attachment, why))
-    if (done !== undefined) released.push(done)
+    if (why === GONE && !suspects.has(nameOf(attachment))) seen.add(nameOf(attachment))
+    else dead.push({ attachment, why })
   }
+  async function work(): Promise<void> {
+    for (let next = dead.shift(); next !== undefined; next = dead.shift()) {
+      const { attachment, why } = next
+      const done = await inLane(attachment, () => release(world, attachment, why))
+      if (done !== undefined) released.push(done)
+    }
+  }
+  await Promise.all(Array.from({ length: RELEASES_MAX }, work))
   suspects.clear()
   for (const name of seen) suspects.add(name)
   return released
@@ -54,7 +61,9 @@ function isUnchanged({ journal }: World, attachment: Attachment): boolean {
 }
 
 async function release(world: World, attachment: Attachment, why: string): Promise<Released | undefined> {
-  if (!isUnchanged(world, attachment)) return undefined
+  // Held by a process of mode "standalone" that is at work on it: not dead at all.
+  using lane = tryEnterLane(world.dataDir, attachment)
+  if (lane === undefined || !isUnchanged(world, attachment)) return undefined
   try {
     await findOwnPlugin(attachment.type)?.del(callOf(attachment, 'DEL'), world)
     return { attachment, why }
@@ -63,20 +72,27 @@ async function release(world: World, attachment: Attachment, why: string): Promi
   }
 }
 
+const GONE = 'its namespace is gone'
+
 /** Undefined: alive, or not to be judged yet. */
 function whyDead(attachment: Attachment, bootId: string, links: ReadonlySet<string>): string | undefined {
   if (attachment.bootId !== bootId) return 'the machine was started again'
   if (attachment.state === 'deleting') return 'its DEL was not finished'
   if (Date.now() - attachment.changedMs < AGE_MS_MIN) return undefined
   if (attachment.state === 'adding') return 'its ADD was not finished'
-  const { hostLink } = JSON.parse(attachment.traces) as { hostLink?: string }
   // The kernel removes the pair with the pod's namespace; and the path alone proves nothing.
-  if ((hostLink !== undefined && links.has(hostLink)) || netnsIsThere(attachment)) return undefined
-  return 'its namespace is gone'
+  return links.has(hostLinkOf(attachment)) || netnsIsThere(attachment) ? undefined : GONE
 }
 
+const hostLinkOf = ({ traces }: Attachment): string => (JSON.parse(traces) as { hostLink?: string }).hostLink ?? ''
+
 function netnsIsThere({ netns, netnsDevice, netnsInode }: Attachment): boolean {
-  const fd = tryOpenNetns(netns)
+  let fd: number | undefined
+  try {
+    fd = tryOpenNetns(netns)
+  } catch {
+    return true // it cannot be looked at: that proves nothing
+  }
   if (fd === undefined) return false
   try {
     const { device, inode } = identifyNetns(fd)

@@ -36,6 +36,7 @@ export async function listen(
     server.once('error', reject)
     server.listen({ path, backlog: CONNECTIONS_MAX }, resolve)
   })
+  server.on('error', onError)
   chmodSync(path, 0o600)
   return server
 }

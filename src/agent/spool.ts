@@ -7,42 +7,70 @@ import { decodeRequest, type ShimRequest } from './wire.ts'
 /** The DELs that shims promised while no agent ran, each a file with the request as it would have been sent. */
 export const spoolOf = (dataDir: string): string => join(dataDir, 'spool')
 
+/** What became of a promised DEL: done, to be tried again, or never possible, and why. */
+export type Outcome = 'done' | 'later' | { readonly never: unknown }
+
 /**
- * Works off what is in the spool, oldest first. A DEL that fails stays for the next time; a file that is no request is
- * set aside, since it can never succeed.
+ * Works off what is in the spool, oldest first. A DEL that fails stays for the next time; what can never succeed is set
+ * aside for the operator.
  * @param tried names of entries that were tried, in this call or an earlier one
+ * @param serve gets the request and when it was promised, in ms since 1970
  * @returns how many remain
  */
 export async function workOffSpool(
   directory: string,
   tried: Set<string>,
-  serve: (request: ShimRequest) => Promise<boolean>,
+  serve: (request: ShimRequest, promisedMs: number) => Promise<Outcome>,
   onBadFile: (file: string, error: unknown) => void,
 ): Promise<number> {
   mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const names = readdirSync(directory)
+  removeOldDrafts(directory, names)
   let remaining = 0
-  for (const name of readdirSync(directory).filter(isEntry).sort()) {
+  for (const name of names.filter(isSpoolEntry).sort()) {
     const file = join(directory, name)
     tried.add(name)
-    let request: ShimRequest
-    try {
-      request = decodeRequest(readFileSync(file).subarray(4))
-    } catch (error) {
-      renameSync(file, `${file}.bad`)
-      onBadFile(file, error)
+    const outcome = await serveFile(file, request => serve(request, promisedMs(name)))
+    if (outcome === 'later') {
+      remaining++
       continue
     }
-    if (await serve(request)) rmSync(file, { force: true })
-    else remaining++
+    tried.delete(name)
+    if (outcome === 'done') rmSync(file, { force: true })
+    else {
+      renameSync(file, `${file}.bad`)
+      onBadFile(file, outcome.never)
+    }
   }
   return remaining
 }
+
+async function serveFile(file: string, serve: (request: ShimRequest) => Promise<Outcome>): Promise<Outcome> {
+  let request: ShimRequest
+  try {
+    request = decodeRequest(readFileSync(file).subarray(4))
+  } catch (error) {
+    return { never: error }
+  }
+  return await serve(request)
+}
+
+/** A shim that was killed before it had promised anything; what it wrote may hold a password. */
+const DRAFT_MS = 60_000
+function removeOldDrafts(directory: string, names: readonly string[]): void {
+  for (const name of names.filter(each => each.endsWith('.draft')))
+    if (Date.now() - promisedMs(name) > DRAFT_MS) rmSync(join(directory, name), { force: true })
+}
+
+/** The name begins with the nanoseconds since 1970. */
+const promisedMs = (name: string): number => Number(name.slice(0, name.indexOf('-')).slice(0, -6))
 
 /**
  * True if there is an entry that was not tried yet. A shim that finds no agent writes one while an agent starts, or just
  * after the last look; what comes after it must not overtake it.
  */
 export const hasNewEntries = (directory: string, tried: ReadonlySet<string>): boolean =>
-  readdirSync(directory).some(name => isEntry(name) && !tried.has(name))
+  readdirSync(directory).some(name => isSpoolEntry(name) && !tried.has(name))
 
-const isEntry = (name: string) => /^\d+-\d+$/.test(name)
+/** True for a promised DEL; drafts, and what was set aside, have other names. */
+export const isSpoolEntry = (name: string) => /^\d+-\d+$/.test(name)

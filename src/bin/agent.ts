@@ -14,7 +14,11 @@ export async function runAgent({ socket, dataDir, netns, reconcile, logLevel }: 
   const logger = createLogger(logLevel)
   const stopped = Promise.withResolvers<void>()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopped.resolve())
-  await using _agent = await startAgent({ socket, dataDir, netns, reconcileMs: seconds * 1000, logger })
-  await stopped.promise
+  await using agent = await startAgent({ socket, dataDir, netns, reconcileMs: seconds * 1000, logger })
+  const failure = await Promise.race([stopped.promise, agent.failed])
+  if (failure !== undefined) {
+    logger.fatal({ err: failure }, 'agent cannot go on')
+    process.exit(1)
+  }
   logger.info('agent stops')
 }

@@ -2,7 +2,7 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { lockDataDirectory, spoolOf } from '#agent'
+import { isSpoolEntry, lockDataDirectory, spoolOf } from '#agent'
 import { type Attachment, listAttachments, openJournal } from '#allocator'
 import { deadlineIn } from '#base'
 import { CniError, parseNetworkList } from '#cni'
@@ -74,7 +74,7 @@ function refuseWhileInUse(inUse: readonly Attachment[], dels: number): void {
 
 function promisedDels(dataDir: string): number {
   const spool = spoolOf(dataDir)
-  return existsSync(spool) ? readdirSync(spool).length : 0
+  return existsSync(spool) ? readdirSync(spool).filter(isSpoolEntry).length : 0
 }
 
 function describe({ portId, removed, remaining, error }: DrainedPort): string[] {

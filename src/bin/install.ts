@@ -5,6 +5,7 @@ import {
   copyFileSync,
   existsSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -51,7 +52,7 @@ export async function install(options: InstallOptions): Promise<string[]> {
     rmSync(draft, { force: true })
   }
   const cnitool = join(options.cniBin, 'cnitool')
-  if (!existsSync(cnitool) || isOurCnitool(cnitool))
+  if (!isThere(cnitool) || (existsSync(cnitool) && isOurCnitool(cnitool)))
     replaceBy(cnitool, next => writeFileSync(next, cnitoolScript(), { mode: 0o755 }))
   else lines.push("cnitool is another's and stays: ours is `mooring cni`")
   writeSettings(options)
@@ -79,7 +80,9 @@ export async function uninstall(options: Pick<InstallOptions, 'cniBin' | 'config
   return [`removed ${removed.join(', ') || 'nothing'} from ${options.cniBin}`]
 }
 
-const isFree = async (file: string) => !existsSync(file) || (await isShim(file))
+/** A dangling link is somebody's, too. */
+const isThere = (file: string) => lstatSync(file, { throwIfNoEntry: false }) !== undefined
+const isFree = async (file: string) => !isThere(file) || (existsSync(file) && (await isShim(file)))
 
 function replaceBy(file: string, make: (next: string) => void): void {
   const next = join(dirname(file), `.mooring-next-${process.pid}`)

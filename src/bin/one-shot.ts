@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
-import { closeSync, fstatSync, mkdirSync, openSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { fstatSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DATA_DIR, type Journal, openJournal } from '#allocator'
+import { DATA_DIR, type Journal, type LaneKey, type Limits, openJournal, tryEnterLane } from '#allocator'
 import { type Deadline, deadlineIn, isPast } from '#base'
 import { CniError, codes, dispatch, printError, type Reply } from '#cni'
 import { type Host, HostContext, inlineHost, readBootId } from '#host'
-import { tryLock } from '#libc'
 import { type CloudSessions, findOwnPlugin, openSessions, toCniError, worldOf } from '#plugins'
 
 /** As in the agent: the runtime waits two minutes or more. */
 const CALL_MS = 100_000
 const STDIN_MS = 10_000
 const STDIN_BYTES_MAX = 1 << 20
-const LANE_FILES = 64
 const LANE_RETRY_MS = 5
 
 /** Runs one call of the plugin and answers on stdout. @returns the exit code */
@@ -46,8 +42,8 @@ async function answer(
     >
     const needsStdin = !['', 'VERSION'].includes(env['CNI_COMMAND'] ?? '')
     const stdin = needsStdin ? await readStdin() : new Uint8Array(0)
-    const key = [type, env['CNI_CONTAINERID'], env['CNI_IFNAME']].join('\0')
-    using _lane = needsStdin ? await parts.lane(key, deadline) : undefined
+    const key = { type: plugin.type, containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
+    using _lane = needsStdin ? await enterLane(parts.dataDir, key, { deadline, signal }) : undefined
     return await dispatch(plugin, { env, stdin }, worldOf(parts), { deadline, signal, toCniError })
   } catch (error) {
     return fail(error)
@@ -83,26 +79,20 @@ class LazyWorld {
     return this.#clouds
   }
 
-  /**
-   * Waits until no other process works on the same attachment. The kernel holds the lock, so a killed process leaves
-   * none; keys that share one of the files merely wait for each other.
-   */
-  async lane(key: string, deadline: Deadline): Promise<Disposable> {
-    const directory = join(this.dataDir, 'lanes')
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    const number = createHash('sha256').update(key).digest()[0]! % LANE_FILES
-    const fd = openSync(join(directory, String(number)), 'a', 0o600)
-    while (!tryLock(fd)) {
-      if (isPast(deadline))
-        throw new CniError(codes.tryAgainLater, 'Cannot start: another call for this container is running')
-      await sleep(LANE_RETRY_MS)
-    }
-    return { [Symbol.dispose]: () => closeSync(fd) }
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#clouds?.[Symbol.asyncDispose]()
     this.#opened.dispose()
+  }
+}
+
+/** Waits until no other process works on the same attachment. @throws {CniError} 11 */
+async function enterLane(dataDir: string, key: LaneKey, { deadline, signal }: Limits): Promise<Disposable> {
+  for (;;) {
+    const lane = tryEnterLane(dataDir, key)
+    if (lane !== undefined) return lane
+    if (isPast(deadline) || signal?.aborted)
+      throw new CniError(codes.tryAgainLater, 'Cannot start: another call for this container is running')
+    await sleep(LANE_RETRY_MS)
   }
 }
 

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Logger } from 'pino'
+import { deadlineIn } from '#base'
+import { CniError, codes, dispatch, printError } from '#cni'
+import { findOwnPlugin, toCniError, type World } from '#plugins'
+import type { Lanes } from './lanes.ts'
+import type { Answer, Incoming } from './server.ts'
+import type { Outcome } from './spool.ts'
+
+/** The shim waits 110 s; what is left is for the way back. */
+const CALL_MS = 100_000
+/** Calls beyond this many are turned away with "try again later". */
+const CALLS_MAX = 1024
+
+export type CallsOptions = { readonly netns?: string | undefined; readonly logger: Logger }
+
+/** The lane of an attachment. */
+export const laneOf = (key: { network: string; containerId: string; ifName: string; type: string }) =>
+  JSON.stringify([key.network, key.containerId, key.ifName, key.type])
+
+/** Answers calls, each in the lane of its attachment. */
+export class Calls {
+  readonly #world: World
+  readonly #lanes: Lanes
+  readonly #options: CallsOptions
+  #running = 0
+
+  constructor(world: World, lanes: Lanes, options: CallsOptions) {
+    this.#world = world
+    this.#lanes = lanes
+    this.#options = options
+  }
+
+  async serve(incoming: Pick<Incoming, 'type' | 'env' | 'stdin' | 'netnsFd' | 'signal'>): Promise<Answer> {
+    const { type, env, stdin, netnsFd, signal } = incoming
+    const plugin = findOwnPlugin(type)
+    const begin = performance.now()
+    if (plugin === undefined)
+      return refuse(new CniError(codes.invalidConfig, `Cannot run "${type}": no plugin of this release`))
+    if (this.#running >= CALLS_MAX)
+      return refuse(new CniError(codes.tryAgainLater, `Cannot take the call: ${CALLS_MAX} are running`))
+    this.#running++
+    try {
+      const lane = laneOf({
+        network: networkOf(stdin),
+        containerId: env['CNI_CONTAINERID'] ?? '',
+        ifName: env['CNI_IFNAME'] ?? '',
+        type: plugin.type,
+      })
+      const answer = await this.#lanes.run(lane, () =>
+        dispatch(plugin, { env, stdin, netnsFd }, this.#world, {
+          deadline: deadlineIn(CALL_MS),
+          signal,
+          toCniError,
+          ownNetns: this.#options.netns,
+        }),
+      )
+      this.#log(incoming, answer, performance.now() - begin)
+      return answer
+    } finally {
+      this.#running--
+    }
+  }
+
+  #log({ type, env }: Pick<Incoming, 'type' | 'env'>, { exitCode, stdout, stderr }: Answer, ms: number): void {
+    const command = env['CNI_COMMAND']
+    const fields = {
+      command,
+      type,
+      containerId: env['CNI_CONTAINERID'],
+      ifName: env['CNI_IFNAME'],
+      ms: Math.round(ms * 100) / 100,
+    }
+    if (exitCode === 0) this.#options.logger[command === 'STATUS' ? 'debug' : 'info'](fields, 'done')
+    else this.#options.logger.warn({ ...fields, error: new TextDecoder().decode(stdout), stderr }, 'failed')
+  }
+}
+
+/** Codes of calls that fail the same way every time: version, environment, JSON, configuration. */
+const PERMANENT: readonly number[] = [
+  codes.incompatibleVersion,
+  codes.unknownContainer,
+  codes.invalidEnvironment,
+  codes.decode,
+  codes.invalidConfig,
+]
+
+/** What a DEL that was promised has come to. */
+export function outcomeOf({ exitCode, stdout }: Answer): Outcome {
+  if (exitCode === 0) return 'done'
+  const error = JSON.parse(new TextDecoder().decode(stdout)) as { code: number; msg: string }
+  return PERMANENT.includes(error.code) ? { never: error } : 'later'
+}
+
+const refuse = (error: CniError): Answer => ({ exitCode: 1, stdout: printError(error, '1.1.0'), stderr: '' })
+
+/** The network's name for the lane alone; what is no JSON gets its error in `dispatch`. */
+export function networkOf(stdin: Uint8Array): string {
+  try {
+    const config = JSON.parse(new TextDecoder().decode(stdin)) as { name?: unknown } | null
+    return typeof config?.name === 'string' ? config.name : ''
+  } catch {
+    return ''
+  }
+}

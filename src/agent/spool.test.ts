@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { hasNewEntries, workOffSpool } from './spool.ts'
+
+const NOTHING = Buffer.from([16, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+
+function spoolWith(t: TestContext, ...names: string[]): string {
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-spool-'))
+  t.after(() => rmSync(directory, { recursive: true }))
+  for (const name of names) writeFileSync(join(directory, name), NOTHING)
+  return directory
+}
+const ago = (ms: number) => `${Date.now() - ms}000000`
+
+test('workOffSpool() does the oldest first, and tells when it was promised', async t => {
+  const [old, young] = [`${ago(5000)}-7`, `${ago(1000)}-3`]
+  const directory = spoolWith(t, young, old)
+  const seen: number[] = []
+  const left = await workOffSpool(
+    directory,
+    new Set(),
+    async (_, promisedMs) => {
+      seen.push(promisedMs)
+      return 'done'
+    },
+    assert.fail,
+  )
+  assert.equal(left, 0)
+  assert.deepEqual(
+    seen,
+    [old, young].map(name => Number(name.slice(0, 13))),
+  )
+  assert.deepEqual(readdirSync(directory), [])
+})
+
+test('workOffSpool() keeps what failed for later, and does not call it new', async t => {
+  const directory = spoolWith(t, `${ago(0)}-1`)
+  const tried = new Set<string>()
+  assert.equal(await workOffSpool(directory, tried, async () => 'later', assert.fail), 1)
+  assert.equal(hasNewEntries(directory, tried), false)
+  assert.equal(await workOffSpool(directory, tried, async () => 'done', assert.fail), 0)
+  assert.equal(tried.size, 0)
+})
+
+test('workOffSpool() sets aside what can never succeed', async t => {
+  const name = `${ago(0)}-1`
+  const directory = spoolWith(t, name)
+  writeFileSync(join(directory, `${ago(0)}-2`), 'no request')
+  const bad: string[] = []
+  await workOffSpool(
+    directory,
+    new Set(),
+    async () => ({ never: 'error 7' }),
+    file => bad.push(file),
+  )
+  assert.equal(bad.length, 2)
+  assert.ok(readdirSync(directory).every(each => each.endsWith('.bad')))
+  assert.equal(hasNewEntries(directory, new Set()), false)
+})
+
+test('workOffSpool() removes the drafts of shims that were killed long ago', async t => {
+  const [old, young] = [`${ago(120_000)}-7.draft`, `${ago(1000)}-3.draft`]
+  const directory = spoolWith(t, young, old)
+  await workOffSpool(directory, new Set(), () => assert.fail(), assert.fail)
+  assert.deepEqual(readdirSync(directory), [young])
+})
