@@ -34,7 +34,8 @@ const faults: [string, Injection][] = [
   ['is done, and answered with an error', { act: 'answer-after', status: 500 }],
 ]
 
-describe('a fault in each HTTP call of an ADD, in a process of its own', { skip }, () => {
+const skipLong = peers === undefined && 'takes long: ./mooring test --all'
+describe('a fault in each HTTP call of an ADD, in a process of its own', { skip: skip || skipLong }, () => {
   let cloud: CloudNode
   let it: Attachment
   let kernel: string[]
@@ -50,8 +51,7 @@ describe('a fault in each HTTP call of an ADD, in a process of its own', { skip 
   })
   after(() => cloud[Symbol.asyncDispose]())
 
-  // The agent's test has them all; here they cost a process each.
-  for (const [what, injection] of peers === undefined ? [faults[0]!, faults[3]!] : faults)
+  for (const [what, injection] of faults)
     test(`ADD: where one ${what}`, async t => {
       const { node, simulator } = cloud
       const failed: string[] = []
