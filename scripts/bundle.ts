@@ -3,9 +3,10 @@
 // every type that is stripped; one file with V8's code cache beside it starts in a fraction of that. The agent is bundled
 // for its memory: each of its threads would load what strips types, 80 MiB in all.
 //
-// build/plugin.mjs        what is started: switches the code cache on, then loads the bundle (a cache covers only what is
+// build/plugin.cjs        what is started: switches the code cache on, then loads the bundle (a cache covers only what is
 //                         loaded after it was switched on)
-// build/plugin/           the bundle: one file with what every call needs, others with what is loaded when first used
+// build/plugin/           the bundle: one file with what every call needs, others with what is loaded when first used. In
+//                         CommonJS: the loader of ES modules, and the copies that it makes of Node's own, cost 20 ms
 // build/agent.mjs, build/agent/
 //                         the same for `mooring agent` and its threads
 // build/code-cache/       filled by the first call, keyed by V8's version and the text of the bundle
@@ -15,9 +16,12 @@ import { type BuildOptions, build, type Plugin } from 'esbuild'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-const startOf = (file: string) => `import { enableCompileCache } from 'node:module'
+const startOfAgent = `import { enableCompileCache } from 'node:module'
 enableCompileCache(new URL('./code-cache', import.meta.url).pathname)
-await import('./${file}')
+await import('./agent/mooring.js')
+`
+const startOfPlugin = `require('node:module').enableCompileCache(__dirname + '/code-cache')
+require('./plugin/plugin.cjs')
 `
 
 // Packages in CommonJS call require() for Node's own modules; an ES module has none unless it is made.
@@ -49,7 +53,34 @@ const threads: Plugin = {
   },
 }
 
-const plugin = await build({ ...options, entryPoints: ['src/bin/plugin.ts'], outdir: 'build/plugin' })
+/** What is loaded when first used, as files of their own: a bundle in CommonJS is not split by itself. */
+const LAZY = { undici: 'undici/lib/dispatcher/pool.js', yaml: './yaml.ts' } as const
+const lazy: Plugin = {
+  name: 'lazy',
+  setup(build) {
+    build.onResolve({ filter: /./ }, ({ kind, path }) => {
+      const name = Object.entries(LAZY).find(([, lazyPath]) => lazyPath === path)?.[0]
+      return kind === 'dynamic-import' && name !== undefined ? { path: `./${name}.cjs`, external: true } : undefined
+    })
+  },
+}
+
+const plugin = await build({
+  ...options,
+  splitting: false,
+  format: 'cjs',
+  banner: {},
+  entryPoints: {
+    plugin: 'src/bin/plugin.ts',
+    undici: LAZY.undici,
+    yaml: 'src/openstack/yaml.ts',
+  },
+  outExtension: { '.js': '.cjs' },
+  outdir: 'build/plugin',
+  plugins: [lazy],
+  // Of the threads, which a call does not start.
+  logOverride: { 'empty-import-meta': 'silent' },
+})
 const agent = await build({
   ...options,
   entryPoints: ['src/bin/mooring.ts', 'src/host/worker.ts', 'src/agent/checkpoint.ts'],
@@ -69,5 +100,5 @@ for (const [name, { outputFiles }] of Object.entries({ agent, plugin })) {
   mkdirSync(`${root}/build/${name}`, { recursive: true })
   for (const file of outputFiles.toReversed()) replaceFile(file.path, file.contents)
 }
-replaceFile(`${root}/build/agent.mjs`, startOf('agent/mooring.js'))
-replaceFile(`${root}/build/plugin.mjs`, startOf('plugin/plugin.js'))
+replaceFile(`${root}/build/agent.mjs`, startOfAgent)
+replaceFile(`${root}/build/plugin.cjs`, startOfPlugin)

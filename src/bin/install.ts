@@ -100,7 +100,7 @@ const quote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`
 
 function writeSettings({ config, mode, socket, dataDir }: InstallOptions): void {
   mkdirSync(dirname(config), { recursive: true })
-  const lines = { mode, socket, data: dataDir, node: process.execPath, plugin: join(root, 'build/plugin.mjs') }
+  const lines = { mode, socket, data: dataDir, node: process.execPath, plugin: join(root, 'build/plugin.cjs') }
   const text = Object.entries(lines)
     .map(([key, value]) => `${key}=${value}\n`)
     .join('')

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { fstatSync, writeSync } from 'node:fs'
+import { readSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DATA_DIR, type Journal, type LaneKey, type Limits, openJournal, tryEnterLane } from '#allocator'
-import { type Deadline, deadlineIn, isPast } from '#base'
+import { type Deadline, deadlineIn, isPast, remainingMs } from '#base'
 import { CniError, codes, dispatch, printError, type Reply } from '#cni'
 import { type Host, HostContext, inlineHost, readBootId } from '#host'
+import { waitReadable } from '#libc'
 import { type CloudSessions, findOwnPlugin, openSessions, toCniError, worldOf } from '#plugins'
 
 /** As in the agent: the runtime waits two minutes or more. */
@@ -41,7 +42,7 @@ async function answer(
       string
     >
     const needsStdin = !['', 'VERSION'].includes(env['CNI_COMMAND'] ?? '')
-    const stdin = needsStdin ? await readStdin() : new Uint8Array(0)
+    const stdin = needsStdin ? readStdin() : new Uint8Array(0)
     const key = { type: plugin.type, containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
     using _lane = needsStdin ? await enterLane(parts.dataDir, key, { deadline, signal }) : undefined
     return await dispatch(plugin, { env, stdin }, worldOf(parts), { deadline, signal, toCniError })
@@ -96,28 +97,20 @@ async function enterLane(dataDir: string, key: LaneKey, { deadline, signal }: Li
   }
 }
 
-/** Everything on stdin. @throws {CniError} 5 when it stays open, 6 when it is too large */
-async function readStdin(): Promise<Uint8Array> {
-  // Node makes an empty stream of it.
-  if (fstatSync(0).isDirectory())
-    throw new CniError(codes.io, 'Cannot read the network configuration: stdin is a directory')
-  const chunks: Uint8Array[] = []
-  let length = 0
-  const timer = setTimeout(
-    () => process.stdin.destroy(new CniError(codes.io, 'Cannot read the network configuration: stdin stays open')),
-    STDIN_MS,
-  )
-  try {
-    for await (const chunk of process.stdin as AsyncIterable<Uint8Array>) {
-      chunks.push(chunk)
-      length += chunk.length
-      if (length > STDIN_BYTES_MAX)
-        throw new CniError(codes.decode, 'Cannot read the network configuration: it has more than 1 MiB')
-    }
-  } finally {
-    clearTimeout(timer)
+/** Everything on stdin. Read directly: a stream costs 10 ms to load. @throws {CniError} 5 when it stays open, 6 when it is too large */
+function readStdin(): Uint8Array {
+  const end = deadlineIn(STDIN_MS)
+  const stdin = new Uint8Array(STDIN_BYTES_MAX + 1)
+  for (let length = 0; ; ) {
+    // A regular file is always readable.
+    if (!waitReadable(0, remainingMs(end)))
+      throw new CniError(codes.io, 'Cannot read the network configuration: stdin stays open')
+    const received = readSync(0, stdin, length, stdin.length - length, null)
+    if (received === 0) return stdin.subarray(0, length)
+    length += received
+    if (length > STDIN_BYTES_MAX)
+      throw new CniError(codes.decode, 'Cannot read the network configuration: it has more than 1 MiB')
   }
-  return Buffer.concat(chunks)
 }
 
 /** Writes to stdout, waiting where it is a full pipe. @returns false where nobody can read it */

@@ -5,4 +5,7 @@
 
 import { runPlugin } from './one-shot.ts'
 
-process.exitCode = await runPlugin(process.argv[2] ?? '', process.env)
+// No await here: this file is bundled as CommonJS.
+runPlugin(process.argv[2] ?? '', process.env).then(code => {
+  process.exitCode = code
+})
