@@ -10,9 +10,6 @@ import type { Outcome } from './spool.ts'
 
 /** The shim waits 110 s; what is left is for the way back. */
 const CALL_MS = 100_000
-/** Calls beyond this many are turned away with "try again later". */
-const CALLS_MAX = 1024
-
 export type CallsOptions = { readonly netns?: string | undefined; readonly logger: Logger }
 
 /** The lane of an attachment. */
@@ -24,7 +21,6 @@ export class Calls {
   readonly #world: World
   readonly #lanes: Lanes
   readonly #options: CallsOptions
-  #running = 0
 
   constructor(world: World, lanes: Lanes, options: CallsOptions) {
     this.#world = world
@@ -38,29 +34,22 @@ export class Calls {
     const begin = performance.now()
     if (plugin === undefined)
       return refuse(new CniError(codes.invalidConfig, `Cannot run "${type}": no plugin of this release`))
-    if (this.#running >= CALLS_MAX)
-      return refuse(new CniError(codes.tryAgainLater, `Cannot take the call: ${CALLS_MAX} are running`))
-    this.#running++
-    try {
-      const lane = laneOf({
-        network: networkOf(stdin),
-        containerId: env['CNI_CONTAINERID'] ?? '',
-        ifName: env['CNI_IFNAME'] ?? '',
-        type: plugin.type,
-      })
-      const answer = await this.#lanes.run(lane, () =>
-        dispatch(plugin, { env, stdin, netnsFd }, this.#world, {
-          deadline: deadlineIn(CALL_MS),
-          signal,
-          toCniError,
-          ownNetns: this.#options.netns,
-        }),
-      )
-      this.#log(incoming, answer, performance.now() - begin)
-      return answer
-    } finally {
-      this.#running--
-    }
+    const lane = laneOf({
+      network: networkOf(stdin),
+      containerId: env['CNI_CONTAINERID'] ?? '',
+      ifName: env['CNI_IFNAME'] ?? '',
+      type: plugin.type,
+    })
+    const answer = await this.#lanes.run(lane, () =>
+      dispatch(plugin, { env, stdin, netnsFd }, this.#world, {
+        deadline: deadlineIn(CALL_MS),
+        signal,
+        toCniError,
+        ownNetns: this.#options.netns,
+      }),
+    )
+    this.#log(incoming, answer, performance.now() - begin)
+    return answer
   }
 
   #log({ type, env }: Pick<Incoming, 'type' | 'env'>, { exitCode, stdout, stderr }: Answer, ms: number): void {
