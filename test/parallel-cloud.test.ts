@@ -13,6 +13,8 @@ import {
   assertSameState,
   eventually,
   makeManyNetns,
+  type Node,
+  peers,
   resultOf,
   skip,
   stateOfKernel,
