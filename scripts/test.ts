@@ -91,7 +91,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
   const events = () =>
     suite.inVm
-      ? runInVm(files, suite.timeoutMs)
+      ? runInVm({ files, without: suite.inVm.without, timeoutMs: suite.timeoutMs })
       : run({
           cwd: root,
           files: files.map(file => `${root}/${file}`),

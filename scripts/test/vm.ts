@@ -11,10 +11,17 @@ import { deserialize, serialize } from 'node:v8'
 
 const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
 
+export interface VmRun {
+  readonly files: readonly string[]
+  /** Tests whose name has this text are left out. */
+  readonly without: string
+  readonly timeoutMs: number
+}
+
 /** The events of test files that run inside the VM. The stream fails where the VM ends before the tests do. */
-export function runInVm(files: readonly string[], timeoutMs: number): Readable {
+export function runInVm({ files, without, timeoutMs }: VmRun): Readable {
   const seconds = String(Math.ceil(timeoutMs / 1000))
-  const inside = [process.execPath, fileURLToPath(import.meta.url), ...files]
+  const inside = [process.execPath, fileURLToPath(import.meta.url), without, ...files]
   const vm = spawn(`${root}/lab/vmlab`, ['--timeout', seconds, '--', ...inside], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -45,8 +52,10 @@ function portable(event: { type: string; data: unknown }): unknown {
 }
 
 if (import.meta.main) {
-  const files = process.argv.slice(2).map(file => `${root}/${file}`)
-  for await (const event of run({ files, cwd: root, concurrency: 1 })) {
+  const [without = '', ...names] = process.argv.slice(2)
+  const files = names.map(name => `${root}/${name}`)
+  const options = without === '' ? {} : { testSkipPatterns: [without] }
+  for await (const event of run({ files, cwd: root, concurrency: 1, ...options })) {
     process.stdout.write(`${serialize(portable(event)).toString('base64')}\n`)
   }
 }
