@@ -5,7 +5,15 @@ import { test } from 'node:test'
 import { parseIp, tryParseMac } from '#base'
 import { walk } from '#netlink'
 import { AF_INET6 } from './address.ts'
-import { addNeighbour, addProxy, decodeNeighbour, deleteProxy, dumpProxies, NTF_PROXY } from './neighbour.ts'
+import {
+  addNeighbour,
+  addProxy,
+  decodeNeighbour,
+  deleteProxy,
+  dumpProxies,
+  getNeighbour,
+  NTF_PROXY,
+} from './neighbour.ts'
 
 // Bytes captured from ip of iproute2 6.1.0 (strace of its sendmsg) and from Linux 6.18's answers to it, without the
 // netlink header, one attribute per line.
@@ -48,6 +56,22 @@ test('deleteProxy: writes what ip does, without the state that a removal does no
   )
   const { type, flags, body } = deleteProxy({ index: 9, address: parseIp('10.0.0.77') })
   assert.deepEqual([type, flags | 1, body.toHex()], [29, 0x5, bytes.toHex()])
+})
+
+test('getNeighbour: asks for an entry, or a proxy entry, as ip does, and for an acknowledgement where there is none', () => {
+  // ip neigh get proxy 10.0.0.77 dev v1
+  const proxy = golden(
+    '020000000300000000000800', // ndmsg: AF_INET, link 3, NTF_PROXY
+    '080001000a00004d', // NDA_DST
+  )
+  const { type, flags, body } = getNeighbour({ index: 3, address: parseIp('10.0.0.77') }, { proxy: true })
+  assert.deepEqual([type, flags | 1, body.toHex()], [30, 0x5, proxy.toHex()])
+  // ip neigh get 169.254.1.1 dev v1
+  const entry = golden(
+    '020000000300000000000000', // ndmsg: AF_INET, link 3
+    '08000100a9fe0101', // NDA_DST
+  )
+  assert.equal(getNeighbour({ index: 3, address: parseIp('169.254.1.1') }).body.toHex(), entry.toHex())
 })
 
 test('dumpProxies: asks as ip does, for one family', () => {
