@@ -183,16 +183,24 @@ const nameTaken = (call: Call, cause: unknown) =>
 
 async function del(call: Call, world: World): Promise<void> {
   const key = keyOf(call, TYPE)
-  const record = findAttachment(world.journal, key)
-  if (record !== undefined) setAttachmentState(world.journal, key, 'deleting')
   const failures: unknown[] = []
-  const attempt = (step: () => Promise<unknown>) => step().catch((error: unknown) => failures.push(error))
-  let remains: Remains[] = []
-  if (record !== undefined) remains = [remainsOf(decodeTraces(record.traces), linkNames(key).hostMac)]
-  else
-    await attempt(async () => {
-      remains = await findRemains(world, key)
+  const attempt = (step: () => unknown) =>
+    Promise.try(step).catch((error: unknown) => {
+      failures.push(error)
     })
+  // Without the journal, or without room in it, the pod goes all the same, and its record with the next DEL.
+  let record: Attachment | undefined
+  await attempt(() => {
+    record = findAttachment(world.journal, key)
+    if (record !== undefined) setAttachmentState(world.journal, key, 'deleting')
+  })
+  let remains: Remains[] = []
+  await attempt(async () => {
+    remains =
+      record === undefined
+        ? await findRemains(world, key)
+        : [remainsOf(decodeTraces(record.traces), linkNames(key).hostMac)]
+  })
   for (const { traces, firewall } of remains) await attempt(() => world.host.detachRoutedPod({ traces, firewall }))
   // Before the addresses: the host route goes with the link, and the next pod that gets the address needs its place.
   if (remains.length > 0) await attempt(() => world.host.removeLinks({ links: remains.map(({ link }) => link) }))
