@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -34,12 +35,10 @@ enum { STDIN_MAX = 1 << 20, ANSWER_MAX = 8 << 20, ANSWER_MS = 110000, STDIN_MS =
 // Found in the file by whoever must know whether an executable is this shim.
 __attribute__((used)) static const char marker[] = "mooring-shim/1";
 static char *mode = "standalone", *socket_path = "/run/mooring/agent.sock", *data_dir = "/var/lib/mooring", *node, *plugin;
-static char *config; // stdin, with its
-static size_t config_length;
+static char *config; static size_t config_length; // stdin
 
 static const char *env(const char *name) {
-  const char *value = getenv(name);
-  return value ? value : "";
+  return getenv(name) ? getenv(name) : "";
 }
 
 static int64_t now_ms(void) {
@@ -219,10 +218,8 @@ int main(int argc __attribute__((unused)), char **argv) {
   while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare <= 2) {}
   close(spare);
   const char *slash = strrchr(argv[0], '/'), *type = slash ? slash + 1 : argv[0], *command = env("CNI_COMMAND");
-  if (!*command) {
-    fprintf(stderr, "CNI plugin %s of Mooring\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n", type);
-    return 0;
-  }
+  if (!*command)
+    return fprintf(stderr, "CNI plugin %s of Mooring\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n", type) < 0;
   if (!strcmp(command, "VERSION"))
     return write_all(1, "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[" VERSIONS "]}\n", sizeof VERSIONS + 45) < 0;
   read_settings();
@@ -230,6 +227,9 @@ int main(int argc __attribute__((unused)), char **argv) {
   if (fd < 0 && !agent) {
     if (!node || !plugin) fail(4, "Cannot run the plugin: no agent, and nothing installed", "run mooring install, which writes /etc/mooring/mode");
     setenv("MOORING_DATA_DIR", data_dir, 1);
+    struct rlimit files; // Node.js aborts without an answer where it may open only a few
+    if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < 64 && setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, files.rlim_max > 1024 ? files.rlim_max : 1024}))
+      fail(5, "Cannot run the plugin: it may open too few files", "raise the limit (ulimit -n), 1024 are enough");
     execl(node, node, plugin, type, (char *)NULL);
     fail(5, "Cannot run the plugin: Node.js cannot be executed", strerror(errno));
   }
