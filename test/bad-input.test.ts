@@ -222,6 +222,13 @@ describe('bad input', { skip, concurrency: 2 }, () => {
         assertSameState(state(), kept)
       })
 
+      test('a container id of 300 letters works like any other (ENV-12)', async () => {
+        const it = { containerId: 'c'.repeat(300), netns }
+        resultOf(await node.call('ADD', it))
+        resultOf(await node.call('DEL', it))
+        assertSameState(state(), kept)
+      })
+
       test('stdin that stays open ends with error 5 (ENV-28)', async () => {
         const outcome = await node.call('ADD', { containerId: 'open', netns }, { holdStdin: true, timeoutMs: 20_000 })
         const error = errorOf(outcome)
