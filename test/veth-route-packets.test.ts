@@ -252,6 +252,34 @@ describe('packets of veth-route', { skip }, () => {
     first.ip('addr del 10.20.0.1/32 dev lo')
   })
 
+  test('somebody flushes the rule set: the next ADD gives all pods back what they had in it', async () => {
+    const [first] = lab.nodes as [Node]
+    const pods = [await addPod(first, { ipMasq: true }), await addPod(first)]
+    first.run('nft', 'flush', 'ruleset')
+    const later = await addPod(first)
+    for (const version of ['v4', 'v6'] as const) {
+      assert.equal(await pods[0]!.station.ask(pods[0]![version], OUTSIDE[version]), NODES[0]![version])
+      assert.equal(await pods[1]!.station.ask(pods[1]![version], OUTSIDE[version]), pods[1]![version])
+    }
+    pods[1]!.netns.ip('addr add 10.10.10.198/32 dev eth0')
+    assert.equal(await pods[1]!.station.ask('10.10.10.198', NODES[0]!.v4), undefined)
+    for (const pod of [...pods, later]) await delPod(first, pod)
+  })
+
+  test('a host interface that is down: the pod and its node reach each other', async () => {
+    const [first] = lab.nodes as [Node]
+    first.ip('link set eth0 down')
+    const pod = await addPod(first, { hostInterface: 'eth0' })
+    first.ip('addr add 10.10.10.7/32 dev lo')
+    assert.equal(await nodeStations[0]!.ask('10.10.10.7', pod.v4), '10.10.10.7')
+    first.ip('addr del 10.10.10.7/32 dev lo')
+    await delPod(first, pod)
+    first.ip('link set eth0 up')
+    first.ip('-6 addr replace fd00:10::8/64 dev eth0 nodad')
+    first.ip('route replace default via 10.10.10.1')
+    first.ip('-6 route replace default via fd00:10::1')
+  })
+
   test("upstream's IPAM plugins serve veth-route", {
     skip: skip || (peers === undefined && 'needs lab/peers'),
   }, async () => {
