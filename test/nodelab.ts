@@ -349,7 +349,8 @@ async function startAgent(
     child.kill(signal)
     return ended
   }
-  open.defer(() => void child.kill('SIGKILL'))
+  // Waited for, so that it makes no file any more when the directory goes.
+  open.defer(async () => void (await kill('SIGKILL')))
   await ready.promise
   return {
     pid: child.pid!,
