@@ -88,6 +88,25 @@ describe('a journal without its last commits', { skip }, () => {
   })
 })
 
+describe('a reboot', { skip }, () => {
+  test('mix: without any DEL Neutron gets everything back, and nothing of others', async () => {
+    await using cloud = await makeCloudNode('agent')
+    const { node } = cloud
+    const foreign = cloud.fixedIps()
+    const pods = [newPod(), newPod(), newPod()]
+    {
+      const agent = await node.startAgent({ reconcile: 1 })
+      for (const it of pods) resultOf(await node.call('ADD', it, cloud.options()))
+      await agent.kill('SIGKILL')
+    }
+    for (const it of pods) removeNetns(it)
+    await using _agent = await node.startAgent({ reconcile: 1, env: { MOORING_BOOT_ID: 'another-boot' } })
+    await eventually('Neutron is told', () => cloud.fixedIps().length === foreign.length, 60_000)
+    assert.deepEqual(cloud.fixedIps(), foreign)
+    assert.ok(!node.state().some(line => line.startsWith('attachment')))
+  })
+})
+
 const removeNetns = ({ netns }: Attachment) => void run('ip', ['netns', 'del', netns.split('/').at(-1)!])
 
 function statesIn(dataDir: string): Map<string, string> {
