@@ -4,10 +4,11 @@
 // attribute. Method: the journal is put back to what it was before some pods came. Needs root.
 
 import assert from 'node:assert/strict'
-import { cpSync, rmSync } from 'node:fs'
+import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { describe, test } from 'node:test'
+import { cloudsYaml } from '#simulator'
 import { type Attachment, eventually, folder, makeLab, type Outcome, resultOf, run, skip } from '../nodelab.ts'
 import { makeCloudNode } from './cloud.ts'
 import { newPod } from './steps.ts'
@@ -93,14 +94,19 @@ describe('a reboot', { skip }, () => {
     await using cloud = await makeCloudNode('agent')
     const { node } = cloud
     const foreign = cloud.fixedIps()
+    // Credentials that stand in a configuration are in no journal: a name in clouds.yaml outlives the agent.
+    const clouds = join(folder('clouds'), 'clouds.yaml')
+    writeFileSync(clouds, cloudsYaml(cloud.simulator), { mode: 0o600 })
+    const env = { OS_CLIENT_CONFIG_FILE: clouds }
+    const options = cloud.options({ openstackConf: undefined, cloud: 'mooring' })
     const pods = [newPod(), newPod(), newPod()]
     {
-      const agent = await node.startAgent({ reconcile: 1 })
-      for (const it of pods) resultOf(await node.call('ADD', it, cloud.options()))
+      const agent = await node.startAgent({ reconcile: 1, env })
+      for (const it of pods) resultOf(await node.call('ADD', it, options))
       await agent.kill('SIGKILL')
     }
     for (const it of pods) removeNetns(it)
-    await using _agent = await node.startAgent({ reconcile: 1, env: { MOORING_BOOT_ID: 'another-boot' } })
+    await using _agent = await node.startAgent({ reconcile: 1, env: { ...env, MOORING_BOOT_ID: 'another-boot' } })
     await eventually('Neutron is told', () => cloud.fixedIps().length === foreign.length, 60_000)
     assert.deepEqual(cloud.fixedIps(), foreign)
     assert.ok(!node.state().some(line => line.startsWith('attachment')))
