@@ -33,7 +33,7 @@ const told = (chosen: ReturnType<typeof choose>) =>
 test('choose() without words takes what needs no lab', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], false)), [
     'unit: src/base/ip.test.ts test/architecture.test.ts',
-    'black box over HTTP: test/contract/neutron.test.ts',
+    'black box, side by side: test/contract/neutron.test.ts',
     'black box: test/veth-route.test.ts',
   ])
 })
@@ -41,7 +41,7 @@ test('choose() without words takes what needs no lab', () => {
 test('choose() with all takes every file once, and some again in their second setting', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], true)), [
     'unit: src/base/ip.test.ts test/architecture.test.ts',
-    'black box over HTTP: test/contract/neutron.test.ts',
+    'black box, side by side: test/contract/neutron.test.ts',
     'black box: test/veth-route.test.ts',
     'contract of the real OpenStack: test/contract/neutron.test.ts',
     'under a Debian kernel: test/veth-route.test.ts',
@@ -51,7 +51,7 @@ test('choose() with all takes every file once, and some again in their second se
 
 test('choose() takes a word for a part of a path', () => {
   assert.deepEqual(told(choose(planOfFiles(), ['contract'], false)), [
-    'black box over HTTP: test/contract/neutron.test.ts',
+    'black box, side by side: test/contract/neutron.test.ts',
   ])
 })
 
