@@ -4,16 +4,21 @@
 // leave nothing. Also with calls of one container at once, and while STATUS, CHECK and GC run. Needs root.
 
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import {
   type Attachment,
   assertSameState,
+  cniBin,
   makeLab,
   makeManyNetns,
   type Node,
   type RunningAgent,
   resultOf,
+  root,
+  scratch,
   skip,
+  start,
 } from './nodelab.ts'
 
 const AT_ONCE = 64
@@ -84,6 +89,26 @@ for (const mode of ['standalone', 'agent'] as const)
         resultOf(await node.call('DEL', it!, { more }))
         assertSameState(node.state(), kept, `round ${round}`)
       }
+    })
+
+    test('the executables may be installed anew while they run (ROB-04)', async () => {
+      let isBusy = true
+      const installing = (async () => {
+        for (let round = 0; round < 3 || isBusy; round++) {
+          const install = ['install', '--cni-bin', cniBin(), '--config', join(scratch, 'mode')]
+          const { code, stderr } = await start([join(root, 'mooring'), ...install], {
+            env: { PATH: process.env['PATH'] ?? '' },
+          }).outcome
+          assert.equal(code, 0, stderr)
+        }
+      })()
+      const pods = all.slice(0, 8)
+      for (let round = 0; round < 4; round++)
+        for (const verb of ['ADD', 'DEL'] as const)
+          for (const outcome of await Promise.all(pods.map(it => node.call(verb, it, { more })))) resultOf(outcome)
+      isBusy = false
+      await installing
+      assertSameState(node.state(), kept)
     })
 
     test('GC with a list of before takes an attachment as a whole, or not at all (GC-11)', async () => {
