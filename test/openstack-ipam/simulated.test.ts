@@ -241,6 +241,18 @@ test('STATUS says 50 while Keystone cannot be reached, and answers at once the s
   assert.ok(performance.now() - begin < 50)
 })
 
+test('STATUS of a node that was ready stays 0 while the cloud is away', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  await simulator.close()
+  // What was found is asked for again after ten seconds, in the background.
+  const now = performance.now.bind(performance)
+  t.mock.method(performance, 'now', () => now() + 11_000)
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+})
+
 test('DEL answers 0 while the cloud is away, and the release is done when it is back', async t => {
   const { node, simulator, ipam } = await setUp(t)
   const before = neutronList(simulator).length

@@ -182,7 +182,7 @@ async function check(call: Call, world: World): Promise<void> {
   }
 }
 
-type Verdict = { readonly atMs: number; readonly error: CniError | undefined }
+type Verdict = { readonly atMs: number; readonly error: CniError | undefined; readonly passes: boolean }
 type Memory = { verdict: Verdict | undefined; running: Promise<Verdict> | undefined }
 const memories = new WeakMap<Journal, Map<string, Memory>>()
 
@@ -195,7 +195,10 @@ async function status(call: Call, world: World): Promise<void> {
       memory.running = undefined
     })
     const fresh = memory.running.then(verdict => {
-      memory.verdict = verdict
+      // A node that was ready stays so while the cloud is away for a while: its pods run, its reserve serves, and what a
+      // NotReady node costs, the eviction of all its pods, helps nobody. An ADD that cannot be served says so itself.
+      const stays = verdict.passes && memory.verdict !== undefined && memory.verdict.error === undefined
+      memory.verdict = stays ? { ...verdict, error: undefined } : verdict
     })
     if (memory.verdict === undefined) await fresh
     else fresh.catch(() => {})
@@ -218,7 +221,7 @@ async function examine(config: Config, world: World): Promise<Verdict> {
     const located = await lookAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
     // The first question of the runtime, before any pod, is the time to make the reserve.
     if (world.longLived) poolOf(config, world, cloud, located).kick()
-    return { atMs: performance.now(), error: undefined }
+    return { atMs: performance.now(), error: undefined, passes: false }
   } catch (error) {
     const known = error instanceof CniError ? error : fromCloud(error)
     if (known === undefined) throw error
@@ -226,6 +229,7 @@ async function examine(config: Config, world: World): Promise<Verdict> {
     return {
       atMs: performance.now(),
       error: new CniError(codes.notAvailable, `No address can be given: ${message}`, { details, cause: error }),
+      passes: known.code === codes.tryAgainLater,
     }
   }
 }
