@@ -374,6 +374,17 @@ for (const mode of ['standalone', 'agent'] as const)
       )
     })
 
+    test("ADD: an address that is the node's own is error 7, and goes back to the IPAM", async () => {
+      const { it, ipam, calls } = withFakeIpam({ ips: [{ address: '10.10.10.8/24' }] })
+      const error = errorOf(await node.call('ADD', it, ipam))
+      assert.deepEqual(
+        [error.code, error.msg],
+        [7, "Cannot attach: the IPAM gave 10.10.10.8, which is the node's own address on eth0"],
+      )
+      assert.deepEqual(calls(), ['ADD', 'DEL'])
+      assertNothingLeft()
+    })
+
     // DEL
 
     test('DEL: twice, before any ADD, and of a container that was never there (DEL-01, DEL-02, RES-20)', async () => {

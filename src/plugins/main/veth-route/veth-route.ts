@@ -29,6 +29,7 @@ import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
 import { type LinkNames, linkNames } from './names.ts'
 import { decodeTraces, encodeTraces, firewallPod, type Traces } from './traces.ts'
+import { podMtu, refuseNodeAddress, uplinkFor } from './uplink.ts'
 
 const TYPE = 'veth-route'
 /**
@@ -80,6 +81,7 @@ async function add(call: Call, world: World): Promise<Result> {
   const lease = await ipam.add(call)
   deferUndo(() => ipam.del(asDel(call)))
   const addresses = requireIps(lease).map(({ address }) => parsePrefix(address))
+  refuseNodeAddress(uplink, addresses)
   const hostLink = await attach({
     call,
     world,
@@ -367,27 +369,6 @@ function withValid(call: Call, valid: readonly ValidAttachment[]): Call {
   const list = valid.map(({ containerId, ifName }) => ({ containerID: containerId, ifname: ifName }))
   const config = { ...call.config, 'cni.dev/valid-attachments': list, 'cni.dev/attachments': list }
   return { ...call, config, stdin: new TextEncoder().encode(formatJson(config)) }
-}
-
-/** @throws {CniError} 7 where the named interface is missing; without a name there may be none. */
-async function uplinkFor(config: Config, world: World): Promise<Uplink | undefined> {
-  const name = config.hostInterface === '' ? undefined : config.hostInterface
-  const uplink = await world.host.findUplink({ name })
-  if (uplink === undefined && name !== undefined)
-    throw new CniError(codes.invalidConfig, `Cannot find host interface "${name}"`, {
-      details: '"hostInterface" names a NIC of the node (ip link); left out, it is the one of the default route',
-    })
-  return uplink
-}
-
-function podMtu(config: Config, uplink: Uplink | undefined): number {
-  if (config.mtu === 0) return uplink?.mtuBytes ?? 1500
-  if (uplink !== undefined && config.mtu > uplink.mtuBytes)
-    throw new CniError(
-      codes.invalidConfig,
-      `invalid MTU ${config.mtu}, must be [0, ${uplink.name} MTU(${uplink.mtuBytes})]`,
-    )
-  return config.mtu
 }
 
 /** The routes of the lease; a family without a default route gets one to its own subnet, which is not on the link. */
