@@ -236,6 +236,21 @@ describe('agent', { skip, concurrency: 2 }, () => {
         assertSameState(node.state(), kept)
       })
 
+      test('a rule set that somebody flushed is made again without any call', async () => {
+        const it = newPod()
+        const more = { ipMasq: true }
+        const prevResult = resultOf(await node.call('ADD', it, { more }))
+        node.run('nft', 'flush', 'ruleset')
+        const link = prevResult.interfaces[0].name
+        await eventually(
+          'its elements are back',
+          () => node.state().filter(line => line.includes(`"${link}"`)).length >= 4,
+        )
+        resultOf(await node.call('CHECK', it, { more: { ...more, prevResult } }))
+        resultOf(await node.call('DEL', it, { more }))
+        kept = node.state()
+      })
+
       test('a second agent on the same data directory is refused', async () => {
         const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--data-dir', node.dataDir]
         const env = { PATH: process.env['PATH'] ?? '' }
