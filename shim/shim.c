@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 #define VERSIONS "\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\""
-enum { STDIN_MAX = 1 << 20, ANSWER_MAX = 8 << 20, ANSWER_MS = 110000, STDIN_MS = 10000, RETRY_MS = 20 };
+enum { STDIN_MAX = 1 << 20, ANSWER_MAX = 8 << 20, ANSWER_MS = 110000, STATUS_MS = 10000, STDIN_MS = 10000, RETRY_MS = 20 };
 
 // Found in the file by whoever must know whether an executable is this shim.
 __attribute__((used)) static const char marker[] = "mooring-shim/1";
@@ -169,7 +169,7 @@ static int read_all(int fd, void *data, size_t length, int64_t end) {
 
 // Sends the request and prints the answer. Returns only where there was none: -1 the agent went away, -2 time is over.
 static int ask(int fd, const char *request, size_t length) {
-  int64_t end = now_ms() + ANSWER_MS;
+  int64_t end = now_ms() + (strcmp(env("CNI_COMMAND"), "STATUS") ? ANSWER_MS : STATUS_MS);
   uint32_t size, code, out, err;
   if (write_all(fd, request, length) < 0) return -1;
   int status = read_all(fd, &size, 4, end);
@@ -243,7 +243,7 @@ int main(int argc __attribute__((unused)), char **argv) {
   if (fd < 0) fd = connect_within(!strcmp(command, "ADD") || !strcmp(command, "CHECK") ? 20000 : !strcmp(command, "GC") ? 5000 : 0);
   int status = fd < 0 ? -1 : ask(fd, request, length);
   if (agent && !strcmp(command, "DEL")) spool(request, length); // else nobody might ever come for it
-  if (!strcmp(command, "STATUS")) fail(50, "Cannot serve: the agent does not run", "start it: mooring agent");
+  if (!strcmp(command, "STATUS")) fail(50, fd < 0 ? "Cannot serve: the agent does not run" : "Cannot serve: the agent does not answer", fd < 0 ? "start it: mooring agent" : "start it again: mooring agent");
   fail(11, fd < 0 ? "Cannot reach the agent" : status == -2 ? "Cannot wait for the agent any longer" : "Cannot finish: the agent went away",
        "see that mooring agent runs and listens on its socket");
 }
