@@ -418,6 +418,21 @@ describe('agent', { skip, concurrency: 2 }, () => {
       assertSameState(node.state(), kept)
     })
 
+    test('STATUS does not wait long for an agent that hangs, and a DEL is promised once it is gone', async () => {
+      const it = newPod()
+      resultOf(await node.call('ADD', it))
+      process.kill(agent.pid, 'SIGSTOP')
+      const asked = node.call('STATUS', { containerId: '', netns: '' }, { more: { cniVersion: '1.1.0' } })
+      const deleting = node.start('DEL', it)
+      const status = await asked
+      assert.deepEqual([errorOf(status).code, errorOf(status).msg], [50, 'Cannot serve: the agent does not answer'])
+      assert.ok(status.ms < 15_000, `${status.ms} ms`)
+      await agent.kill('SIGKILL')
+      resultOf(await deleting.outcome)
+      agent = await node.startAgent({ reconcile: 1 })
+      assertSameState(node.state(), kept)
+    })
+
     test('ADD goes through once the agent has come', async () => {
       await agent.kill('SIGTERM')
       const it = newPod()
