@@ -51,3 +51,21 @@ test('reconcile() leaves an attachment alone that another process is at work on'
   assert.deepEqual(await reconcile(world, new Set(), (_, work) => work()), [])
   assert.equal(findAttachment(world.journal, key)?.state, 'adding')
 })
+
+test('reconcile() releases in one round also those whose lanes share a file', async context => {
+  context.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
+  const world = worldOf(context)
+  const first = findAttachment(world.journal, key)!
+  {
+    using _lane = tryEnterLane(world.dataDir, key)
+    for (let id = 0; ; id++) {
+      using other = tryEnterLane(world.dataDir, { ...key, containerId: `other${id}` })
+      if (other !== undefined) continue
+      putAttachment(world.journal, { ...first, containerId: `other${id}` })
+      break
+    }
+  }
+  context.mock.timers.tick(20_000)
+  const released = await reconcile(world, new Set(), (_, work) => work())
+  assert.equal(released.length, 2)
+})

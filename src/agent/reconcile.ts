@@ -34,7 +34,9 @@ export async function reconcile(
   const released: Released[] = []
   const links = new Set((await world.host.listOwnedLinks({ prefix: OWNER_PREFIX })).map(link => link.name))
   const seen: Suspects = new Set()
-  const dead: { attachment: Attachment; why: string }[] = []
+  type Dead = { attachment: Attachment; why: string }
+  const dead: Dead[] = []
+  const busy: Dead[] = []
   for (const attachment of listAttachments(world.journal)) {
     const why = whyDead(attachment, world.bootId, links)
     if (why === undefined) continue
@@ -45,10 +47,16 @@ export async function reconcile(
     for (let next = dead.shift(); next !== undefined; next = dead.shift()) {
       const { attachment, why } = next
       const done = await inLane(attachment, () => release(world, attachment, why))
-      if (done !== undefined) released.push(done)
+      if (done === 'busy') busy.push(next)
+      else if (done !== undefined) released.push(done)
     }
   }
   await Promise.all(Array.from({ length: RELEASES_MAX }, work))
+  // Another of these releases may have been in a lane that theirs shares. What is busy still is another process's.
+  for (const { attachment, why } of busy) {
+    const done = await inLane(attachment, () => release(world, attachment, why))
+    if (done !== undefined && done !== 'busy') released.push(done)
+  }
   suspects.clear()
   for (const name of seen) suspects.add(name)
   return released
@@ -60,10 +68,11 @@ function isUnchanged({ journal }: World, attachment: Attachment): boolean {
   return now !== undefined && now.state === attachment.state && now.changedMs === attachment.changedMs
 }
 
-async function release(world: World, attachment: Attachment, why: string): Promise<Released | undefined> {
+async function release(world: World, attachment: Attachment, why: string): Promise<Released | 'busy' | undefined> {
   // Held by a process of mode "standalone" that is at work on it: not dead at all.
   using lane = tryEnterLane(world.dataDir, attachment)
-  if (lane === undefined || !isUnchanged(world, attachment)) return undefined
+  if (lane === undefined) return 'busy'
+  if (!isUnchanged(world, attachment)) return undefined
   try {
     await findOwnPlugin(attachment.type)?.del(callOf(attachment, 'DEL'), world)
     return { attachment, why }
