@@ -55,17 +55,30 @@ test('reconcile() leaves an attachment alone that another process is at work on'
 test('reconcile() releases in one round also those whose lanes share a file', async context => {
   context.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
   const world = worldOf(context)
-  const first = findAttachment(world.journal, key)!
-  {
-    using _lane = tryEnterLane(world.dataDir, key)
-    for (let id = 0; ; id++) {
-      using other = tryEnterLane(world.dataDir, { ...key, containerId: `other${id}` })
-      if (other !== undefined) continue
-      putAttachment(world.journal, { ...first, containerId: `other${id}` })
-      break
-    }
-  }
+  const nothing = async () => {}
+  Object.assign(world.host, { detachRoutedPod: nothing, removeLinks: nothing })
+  const config = JSON.stringify({ config: { name: 'net' }, path: [], args: '' })
+  const traces = JSON.stringify({ hostLink: 'veth1', owner: 'mine', addresses: [] })
+  const first = { ...findAttachment(world.journal, key)!, config, traces }
+  putAttachment(world.journal, first)
+  const containerId = sharingLaneWith(world.dataDir)
+  putAttachment(world.journal, { ...first, containerId })
   context.mock.timers.tick(20_000)
   const released = await reconcile(world, new Set(), (_, work) => work())
-  assert.equal(released.length, 2)
+  assert.deepEqual(
+    released.map(({ attachment, error }) => [attachment.containerId, error]),
+    [
+      ['c1', undefined],
+      [containerId, undefined],
+    ],
+  )
 })
+
+/** A container whose lane is in the same file as that of `key`. */
+function sharingLaneWith(dataDir: string): string {
+  using _lane = tryEnterLane(dataDir, key)
+  for (let id = 0; ; id++) {
+    using other = tryEnterLane(dataDir, { ...key, containerId: `other${id}` })
+    if (other === undefined) return `other${id}`
+  }
+}
