@@ -7,8 +7,8 @@ export type Verdict = { readonly goal: string; readonly measured: string; readon
 
 /**
  * The goals of the design, for one run.
- * @param strictness 1 asks for the goals themselves; 0.5 for half of each ratio and twice the time above bare work, which
- *   leaves room for a machine that does other things
+ * @param strictness 1 asks for the goals themselves; 0.5 for half of each ratio, which leaves room for a machine that does
+ *   other things. The time above bare work is no ratio, and judged by a whole run on a quiet machine alone.
  */
 export function judge(cells: readonly Cell[], strictness: number): Verdict[] {
   return cells.flatMap(cell =>
@@ -25,7 +25,7 @@ function judgeAdd(cell: Cell, strictness: number): Verdict[] {
   return [
     ...(cell.Parallel === 1
       ? [
-          aboveBare(cell, ours, bare, 1 / strictness),
+          strictness < 1 ? undefined : aboveBare(cell, ours, bare, 1),
           faster(cell, ours, ptp, strictness * between(cell.Pods, 4, 6)),
           lessCpu(cell, ours, ptp, strictness * 4),
         ]
