@@ -4,8 +4,8 @@
 
 import { type Attachment, makeNetns, type Node, peers, resultOf } from '../nodelab.ts'
 
-// `./mooring test` takes each fourth step, `--all`, which brings the peers, each step three times.
-const [TIMES, STRIDE] = peers === undefined ? [1, 4] : [3, 1]
+// `./mooring test` takes each sixth step, `--all`, which brings the peers, each step three times.
+const [TIMES, STRIDE] = peers === undefined ? [1, 6] : [3, 1]
 /** What an ADD or DEL does to the world: netlink, journal and leases, namespaces. */
 const STEPS = ['sendto', 'pwrite64', 'link', 'unlink', 'setns']
 export const STEPS_MAX = 100
