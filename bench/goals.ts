@@ -7,7 +7,7 @@ export type Verdict = { readonly goal: string; readonly measured: string; readon
 
 /**
  * The goals of the design, for one run.
- * @param strictness 1 asks for the goals themselves; 0.5 for half of each ratio, which leaves room for a machine that does
+ * @param strictness 1 asks for the goals themselves; less for that part of each ratio, which leaves room for a machine that does
  *   other things. The time above bare work is no ratio, and judged by a whole run on a quiet machine alone.
  */
 export function judge(cells: readonly Cell[], strictness: number): Verdict[] {

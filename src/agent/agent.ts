@@ -2,7 +2,7 @@
 
 import { Worker } from 'node:worker_threads'
 import pino, { type Logger } from 'pino'
-import { openJournal } from '#allocator'
+import { openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
 import { openSessions, startPorts, worldOf } from '#plugins'
 import { Background } from './background.ts'
@@ -39,6 +39,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { dataDir, logger } = options
   await using undo = new AsyncDisposableStack()
   undo.use(lockDataDirectory(dataDir, 'start the agent'))
+  prepareLanes(dataDir)
   const journal = undo.use(openJournal(dataDir))
   journal.sql('PRAGMA wal_autocheckpoint = 0').get()
   const checkpoint = new Worker(new URL('./checkpoint.ts', import.meta.url), { workerData: { path: journal.path } })

@@ -16,11 +16,20 @@ export type LaneKey = { readonly type: string; readonly containerId: string; rea
  * @returns undefined while another process is in it
  */
 export function tryEnterLane(dataDir: string, { type, containerId, ifName }: LaneKey): Disposable | undefined {
-  const directory = join(dataDir, 'lanes')
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
   const hash = createHash('sha256').update([type, containerId, ifName].join('\0')).digest()
-  const fd = openSync(join(directory, String(hash[0]! % LANE_FILES)), 'a', 0o600)
+  const fd = openLane(dataDir, hash[0]! % LANE_FILES)
   if (tryLock(fd)) return { [Symbol.dispose]: () => closeSync(fd) }
   closeSync(fd)
   return undefined
+}
+
+/** Makes the files of all lanes, which stay: for a process that lives long, and whose directory should not change later. */
+export function prepareLanes(dataDir: string): void {
+  for (let lane = 0; lane < LANE_FILES; lane++) closeSync(openLane(dataDir, lane))
+}
+
+function openLane(dataDir: string, lane: number): number {
+  const directory = join(dataDir, 'lanes')
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  return openSync(join(directory, String(lane)), 'a', 0o600)
 }
