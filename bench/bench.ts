@@ -25,7 +25,7 @@ sends the same messages and does nothing else ("bare work"). Exit code 1 where a
   --json FILE       keep everything that was measured`
 
 const root = resolve(import.meta.dirname, '..')
-/** What a machine with other work on it must reach of each ratio; half of them is reached on a quiet one, with little room. */
+/** What must be reached of each ratio; this release reaches about half of the smallest on a quiet machine. */
 const QUICK_STRICTNESS = 0.4
 /** One ping after every so many ADDs, at once: 5 % of the calls. */
 const ECHO_EVERY = 20
