@@ -14,7 +14,7 @@ import { isObject } from './json.ts'
 import { secret } from './secret.ts'
 
 /** The keys of `openstackConf`; those of the original plugin, and further ones for what clouds.yaml can say too. */
-const keys = [
+export const confKeys = [
   'username',
   'userId',
   'password',
@@ -35,7 +35,7 @@ const keys = [
   'cacert',
   'insecure',
 ] as const
-type Key = (typeof keys)[number]
+type Key = (typeof confKeys)[number]
 
 /** What a configuration with its own credentials should be told. */
 const deprecation =
@@ -49,10 +49,10 @@ const deprecation =
  */
 export function cloudFromConf(conf: unknown): Cloud {
   if (!isObject(conf)) throw new CloudConfigError('Cannot use "openstackConf": it must be an object')
-  const unknown = Object.keys(conf).filter(key => !(keys as readonly string[]).includes(key))
+  const unknown = Object.keys(conf).filter(key => !(confKeys as readonly string[]).includes(key))
   if (unknown.length > 0)
     throw new CloudConfigError(`Cannot use "openstackConf": unknown key ${unknown.map(key => `"${key}"`).join(', ')}`, {
-      remedy: `the keys are ${keys.join(', ')}`,
+      remedy: `the keys are ${confKeys.join(', ')}`,
     })
   const read = (key: Key): string | undefined => {
     const value = conf[key]

@@ -16,7 +16,7 @@ export {
   type Tls,
 } from './cloud.ts'
 export { type CloudFiles, type LoadOptions, listClouds, loadCloud } from './clouds.ts'
-export { cloudFromConf } from './conf.ts'
+export { cloudFromConf, confKeys } from './conf.ts'
 export { isMissing, isTransient, OpenStackError, type ServiceName } from './error.ts'
 export type { ErrorKind } from './errors.ts'
 export type { HttpOptions } from './http.ts'

@@ -18,6 +18,7 @@ import {
   type Route,
   string,
 } from '#cni'
+import { confKeys } from '#openstack'
 import type { CloudReference } from './sessions.ts'
 
 /** Every mode that the systems in the documentation know; this release serves the first. */
@@ -122,29 +123,8 @@ function routeOf({ dst, gw }: Decoded<typeof route>): Route {
   return { dst, gw }
 }
 
-/** Keys of `openstackConf`, as the OpenStack client spells them; a configuration may write them in any case. */
-const CONF_KEYS = [
-  'username',
-  'userId',
-  'password',
-  'project',
-  'projectId',
-  'domain',
-  'domainId',
-  'userDomain',
-  'projectDomain',
-  'authUrl',
-  'applicationCredentialId',
-  'applicationCredentialName',
-  'applicationCredentialSecret',
-  'region',
-  'interface',
-  'networkEndpoint',
-  'computeEndpoint',
-  'cacert',
-  'insecure',
-] as const
-const spelling = new Map(CONF_KEYS.map(key => [key.toLowerCase(), key]))
+/** The keys as the OpenStack client spells them; a configuration may write them in any case. */
+const spelling = new Map(confKeys.map(key => [key.toLowerCase(), key]))
 
 const withKnownKeys = (conf: JsonObject): JsonObject =>
   Object.fromEntries(Object.entries(conf).map(([key, value]) => [spelling.get(key.toLowerCase()) ?? key, value]))
