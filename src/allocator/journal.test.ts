@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import {
   type Attachment,
   findAttachment,
@@ -44,6 +46,23 @@ test('openJournal() keeps what was written, in a directory that only its owner r
   assert.ok(Math.abs(Date.now() - changedMs) < 10_000)
   assert.equal(statSync(path).mode & 0o777, 0o700)
   forgetAttachment(journal, attachment)
+  assert.deepEqual(listAttachments(journal), [])
+})
+
+test('openJournal() waits for a process that makes the same journal at the same moment', async () => {
+  const path = join(directory, 'made by two')
+  mkdirSync(path)
+  const other = new Worker(
+    `const { workerData, parentPort } = require('node:worker_threads')
+     const db = new (require('node:sqlite').DatabaseSync)(workerData)
+     db.exec('BEGIN IMMEDIATE')
+     parentPort.postMessage('has it')
+     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
+     db.exec('COMMIT')`,
+    { eval: true, workerData: join(path, 'journal.db') },
+  )
+  await once(other, 'message')
+  using journal = openJournal(path)
   assert.deepEqual(listAttachments(journal), [])
 })
 

@@ -3,12 +3,15 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { deadlineIn, isPast } from '#base'
 
 /** Where the journal lies unless told otherwise. */
 export const DATA_DIR = '/var/lib/mooring'
 const FILE = 'journal.db'
 /** Another process holds the journal for one transaction at a time: microseconds, a sync on a bad day. */
 const BUSY_MS = 10_000
+const BUSY_RETRY_MS = 2
+const SQLITE_BUSY = 5
 
 /**
  * The record of what Mooring made on this node and in the cloud for it: one SQLite file in WAL mode, one writer in
@@ -83,8 +86,25 @@ export function openJournal(directory: string): Journal {
   }
 }
 
+/**
+ * Puts a journal that is new into WAL mode. Of two processes that do so at the same moment SQLite refuses one at once, since
+ * each might wait for the other's read lock for ever: its own waiting (busy_timeout) does not hold here.
+ */
+function enterWalMode(db: DatabaseSync): void {
+  for (const end = deadlineIn(BUSY_MS); ; ) {
+    try {
+      db.exec('PRAGMA journal_mode = WAL')
+      return
+    } catch (error) {
+      if ((error as { errcode?: number }).errcode !== SQLITE_BUSY || isPast(end)) throw error
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_RETRY_MS)
+    }
+  }
+}
+
 function journalOf(db: DatabaseSync, path: string): Journal {
-  db.exec(`PRAGMA busy_timeout = ${BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL`)
+  db.exec(`PRAGMA busy_timeout = ${BUSY_MS}; PRAGMA synchronous = NORMAL`)
+  enterWalMode(db)
   const statements = new Map<string, StatementSync>()
   const sql = (text: string) => {
     const statement = statements.get(text) ?? db.prepare(text)
