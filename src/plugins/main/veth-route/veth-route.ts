@@ -24,10 +24,10 @@ import {
 import { type FirewallPod, makesPair, nextHops, type OwnedLink, type PodRoute, type Uplink } from '#host'
 import { EEXIST } from '#libc'
 import { NetlinkError } from '#netlink'
+import { type LinkNames, linkNames } from '../../pair-names.ts'
 import { asDel, callOf, keyOf, recordOf } from '../../record.ts'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
-import { type LinkNames, linkNames } from './names.ts'
 import { decodeTraces, encodeTraces, firewallPod, type Traces } from './traces.ts'
 import { podMtu, refuseNodeAddress, uplinkFor } from './uplink.ts'
 

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { linkNames } from './names.ts'
+import { linkNames } from './pair-names.ts'
 
 const key = { network: 'cni0', containerId: 'c1', ifName: 'eth0', type: 'veth-route' }
 
-test('linkNames() follows from network, container and interface alone', () => {
-  assert.deepEqual(linkNames(key), linkNames({ ...key, type: 'other' }))
-  for (const change of [{ network: 'cni1' }, { containerId: 'c2' }, { ifName: 'net1' }])
+test('linkNames() follows from network, container, interface and plugin alone', () => {
+  assert.deepEqual(linkNames(key), linkNames({ ...key }))
+  for (const change of [{ network: 'cni1' }, { containerId: 'c2' }, { ifName: 'net1' }, { type: 'ptp' }]) {
     assert.notEqual(linkNames({ ...key, ...change }).hostLinks[0], linkNames(key).hostLinks[0])
+    assert.notDeepEqual(linkNames({ ...key, ...change }).podMac, linkNames(key).podMac)
+  }
 })
 
 test('PTP-10 linkNames() fit a link and differ for a thousand containers', () => {
