@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type Ip, networkOf, type Prefix } from '#base'
-import { EEXIST, EINVAL, ENOENT } from '#libc'
+import { ENOENT } from '#libc'
 import type { Transport } from '#netlink'
 import {
   addElement,
-  addTable,
-  type Change,
   commit,
-  deleteElement,
   deleteTable,
-  destroyElement,
-  type Element,
-  ERESTART,
   formatElement,
-  getChains,
   hasElements,
   hooks,
   listChains,
@@ -23,24 +16,11 @@ import {
   type NamedSet,
   NftablesError,
   policies,
-  readGeneration,
 } from '#nftables'
-import {
-  addInside,
-  addInsideRule,
-  fingerprint,
-  guard,
-  type IpVersion,
-  insideSet,
-  ipVersions,
-  makePart,
-  nat,
-  type Part,
-  parseInsideSet,
-  sets,
-  table,
-  versionOf,
-} from './ruleset.ts'
+import { commitUnlessAbsent, type ElementOf, removeElements } from './elements.ts'
+import { type IpVersion, ipVersions, versionOf } from './match.ts'
+import { checkParts, ensureParts, type FindMore, table } from './part.ts'
+import { addInside, addInsideRule, guard, insideSet, nat, parseInsideSet, sets } from './ruleset.ts'
 
 /** What the firewall knows of a pod. */
 export type FirewallPod = {
@@ -57,9 +37,6 @@ export type FirewallPod = {
   readonly metadata?: boolean | undefined
 }
 
-/** Others may change the rule set while we make ours; each try is two messages. */
-const TRIES_MAX = 32
-
 type Needs = { readonly masquerade: boolean; readonly inside: readonly { version: IpVersion; length: number }[] }
 
 /**
@@ -74,50 +51,23 @@ export function ensureTable(transport: Transport): boolean {
 
 /** @returns whether the checks of pods had to be made, so that whatever pods there were have lost theirs. */
 function ensure(transport: Transport, needs: Needs): boolean {
-  for (let tries = 1; ; tries++) {
-    const generation = readGeneration(transport)
-    const { changes, guardIsNew } = findMissing(transport, needs)
-    if (changes.length === 0) return false
-    try {
-      // Bound to what was read: an older release's chains must not be replaced by what was planned before a change.
-      commit(transport, changes, { generation })
-      return guardIsNew
-    } catch (error) {
-      const raced = error instanceof NftablesError && (error.errno === EEXIST || error.errno === ERESTART)
-      if (!raced || tries === TRIES_MAX) throw error
-    }
-  }
+  const [parts, ifPresent] = needs.masquerade ? [[guard, nat], []] : [[guard], [nat]]
+  return ensureParts(transport, { parts, ifPresent, more: missingInside(needs) }).includes(guard)
 }
 
-function findMissing(transport: Transport, needs: Needs): { changes: Change[]; guardIsNew: boolean } {
-  const present = getChains(
-    transport,
-    [...guard.chains, ...nat.chains].map(({ chain }) => chain),
-  ).filter(chain => chain !== undefined)
-  const names = present.map(chain => chain.name)
-  const isCurrent = (part: Part) => {
-    const base = part.chains.at(-1)!
-    const state = present.find(chain => chain.name === base.chain.name)
-    // Nothing jumps to a base chain, so its use count is the number of its rules.
-    return (
-      state?.comment === fingerprint(part) &&
-      state.use === base.rules.length &&
-      part.chains.every(({ chain }) => names.includes(chain.name))
-    )
+/** The rule of each prefix length in chains made anew, and what this pod needs beyond. */
+const missingInside =
+  (needs: Needs): FindMore =>
+  (transport, { renewed, present }) => {
+    if (!needs.masquerade && !nat.chains.some(({ chain }) => present.includes(chain.name))) return []
+    const made = listSets(transport, table).flatMap(name => parseInsideSet(name) ?? [])
+    const isMade = (inside: { version: IpVersion; length: number }) =>
+      made.some(({ version, length }) => version === inside.version && length === inside.length)
+    return [
+      ...(renewed.includes(nat) ? made.map(addInsideRule) : []),
+      ...needs.inside.filter(inside => !isMade(inside)).flatMap(addInside),
+    ]
   }
-
-  const changes: Change[] = []
-  const guardIsNew = !isCurrent(guard)
-  if (guardIsNew) changes.push(addTable(table), ...makePart(guard, names))
-  if (!needs.masquerade && !nat.chains.some(({ chain }) => names.includes(chain.name))) return { changes, guardIsNew }
-
-  const made = listSets(transport, table).flatMap(name => parseInsideSet(name) ?? [])
-  if (!isCurrent(nat)) changes.push(...makePart(nat, names), ...made.map(addInsideRule))
-  const isMade = (inside: { version: IpVersion; length: number }) =>
-    made.some(({ version, length }) => version === inside.version && length === inside.length)
-  changes.push(...needs.inside.filter(inside => !isMade(inside)).flatMap(addInside))
-  return { changes, guardIsNew }
-}
 
 /**
  * Adds a pod's elements, all or none; what is there already stays. Makes the table where it is missing.
@@ -148,8 +98,8 @@ function needsOf({ masquerade }: FirewallPod): Needs {
 const networksOf = (masquerade: readonly Prefix[] = []) =>
   masquerade.filter(({ ip, length }) => length < ip.length * 8).map(networkOf)
 
-function elementsOf({ link, addresses, masquerade, metadata }: FirewallPod): { set: NamedSet; element: Element }[] {
-  const found = [{ set: sets.podLinks, element: { key: [link] } as Element }]
+function elementsOf({ link, addresses, masquerade, metadata }: FirewallPod): ElementOf[] {
+  const found: ElementOf[] = [{ set: sets.podLinks, element: { key: [link] } }]
   for (const address of addresses) {
     const element = { key: [link, address] }
     found.push({ set: sets.podAddresses[versionOf(address)], element })
@@ -161,39 +111,11 @@ function elementsOf({ link, addresses, masquerade, metadata }: FirewallPod): { s
   return found
 }
 
-/** Transports whose kernel (before 6.3) has no removal that tolerates absence. */
-const withoutDestroy = new WeakSet<Transport>()
-
 /**
  * Removes a pod's elements; what is not there is no matter.
  * @throws {NftablesError}
  */
-export function removePod(transport: Transport, pod: FirewallPod): void {
-  const elements = elementsOf(pod)
-  if (!withoutDestroy.has(transport)) {
-    try {
-      commit(
-        transport,
-        elements.map(({ set, element }) => destroyElement(set, element)),
-      )
-      return
-    } catch (error) {
-      if (!(error instanceof NftablesError)) throw error
-      if (error.errno === EINVAL) withoutDestroy.add(transport)
-      // ENOENT: a set is missing, which is absence too, but stopped the others.
-      else if (error.errno !== ENOENT) throw error
-    }
-  }
-  for (const { set, element } of elements) commitUnlessAbsent(transport, deleteElement(set, element))
-}
-
-function commitUnlessAbsent(transport: Transport, change: Change): void {
-  try {
-    commit(transport, [change])
-  } catch (error) {
-    if (!(error instanceof NftablesError && error.errno === ENOENT)) throw error
-  }
-}
+export const removePod = (transport: Transport, pod: FirewallPod): void => removeElements(transport, elementsOf(pod))
 
 /** What of a pod is missing in the firewall, in words; none: all is well. @throws {NetlinkError} */
 export function checkPod(transport: Transport, pod: FirewallPod): string[] {
@@ -202,15 +124,7 @@ export function checkPod(transport: Transport, pod: FirewallPod): string[] {
   const faults = elements
     .filter((_, index) => !present[index])
     .map(({ set, element }) => `${formatElement(set, element)} is missing`)
-  const parts = pod.masquerade === undefined ? [guard] : [guard, nat]
-  const bases = parts.map(part => part.chains.at(-1)!)
-  for (const [index, state] of getChains(
-    transport,
-    bases.map(({ chain }) => chain),
-  ).entries())
-    if (state?.use !== bases[index]!.rules.length)
-      faults.push(`the rules of chain inet mooring ${bases[index]!.chain.name} are not there`)
-  return faults
+  return [...faults, ...checkParts(transport, pod.masquerade === undefined ? [guard] : [guard, nat])]
 }
 
 /** The pods that the table has elements of, by link; none without the table. @throws {NetlinkError} */

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parsePrefix } from '#base'
 import { ruleAttributes } from '#nftables'
-import { addInsideRule, fingerprint, guard, insideSet, makePart, nat, parseInsideSet } from './ruleset.ts'
+import { addInsideRule, insideSet, parseInsideSet } from './ruleset.ts'
 
 test('insideSet, parseInsideSet: one set per family and prefix length', () => {
   assert.equal(insideSet(parsePrefix('10.99.0.0/16')).name, 'inside_16_v4')
@@ -55,31 +55,4 @@ test('addInsideRule: is what nft makes of the same rule', () => {
       return { ...expression, data: kept }
     }),
   )
-})
-
-test('makePart: sets, then old chains from the base chain down, then new chains before any rule', () => {
-  const what = makePart(nat, ['outside_v4', 'postrouting', 'theirs']).map(change =>
-    change.about.replace(/ inet mooring/, ''),
-  )
-  const chains = what.findIndex(about => about.startsWith('add chain'))
-  assert.deepEqual(what.slice(0, chains), [
-    'add set masquerade_v4',
-    'add set masquerade_v6',
-    'delete chain postrouting',
-    'delete chain outside_v4',
-  ])
-  assert.deepEqual(what.slice(chains, chains + 3), [
-    'add chain outside_v4',
-    'add chain outside_v6',
-    'add chain postrouting',
-  ])
-  assert.ok(what.slice(chains + 3).every(about => about.startsWith('add rule')))
-})
-
-test('fingerprint: tells the parts and their rules apart, and stays', () => {
-  assert.match(fingerprint(guard), /^made by Mooring, rules [0-9a-f]{8}$/)
-  assert.equal(fingerprint(guard), fingerprint(guard))
-  assert.notEqual(fingerprint(guard), fingerprint(nat))
-  const [base] = guard.chains
-  assert.notEqual(fingerprint({ ...guard, chains: [{ ...base!, rules: base!.rules.slice(1) }] }), fingerprint(guard))
 })

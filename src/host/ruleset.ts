@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
-import { type Ip, type Prefix, parsePrefix } from '#base'
+import type { Prefix } from '#base'
 import {
-  addChain,
   addRule,
   addSet,
   type Chain,
   type Change,
-  compare,
   count,
-  deleteChain,
   type Expression,
-  families,
   give,
   isIn,
   isNotIn,
@@ -22,26 +17,30 @@ import {
   masquerade,
   type NamedSet,
   type Rule,
-  type Table,
 } from '#nftables'
+import {
+  addressFields,
+  addressTypes,
+  type IpVersion,
+  ipVersions,
+  isVersion,
+  isWithin,
+  maskOf,
+  perVersion,
+  versionOf,
+} from './match.ts'
+import { type Part, table } from './part.ts'
 
 // What stands in the one table of ours. Chains and rules are the same on every node and never change with the pods: a pod
 // is elements of hash sets, whose cost does not grow. Every key begins with the name of the pod's link on the node, so that
 // an element has one owner and removing one pod never takes away what another needs.
 
-export const table: Table = { family: 'inet', name: 'mooring' }
-export type IpVersion = 'v4' | 'v6'
-export const ipVersions = ['v4', 'v6'] as const
-export const versionOf = (address: Ip): IpVersion => (address.length === 4 ? 'v4' : 'v6')
-
-const addressTypes = { v4: 'ipv4_addr', v6: 'ipv6_addr' } as const
 const linkSet = (name: string): NamedSet => ({ table, name, key: ['ifname'] })
 const linkAddressSet = (name: string, version: IpVersion): NamedSet => ({
   table,
   name: `${name}_${version}`,
   key: ['ifname', addressTypes[version]],
 })
-const perVersion = <T>(make: (version: IpVersion) => T) => ({ v4: make('v4'), v6: make('v6') })
 
 export const sets = {
   /** Links of pods: what comes in by them is checked. */
@@ -70,44 +69,14 @@ export function parseInsideSet(name: string): { set: NamedSet; length: number; v
   return { set: insideSetOf(version, length), length, version }
 }
 
-/** Chains that are made, compared and renewed together. The last is the base chain; it leads to those before it. */
-export type Part = {
-  readonly sets: readonly NamedSet[]
-  readonly chains: readonly { readonly chain: Chain; readonly rules: readonly Rule[] }[]
-}
-
 // Registers 1 to 4 hold 16 bytes each and follow one another: a link's name fills the first, the address comes next.
 const KEY = 1
 const KEY_ADDRESS = 2
-const protocols = { v4: families.ip, v6: families.ip6 } as const
-const fields = {
-  v4: { source: 'ip saddr', destination: 'ip daddr' },
-  v6: { source: 'ip6 saddr', destination: 'ip6 daddr' },
-} as const
-
-const isVersion = (version: IpVersion): Expression[] => [
-  loadMeta('nfproto', KEY),
-  compare(KEY, '==', Uint8Array.of(protocols[version])),
-]
 const linkAndSource = (version: IpVersion): Expression[] => [
   ...isVersion(version),
   loadMeta('iifname', KEY),
-  loadField(fields[version].source, KEY_ADDRESS),
+  loadField(addressFields[version].source, KEY_ADDRESS),
 ]
-const isWithin = (version: IpVersion, end: 'source' | 'destination', text: string): Expression[] => {
-  const { ip, length } = parsePrefix(text)
-  const whole = length === ip.length * 8
-  return [
-    ...isVersion(version),
-    loadField(fields[version][end], KEY),
-    ...(whole ? [] : [mask(KEY, maskOf(length, ip.length))]),
-    compare(KEY, '==', ip),
-  ]
-}
-
-/** 255.255.0.0 for 16 of 4 bytes. */
-const maskOf = (length: number, bytes: number): Uint8Array =>
-  Uint8Array.from({ length: bytes }, (_, index) => (0xff00 >> Math.min(8, Math.max(0, length - index * 8))) & 0xff)
 
 const METADATA = { v4: '169.254.169.254/32', v6: 'fe80::a9fe:a9fe/128' } as const
 
@@ -216,37 +185,10 @@ export function addInsideRule({ version, length }: { version: IpVersion; length:
   const expressions = [
     ...isVersion(version),
     loadMeta('iifname', KEY),
-    loadField(fields[version].destination, KEY_ADDRESS),
+    loadField(addressFields[version].destination, KEY_ADDRESS),
     mask(KEY_ADDRESS, maskOf(length, version === 'v4' ? 4 : 16)),
     isIn(KEY, insideSetOf(version, length).name),
     give('return'),
   ]
   return addRule(outsideChain[version], { expressions, comment: 'network of the pod' }, { first: true })
-}
-
-const fingerprints = new WeakMap<Part, string>()
-
-/** Says which rules a part has: another release's differ. Stands in the base chain's comment. */
-export function fingerprint(part: Part): string {
-  const known = fingerprints.get(part)
-  if (known !== undefined) return known
-  const hash = createHash('sha256')
-  for (const { chain, rules } of part.chains) for (const rule of rules) hash.update(addRule(chain, rule).body)
-  const text = `made by Mooring, rules ${hash.digest('hex').slice(0, 8)}`
-  fingerprints.set(part, text)
-  return text
-}
-
-/** The part from scratch; elements of sets that are there stay. `present` are chains of an older release, replaced. */
-export function makePart(part: Part, present: readonly string[]): Change[] {
-  const old = part.chains.map(({ chain }) => chain).filter(chain => present.includes(chain.name))
-  return [
-    ...part.sets.map(set => addSet(set)),
-    ...old.reverse().map(chain => deleteChain(chain)),
-    // All chains first: a rule may lead to any of them. EXCL, so that of two processes one makes the rules.
-    ...part.chains.map(({ chain }) =>
-      addChain(chain.base === undefined ? chain : { ...chain, comment: fingerprint(part) }, { exclusive: true }),
-    ),
-    ...part.chains.flatMap(({ chain, rules }) => rules.map(rule => addRule(chain, rule))),
-  ]
 }

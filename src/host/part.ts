@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash } from 'node:crypto'
+import { EEXIST } from '#libc'
+import type { Transport } from '#netlink'
+import {
+  addChain,
+  addRule,
+  addSet,
+  addTable,
+  type Chain,
+  type Change,
+  commit,
+  deleteChain,
+  ERESTART,
+  getChains,
+  type NamedSet,
+  NftablesError,
+  type Rule,
+  readGeneration,
+  type Table,
+} from '#nftables'
+
+/** The one table of ours. */
+export const table: Table = { family: 'inet', name: 'mooring' }
+
+/**
+ * Chains that are made, compared and renewed together: what one kind of plugin needs of the table. Regular chains stand
+ * before those that lead to them. A set whose key or value changes gets another name: a set that is there is kept.
+ */
+export type Part = {
+  readonly sets: readonly NamedSet[]
+  readonly chains: readonly { readonly chain: Chain; readonly rules: readonly Rule[] }[]
+}
+
+/** What somebody needs of the table. */
+export type Wanted = {
+  /** Made where they are missing, damaged or of another release. */
+  readonly parts: readonly Part[]
+  /** The same, but only where something of them is there. */
+  readonly ifPresent?: readonly Part[]
+  /** What else is missing, read from the kernel: sets and rules that differ from node to node. */
+  readonly more?: FindMore
+}
+
+/** @param state parts that are made anew, names of chains that are there */
+export type FindMore = (
+  transport: Transport,
+  state: { readonly renewed: readonly Part[]; readonly present: readonly string[] },
+) => Change[]
+
+/** Others may change the rule set while we make ours; each try is two messages. */
+const TRIES_MAX = 32
+
+/**
+ * Makes what is missing of the table. Elements stay as they are. Harmless at any time and beside other processes; where
+ * all is well it only reads.
+ * @returns the parts that had to be made: whatever elements their sets had may be gone
+ * @throws {NftablesError}
+ */
+export function ensureParts(transport: Transport, wanted: Wanted): readonly Part[] {
+  for (let tries = 1; ; tries++) {
+    const generation = readGeneration(transport)
+    const { changes, renewed } = findMissing(transport, wanted)
+    if (changes.length === 0) return []
+    try {
+      // Bound to what was read: an older release's chains must not be replaced by what was planned before a change.
+      commit(transport, changes, { generation })
+      return renewed
+    } catch (error) {
+      const raced = error instanceof NftablesError && (error.errno === EEXIST || error.errno === ERESTART)
+      if (!raced || tries === TRIES_MAX) throw error
+    }
+  }
+}
+
+function findMissing(transport: Transport, { parts, ifPresent = [], more }: Wanted) {
+  const chains = [...parts, ...ifPresent].flatMap(part => part.chains).map(({ chain }) => chain)
+  const states = getChains(transport, chains).filter(state => state !== undefined)
+  const present = states.map(state => state.name)
+  const isCurrent = (part: Part) =>
+    part.chains.every(({ chain, rules }) => {
+      const state = states.find(({ name }) => name === chain.name)
+      if (chain.base === undefined) return state !== undefined
+      // Nothing jumps to a base chain, so its use count is the number of its rules.
+      return state?.comment === fingerprint(part) && state.use === rules.length
+    })
+  const isThere = (part: Part) => part.chains.some(({ chain }) => present.includes(chain.name))
+  const renewed = [...parts, ...ifPresent.filter(isThere)].filter(part => !isCurrent(part))
+  const changes = renewed.flatMap(part => makePart(part, present))
+  if (renewed.length > 0) changes.unshift(addTable(table))
+  changes.push(...(more?.(transport, { renewed, present }) ?? []))
+  return { changes, renewed }
+}
+
+/** Base chains of the parts whose rules are not all there, in words. @throws {NetlinkError} */
+export function checkParts(transport: Transport, parts: readonly Part[]): string[] {
+  const bases = parts.flatMap(part => part.chains).filter(({ chain }) => chain.base !== undefined)
+  const states = getChains(
+    transport,
+    bases.map(({ chain }) => chain),
+  )
+  return bases
+    .filter(({ rules }, index) => states[index]?.use !== rules.length)
+    .map(({ chain }) => `the rules of chain ${table.family} ${table.name} ${chain.name} are not there`)
+}
+
+const fingerprints = new WeakMap<Part, string>()
+
+/** Says which rules a part has: another release's differ. Stands in the comment of each base chain. */
+export function fingerprint(part: Part): string {
+  const known = fingerprints.get(part)
+  if (known !== undefined) return known
+  const hash = createHash('sha256')
+  for (const { chain, rules } of part.chains) {
+    hash.update(addChain(chain).body)
+    for (const rule of rules) hash.update(addRule(chain, rule).body)
+  }
+  const text = `made by Mooring, rules ${hash.digest('hex').slice(0, 8)}`
+  fingerprints.set(part, text)
+  return text
+}
+
+/** The part from scratch; elements of sets that are there stay. `present` are chains of an older release, replaced. */
+export function makePart(part: Part, present: readonly string[]): Change[] {
+  const old = part.chains.map(({ chain }) => chain).filter(chain => present.includes(chain.name))
+  return [
+    ...part.sets.map(set => addSet(set)),
+    ...old.reverse().map(chain => deleteChain(chain)),
+    // All chains first: a rule may lead to any of them. EXCL, so that of two processes one makes the rules.
+    ...part.chains.map(({ chain }) =>
+      addChain(chain.base === undefined ? chain : { ...chain, comment: fingerprint(part) }, { exclusive: true }),
+    ),
+    ...part.chains.flatMap(({ chain, rules }) => rules.map(rule => addRule(chain, rule))),
+  ]
+}
