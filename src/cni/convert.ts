@@ -92,8 +92,8 @@ const prefix = parsed(text => {
   return found && canonicalPrefix(found)
 }, 'ADDRESS/LENGTH')
 
-// An IPv4 address in IPv6 form is printed as IPv4, and then its length has to be one of IPv4 too.
-function canonicalPrefix(found: Prefix): string | undefined {
+/** The text of a prefix. An IPv4 address in IPv6 form becomes IPv4, and then its length has to be one of IPv4 too: else undefined. */
+export function canonicalPrefix(found: Prefix): string | undefined {
   const text = formatIp(found.ip)
   if (found.ip.length === 4 || text.includes(':')) return formatPrefix(found)
   return found.length < 96 ? undefined : `${text}/${found.length - 96}`

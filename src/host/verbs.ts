@@ -13,6 +13,7 @@ import {
   removePod,
 } from './firewall.ts'
 import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
+import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
@@ -99,6 +100,11 @@ export const verbs = {
   removeLinks: (context: HostContext, { links }: { links: OwnedLink[] }): void => removeLinks(context, links),
   listOwnedLinks: (context: HostContext, { prefix }: { prefix: string }) => listOwnedLinks(context, prefix),
   describeLink: (context: HostContext, { name }: { name: string }) => describeLink(context, name),
+
+  /** See loopback.ts. */
+  bringLoopbackUp: (context: HostContext, { netnsFd }: { netnsFd: number }) => bringLoopbackUp(context, netnsFd),
+  takeLoopbackDown: (context: HostContext, { netnsFd }: { netnsFd: number }) => takeLoopbackDown(context, netnsFd),
+  readLoopback: (context: HostContext, { netnsFd }: { netnsFd: number }) => readLoopback(context, netnsFd),
 
   /** See probe.ts. */
   probeArp: (

@@ -2,19 +2,26 @@
 
 import { type Call, checkIpamResult, type Ipam, type Plugin, readValidAttachments, selectIpam } from '#cni'
 import { hostLocal } from './ipam/host-local/host-local.ts'
+import { staticIpam } from './ipam/static/static.ts'
 import { tcnpIpam } from './ipam/tcnp-ipam/tcnp-ipam.ts'
+import { loopback } from './main/loopback/loopback.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
 import { isShim } from './shim.ts'
 import type { World } from './world.ts'
 
 const ipamPlugins: ReadonlyMap<string, Plugin<World>> = new Map([
   ['host-local', hostLocal],
+  ['static', staticIpam],
   ['tcnp-ipam', tcnpIpam],
   ['neutron', tcnpIpam],
 ])
 
 /** Every plugin by the name of its executable. */
-export const plugins: ReadonlyMap<string, Plugin<World>> = new Map([['veth-route', vethRoute], ...ipamPlugins])
+export const plugins: ReadonlyMap<string, Plugin<World>> = new Map([
+  ['veth-route', vethRoute],
+  ['loopback', loopback],
+  ...ipamPlugins,
+])
 
 /** Where a name was taken, ours is installed with this before it. */
 export const TAKEN_PREFIX = 'mooring-'

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatIp, type Ip, isV4, type Prefix } from '#base'
+import { ENODEV } from '#libc'
+import { NetlinkError, type Transport } from '#netlink'
+import { decodeAddress, decodeLink, dumpAddresses, getLink, IFF_UP, type Link, setLink } from '#rtnetlink'
+import type { HostContext } from './context.ts'
+
+const NAME = 'lo'
+
+/** The loopback link of a namespace and its addresses, in the kernel's order. */
+export type Loopback = { isUp: boolean; addresses: Prefix[] }
+
+/** Brings `lo` up, unless it has an address that is none of loopback. @returns it as it is then */
+export function bringLoopbackUp(context: HostContext, netnsFd: number): Loopback | { foreign: Ip } {
+  return context.inNetns(netnsFd, route => {
+    const { index } = findLoopback(route)
+    // Before it is up the kernel has given it none; whatever is there is somebody's.
+    const foreign = addressesOf(route, index).find(({ ip }) => !isLoopback(ip))
+    if (foreign !== undefined) return { foreign: foreign.ip }
+    route.execute([setLink({ index }, { up: true }, `set link ${NAME} up in the pod`)])
+    return { isUp: true, addresses: addressesOf(route, index) }
+  })
+}
+
+/** Takes `lo` down, and with it every connection of the pod to itself. */
+export function takeLoopbackDown(context: HostContext, netnsFd: number): void {
+  context.inNetns(netnsFd, route => {
+    route.execute([setLink({ index: findLoopback(route).index }, { up: false }, `set link ${NAME} down in the pod`)])
+  })
+}
+
+/** `lo` as it is. */
+export function readLoopback(context: HostContext, netnsFd: number): Loopback {
+  return context.inNetns(netnsFd, route => {
+    const { index, flags } = findLoopback(route)
+    return { isUp: (flags & IFF_UP) !== 0, addresses: addressesOf(route, index) }
+  })
+}
+
+function findLoopback(route: Transport): Link {
+  const message = route.execute([getLink({ ifname: NAME })])[0]!.messages[0]
+  if (message === undefined) throw new NetlinkError(`find link ${NAME} in the pod`, ENODEV)
+  return decodeLink(message)
+}
+
+const addressesOf = (route: Transport, index: number): Prefix[] =>
+  route
+    .execute([dumpAddresses(index)])[0]!
+    .messages.map(decodeAddress)
+    .filter(address => address.index === index)
+    .map(({ prefix }) => prefix)
+
+const isLoopback = (ip: Ip): boolean => (isV4(ip) ? ip[0] === 127 : formatIp(ip) === '::1')
