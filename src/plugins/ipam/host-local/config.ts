@@ -26,6 +26,8 @@ import {
 
 /** Where the reference keeps its reservations. */
 const DATA_DIR = '/var/lib/cni/networks'
+/** NAME_MAX; the names of networks are ASCII. */
+const NAME_BYTES_MAX = 255
 
 export type HostLocalConfig = {
   readonly sets: readonly RangeSet[]
@@ -85,7 +87,7 @@ export function checkConfig(call: Call): HostLocalConfig {
  * The directory of a network's reservations, from a configuration that may be wrong everywhere else: what was given has to be found
  * and released also then.
  *
- * @throws {CniError} 7 if `dataDir` is no absolute path
+ * @throws {CniError} 7 if `dataDir` is no absolute path, or the network's name no file name
  */
 export function directoryOf(call: Call): string {
   const ipam = lookup(call.config, 'ipam')
@@ -94,7 +96,22 @@ export function directoryOf(call: Call): string {
     throw new CniError(codes.invalidConfig, `Cannot use ipam.dataDir "${dataDir}": it is not an absolute path`, {
       details: 'a relative one would mean another directory for each program that calls',
     })
+  if (call.network.length > NAME_BYTES_MAX)
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot keep reservations of network ${call.network}: the name of a directory has at most ${NAME_BYTES_MAX} bytes`,
+    )
   return join(dataDir || DATA_DIR, call.network)
+}
+
+/** The same for DEL: undefined where ADD refuses to reserve anything, so that there is nothing to release. */
+export function tryDirectoryOf(call: Call): string | undefined {
+  try {
+    return directoryOf(call)
+  } catch (error) {
+    if (error instanceof CniError && error.code === codes.invalidConfig) return undefined
+    throw error
+  }
 }
 
 function readAll(call: Call): HostLocalConfig {

@@ -24,7 +24,7 @@ import {
   type ValidAttachment,
 } from '#cni'
 import type { World } from '../../world.ts'
-import { checkConfig, directoryOf, type HostLocalConfig, readConfig } from './config.ts'
+import { checkConfig, directoryOf, type HostLocalConfig, readConfig, tryDirectoryOf } from './config.ts'
 import { checkDataDirectory } from './data-directory.ts'
 import { parseResolvConf } from './resolv-conf.ts'
 
@@ -62,7 +62,9 @@ async function add(call: Call, world: World): Promise<Result> {
 }
 
 async function del(call: Call, world: World): Promise<void> {
-  using reservations = await openReservations(directoryOf(call), optionsOf(call, world))
+  const directory = tryDirectoryOf(call)
+  if (directory === undefined) return
+  using reservations = await openReservations(directory, optionsOf(call, world))
   if (reservations === undefined) return
   const own = await reservations.ownedBy(call)
   const addresses = own.length > 0 ? own : await reservations.ownedBy(containerAlone(call))
