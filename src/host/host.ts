@@ -3,6 +3,7 @@
 import { Worker } from 'node:worker_threads'
 import type { HostContext } from './context.ts'
 import type { OwnedLink } from './links.ts'
+import type { SettledAddresses } from './pod-link.ts'
 import { type Verbs, verbs } from './verbs.ts'
 import { reviveError, type WireError } from './wire-error.ts'
 
@@ -27,24 +28,38 @@ export type WorkerReply = { id: number; value: unknown } | { id: number; error: 
 const GROUP_LINKS_MAX = 16
 
 /**
- * The node worked on by two threads of its own, so that the caller's stays free for messages: one for link removals,
- * which block 13-20 ms in the kernel, one for all else. Removals that wait for the thread join the next group.
+ * The node worked on by threads of its own, so that the caller's stays free for messages: one for link removals, which
+ * block 13-20 ms in the kernel, one for all else, and, once something waits for the segment, one for that. Removals that
+ * wait for the thread join the next group.
  * @param netnsPath the node's namespace, where it is not the process's own
  */
 export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedHost> {
   const additions = kernelThread(netnsPath)
   const removals = kernelThread(netnsPath)
+  let waits: KernelThread | undefined
+  const died = Promise.withResolvers<Error>()
+  void Promise.race([additions.ended, removals.ended]).then(died.resolve)
+  /** Made when it is first needed: what waits there one after the other has been asked by the kernel at the same time. */
+  const waiting = async (): Promise<KernelThread> => {
+    if (waits === undefined) {
+      waits = kernelThread(netnsPath)
+      void waits.ended.then(died.resolve)
+    }
+    await waits.ready
+    return waits
+  }
   await Promise.all([additions.ready, removals.ready])
   const host = Object.fromEntries(
     Object.keys(verbs).map(name => [name, (args: unknown) => additions.call(name as keyof Verbs, args)]),
   ) as unknown as Host
   return {
     ...host,
-    ended: Promise.race([additions.ended, removals.ended]),
+    ended: died.promise,
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
     removeLinks: groupRemovals(links => removals.call('removeLinks', { links }) as Promise<void>),
+    awaitPodAddresses: async args => (await waiting()).call('awaitPodAddresses', args) as Promise<SettledAddresses>,
     async [Symbol.asyncDispose]() {
-      await Promise.all([additions.end(), removals.end()])
+      await Promise.all([additions.end(), removals.end(), waits?.end()])
     },
   }
 }
@@ -97,6 +112,8 @@ function groupRemovals(remove: (links: OwnedLink[]) => Promise<void>): Host['rem
       if (!busy) void work()
     })
 }
+
+type KernelThread = ReturnType<typeof kernelThread>
 
 function kernelThread(netnsPath: string | undefined) {
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: { netnsPath } })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { Ip } from '#base'
+import { deadlineIn, type Ip } from '#base'
 import { announce } from './announce.ts'
 import type { HostContext } from './context.ts'
 import {
@@ -15,6 +15,7 @@ import {
 import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
 import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
+import { awaitPodAddresses, type SettledAddresses } from './pod-link.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
   attachRouted,
@@ -105,6 +106,12 @@ export const verbs = {
   bringLoopbackUp: (context: HostContext, { netnsFd }: { netnsFd: number }) => bringLoopbackUp(context, netnsFd),
   takeLoopbackDown: (context: HostContext, { netnsFd }: { netnsFd: number }) => takeLoopbackDown(context, netnsFd),
   readLoopback: (context: HostContext, { netnsFd }: { netnsFd: number }) => readLoopback(context, netnsFd),
+
+  /** See pod-link.ts. Blocks its thread while the kernel asks the segment. */
+  awaitPodAddresses: (
+    context: HostContext,
+    { netnsFd, ifName, timeoutMs }: { netnsFd: number; ifName: string; timeoutMs: number },
+  ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
 
   /** See probe.ts. */
   probeArp: (

@@ -186,6 +186,29 @@ test('decodeRoute: reads a default route of IPv6 and leaves its destination out'
   assert.deepEqual([route.table, route.priority], [254, 1024])
 })
 
+test('decodeRoute: reads the ways of a route that has several', () => {
+  // ip -6 route append fd09::/64 via fd00::3 dev v1, after one via fd00::2
+  const body = golden(
+    '0a400000fe03000100000000', // rtmsg
+    '08000f00fe000000', // RTA_TABLE
+    '14000100fd090000000000000000000000000000', // RTA_DST
+    '0800060000040000', // RTA_PRIORITY
+    '3c000900', // RTA_MULTIPATH
+    '1c00000003000000', //   rtnexthop: 28 bytes, link 3
+    '14000500fd000000000000000000000000000002', //     RTA_GATEWAY
+    '1c00000003000000', //   rtnexthop
+    '14000500fd000000000000000000000000000003', //     RTA_GATEWAY
+    '24000c000000000000000000000000000000000000000000000000000000000000000000', // RTA_CACHEINFO
+    '0500140000000000', // RTA_PREF
+  )
+  const route = decodeRoute({ type: 24, flags: 0x22, seq: 1, body })
+  assert.deepEqual(route.destination, parsePrefix('fd09::/64'))
+  assert.deepEqual(route.nextHops, [
+    { outInterface: 3, gateway: parseIp('fd00::2') },
+    { outInterface: 3, gateway: parseIp('fd00::3') },
+  ])
+})
+
 test('decodeRoute: reads back what addRoute wrote, metrics too', () => {
   const route = { ...viaRouter, mtu: 1400, advmss: 1300, priority: 3, preferredSource: parseIp('10.0.0.5') }
   const { body } = addRoute(route)

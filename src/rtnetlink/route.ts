@@ -4,6 +4,7 @@ import { formatIp, formatPrefix, type Ip, type Prefix } from '#base'
 import { EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH } from '#libc'
 import {
   attributes,
+  type Codec,
   concat,
   ip,
   type Message,
@@ -46,6 +47,39 @@ const header = struct([
 /** linux/rtnetlink.h, RTAX_*. */
 const metrics = attributes({ mtu: [2, u32], advmss: [8, u32] })
 
+/** linux/rtnetlink.h, struct rtnexthop: its length, the attributes after it included, stands first. */
+const nextHopHeader = struct([
+  ['length', 'u16'],
+  ['flags', 'u8'],
+  ['weight', 'u8'],
+  ['index', 's32'],
+])
+const nextHopAttributes = attributes({ gateway: [5, ip] })
+
+/** One of several ways of a route. */
+export type NextHop = { outInterface: number; gateway?: Ip }
+
+/** RTA_MULTIPATH. Only read: whoever adds a way appends a route. */
+const nextHops: Codec<NextHop[]> = {
+  encode: () => {
+    throw new TypeError('Cannot encode the ways of a route: add each as a route')
+  },
+  decode: data => {
+    const hops: NextHop[] = []
+    for (let offset = 0; offset + nextHopHeader.size <= data.length; ) {
+      const { length = 0, index = 0 } = nextHopHeader.decode(data.subarray(offset))
+      if (length < nextHopHeader.size || offset + length > data.length)
+        throw new RangeError(
+          `Cannot decode the ways of a route: length ${length} at offset ${offset} of ${data.length}`,
+        )
+      const { gateway } = nextHopAttributes.decode(data.subarray(offset + nextHopHeader.size, offset + length))
+      hops.push({ outInterface: index, ...(gateway === undefined ? {} : { gateway }) })
+      offset += (length + 3) & ~3
+    }
+    return hops
+  },
+}
+
 /** linux/rtnetlink.h, RTA_*. */
 export const routeAttributes = attributes({
   destination: [1, ip],
@@ -54,6 +88,7 @@ export const routeAttributes = attributes({
   priority: [6, u32],
   preferredSource: [7, ip],
   metrics: [8, metrics],
+  nextHops: [9, nextHops],
   table: [15, u32],
 })
 
@@ -75,6 +110,8 @@ export type Route = {
   advmss?: number
   /** Take the gateway for reachable on the link although no address says so. */
   onlink?: boolean
+  /** The ways of a route that has several, instead of `gateway` and `outInterface`; only ever read. */
+  nextHops?: readonly NextHop[]
 }
 
 /** `10.0.0.0/8 via 10.99.0.1`, for messages. */
@@ -178,6 +215,7 @@ export function decodeRoute(message: Message): Route {
     scope: head.scope ?? 0,
     protocol: head.protocol ?? 0,
     type: head.type ?? 0,
+    ...(values.nextHops === undefined ? {} : { nextHops: values.nextHops }),
     ...(values.metrics?.mtu === undefined ? {} : { mtu: values.metrics.mtu }),
     ...(values.metrics?.advmss === undefined ? {} : { advmss: values.metrics.advmss }),
   }

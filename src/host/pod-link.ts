@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  type Deadline,
+  deadlineIn,
+  formatIp,
+  formatMac,
+  formatPrefix,
+  type Ip,
+  ipEquals,
+  isV4,
+  networkOf,
+  type Prefix,
+} from '#base'
+import { NETLINK_ROUTE, NetlinkSocket, type Transport } from '#netlink'
+import {
+  AF_INET,
+  AF_INET6,
+  addAddress,
+  addRoute,
+  decodeAddress,
+  decodeLink,
+  decodeRoute,
+  dumpAddresses,
+  dumpRoutes,
+  getLink,
+  IFA_F_DADFAILED,
+  IFA_F_NODAD,
+  IFA_F_TENTATIVE,
+  IFF_LOWER_UP,
+  IFF_UP,
+  type Link,
+  protocols,
+  type Route,
+  RT_TABLE_MAIN,
+  RTM_GROUP_IPV6_ADDRESS,
+  RTM_GROUP_LINK,
+  setLink,
+} from '#rtnetlink'
+import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
+
+// What an interface plugin does to the link in the pod, whatever kind of link it is. Everything here runs with the thread
+// in the pod's namespace (`context.inNetns`) and a socket of that namespace.
+
+/** A route along the pod's link; without `gateway` its destinations are on the link. */
+export type PodLinkRoute = {
+  readonly destination: Prefix
+  readonly gateway?: Ip
+  readonly priority?: number
+  readonly table?: number
+  readonly scope?: number
+  readonly mtu?: number
+  readonly advmss?: number
+}
+
+/** What is to be on a pod's link. Plain data, so that it may cross threads. */
+export type PodLink = {
+  readonly ifName: string
+  readonly addresses: readonly Prefix[]
+  readonly routes: readonly PodLinkRoute[]
+  /** IFLA_IFALIAS: whose the link is. */
+  readonly owner?: string
+  readonly mac?: Uint8Array
+  readonly mtuBytes?: number
+  /**
+   * False where nobody else can have the addresses: IPv6 ones then work at once. Else `awaitPodAddresses` tells when they
+   * do. @default true
+   */
+  readonly detectDuplicates?: boolean
+}
+
+/** A pod's link as the kernel has it. */
+export type PodLinkState = { index: number; mac: Uint8Array; mtuBytes: number; hasCarrier: boolean }
+
+/** How long a neighbour may take to say that it has the address. The kernel asks once; its own second is meant for any network. */
+const DUPLICATE_WAIT_MS = 250
+
+/**
+ * Gives the link its addresses, brings it up and adds its routes, in one batch; neighbours hear of the addresses.
+ *
+ * What was done before a refusal stays: whoever brought the link into the pod takes it away again.
+ */
+export function configurePodLink(
+  route: Transport,
+  pod: PodLink,
+  deadline: Deadline = deadlineIn(10_000),
+): PodLinkState {
+  const { ifName, owner, mac, mtuBytes: mtu, detectDuplicates = true } = pod
+  const { index } = requireLink(route, ifName)
+  prepareSettings(pod)
+  const change = {
+    up: true,
+    ...(owner === undefined ? {} : { ifalias: owner }),
+    ...(mac === undefined ? {} : { address: mac }),
+    ...(mtu === undefined ? {} : { mtu }),
+  }
+  // The addresses come first: what the kernel tells the neighbours (arp_notify) it tells when the link goes up.
+  route.execute(
+    [
+      ...pod.addresses.map(prefix =>
+        addAddress({ index, prefix, ...(isV4(prefix.ip) || detectDuplicates ? {} : { flags: IFA_F_NODAD }) }),
+      ),
+      setLink({ index }, change, `set link ${ifName} up in the pod`),
+      ...pod.routes.map(each => addRoute(routeOf(each, index), 'append')),
+    ],
+    deadline,
+  )
+  return stateOf(requireLink(route, ifName))
+}
+
+/** As `ip route` makes them: what is in the pod is the pod's, and goes with it. */
+const routeOf = ({ destination, ...rest }: PodLinkRoute, outInterface: number): Route => ({
+  family: isV4(destination.ip) ? AF_INET : AF_INET6,
+  outInterface,
+  protocol: protocols.boot,
+  ...(destination.length === 0 ? {} : { destination: networkOf(destination) }),
+  ...rest,
+})
+
+const stateOf = (link: Link): PodLinkState => ({
+  index: link.index,
+  mac: link.address ?? new Uint8Array(6),
+  mtuBytes: link.mtu ?? 0,
+  hasCarrier: (link.flags & IFF_LOWER_UP) !== 0,
+})
+
+function tryFindLink(route: Transport, ifname: string): Link | undefined {
+  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
+  return message === undefined ? undefined : decodeLink(message)
+}
+
+function requireLink(route: Transport, ifName: string): Link {
+  const link = tryFindLink(route, ifName)
+  if (link === undefined) throw new Error(`Cannot configure link ${ifName} in the pod: it is gone`)
+  return link
+}
+
+function prepareSettings({ ifName, addresses, detectDuplicates = true }: PodLink): void {
+  if (addresses.length === 0) return
+  ensureSysctl('1', 'ipv4', 'conf', ifName, 'arp_notify')
+  ensureSysctl('1', 'ipv6', 'conf', ifName, 'ndisc_notify')
+  if (addresses.every(({ ip }) => isV4(ip))) return
+  ensureSysctl('0', 'ipv6', 'conf', 'lo', 'disable_ipv6')
+  if (!ensureSysctl('0', 'ipv6', 'conf', ifName, 'disable_ipv6'))
+    throw new Error('Cannot give the pod an IPv6 address: this kernel has IPv6 switched off')
+  ensureSysctl('1', 'ipv6', 'conf', ifName, 'keep_addr_on_down')
+  if (!detectDuplicates) {
+    // The link-local address is needed at once, too.
+    ensureSysctl('0', 'ipv6', 'conf', ifName, 'accept_dad')
+    return
+  }
+  // The kernel waits up to a second before it asks, and then a whole one for an answer.
+  ensureSysctl('0', 'ipv6', 'conf', ifName, 'router_solicitation_delay')
+  ensureSysctl(String(DUPLICATE_WAIT_MS), 'ipv6', 'neigh', ifName, 'retrans_time_ms')
+}
+
+/** What became of a link's IPv6 addresses: those that somebody else has, those that are not known to be ours yet. */
+export type SettledAddresses = { duplicate: Prefix[]; unsettled: Prefix[] }
+
+/**
+ * Waits until the kernel knows of every IPv6 address of the link whether somebody else has it. Without carrier there is
+ * nobody to ask: returns at once, and the kernel asks when the carrier comes.
+ */
+export function awaitPodAddresses(
+  route: Transport,
+  ifName: string,
+  deadline: Deadline = deadlineIn(5_000),
+): SettledAddresses {
+  // Before the first look, so that nothing is missed between look and wait.
+  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_IPV6_ADDRESS | RTM_GROUP_LINK)
+  try {
+    for (;;) {
+      const { index, flags } = requireLink(route, ifName)
+      const found = route
+        .execute([dumpAddresses(index)])[0]!
+        .messages.map(decodeAddress)
+        .filter(address => address.index === index && !isV4(address.prefix.ip))
+      const [duplicate, unsettled] = [IFA_F_DADFAILED, IFA_F_TENTATIVE].map(flag =>
+        found.filter(address => (address.flags & flag) !== 0).map(({ prefix }) => prefix),
+      )
+      const isOver = duplicate!.length > 0 || unsettled!.length === 0 || (flags & IFF_LOWER_UP) === 0
+      if (isOver || !notifications.awaitNotification(deadline)) return { duplicate: duplicate!, unsettled: unsettled! }
+    }
+  } finally {
+    restoreSettings(ifName)
+  }
+}
+
+/** What `prepareSettings` hurried, as new links have it. A namespace of its own does not show the neighbours' default. */
+function restoreSettings(ifName: string): void {
+  const delay = tryReadSysctl('ipv6', 'conf', 'default', 'router_solicitation_delay') ?? '1'
+  ensureSysctl(delay, 'ipv6', 'conf', ifName, 'router_solicitation_delay')
+  const retransMs = tryReadSysctl('ipv6', 'neigh', 'default', 'retrans_time_ms') ?? '1000'
+  ensureSysctl(retransMs, 'ipv6', 'neigh', ifName, 'retrans_time_ms')
+}
+
+/** What CHECK wants to see of a link in a pod; what is left out is not looked at. */
+export type PodLinkExpectation = {
+  readonly ifName: string
+  /** IFLA_INFO_KIND. */
+  readonly kind?: string
+  readonly mac?: Uint8Array
+  readonly mtuBytes?: number
+  readonly addresses: readonly Prefix[]
+  readonly routes: readonly PodLinkRoute[]
+  /** False where the addresses were added without the route to their network. @default true */
+  readonly prefixRoutes?: boolean
+}
+
+/** Compares a pod's link with what its ADD made. What others added is no fault. @returns the differences in words, none: all is well. */
+export function findPodLinkFaults(route: Transport, want: PodLinkExpectation): string[] {
+  const { ifName } = want
+  const link = tryFindLink(route, ifName)
+  if (link === undefined) return [`link ${ifName} in the pod is missing`]
+  const faults: string[] = []
+  const { kind } = link.linkinfo ?? {}
+  if (want.kind !== undefined && kind !== want.kind)
+    faults.push(`link ${ifName} in the pod is no ${want.kind} but ${kind ?? 'a device'}`)
+  if ((link.flags & IFF_UP) === 0) faults.push(`link ${ifName} in the pod is down`)
+  const { mac, mtuBytes } = stateOf(link)
+  if (want.mac !== undefined && formatMac(mac) !== formatMac(want.mac))
+    faults.push(`link ${ifName} has MAC ${formatMac(mac)}, not ${formatMac(want.mac)}`)
+  if (want.mtuBytes !== undefined && mtuBytes !== want.mtuBytes)
+    faults.push(`link ${ifName} has MTU ${mtuBytes}, not ${want.mtuBytes}`)
+  return [...faults, ...addressFaults(route, link.index, want), ...routeFaults(route, link.index, want)]
+}
+
+function addressFaults(route: Transport, index: number, { ifName, addresses }: PodLinkExpectation): string[] {
+  const present = route
+    .execute([dumpAddresses(index)])[0]!
+    .messages.map(decodeAddress)
+    .filter(address => address.index === index)
+  return addresses.flatMap(prefix => {
+    const found = present.find(address => formatPrefix(address.prefix) === formatPrefix(prefix))
+    if (found === undefined) return [`address ${formatPrefix(prefix)} is missing on ${ifName}`]
+    return (found.flags & IFA_F_DADFAILED) === 0
+      ? []
+      : [`address ${formatPrefix(prefix)} on ${ifName} is used by somebody else, too`]
+  })
+}
+
+function routeFaults(route: Transport, index: number, want: PodLinkExpectation): string[] {
+  const wanted = [...want.routes, ...(want.prefixRoutes === false ? [] : prefixRoutes(want.addresses))]
+  const tables = new Map<string, Route[]>()
+  const tableOf = (family: number, table: number): Route[] => {
+    const key = `${family} ${table}`
+    const known = tables.get(key)
+    if (known !== undefined) return known
+    const routes = route.execute([dumpRoutes(family, { table })])[0]!.messages.map(decodeRoute)
+    tables.set(key, routes)
+    return routes
+  }
+  return wanted
+    .filter(each => {
+      const family = isV4(each.destination.ip) ? AF_INET : AF_INET6
+      return !tableOf(family, each.table ?? RT_TABLE_MAIN).some(entry => isRoute(entry, each, index))
+    })
+    .map(each => `route ${describeRoute(each, want.ifName)} is missing in the pod`)
+}
+
+/** The routes to the addresses' own networks, which the kernel makes. */
+const prefixRoutes = (addresses: readonly Prefix[]): PodLinkRoute[] =>
+  addresses.filter(({ ip, length }) => length < ip.length * 8).map(address => ({ destination: networkOf(address) }))
+
+function isRoute(entry: Route, want: PodLinkRoute, index: number): boolean {
+  const destination = networkOf(want.destination)
+  if (formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) !== formatPrefix(destination)) return false
+  const { gateway, priority, scope, mtu, advmss } = want
+  const leads = (hop: { outInterface?: number; gateway?: Ip }) =>
+    hop.outInterface === index &&
+    (gateway === undefined ? hop.gateway === undefined : hop.gateway !== undefined && ipEquals(hop.gateway, gateway))
+  return (
+    [entry, ...(entry.nextHops ?? [])].some(leads) &&
+    (!priority || (entry.priority ?? 0) === priority) &&
+    // IPv6 routes have no scope.
+    (scope === undefined || !isV4(destination.ip) || entry.scope === scope) &&
+    (mtu === undefined || entry.mtu === mtu) &&
+    (advmss === undefined || entry.advmss === advmss)
+  )
+}
+
+/** `10.0.0.0/8 via 10.99.0.1 dev eth0 table 100`, for messages. */
+function describeRoute({ destination, gateway, priority, table }: PodLinkRoute, ifName: string): string {
+  const via = gateway === undefined ? '' : ` via ${formatIp(gateway)}`
+  const metric = priority === undefined ? '' : ` metric ${priority}`
+  const where = table === undefined || table === RT_TABLE_MAIN ? '' : ` table ${table}`
+  return `${formatPrefix(networkOf(destination))}${via} dev ${ifName}${metric}${where}`
+}
