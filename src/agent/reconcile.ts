@@ -93,7 +93,8 @@ function whyDead(attachment: Attachment, bootId: string, links: ReadonlySet<stri
   return links.has(hostLinkOf(attachment)) || netnsIsThere(attachment) ? undefined : GONE
 }
 
-const hostLinkOf = ({ traces }: Attachment): string => (JSON.parse(traces) as { hostLink?: string }).hostLink ?? ''
+const hostLinkOf = ({ traces }: Attachment): string =>
+  (JSON.parse(traces) as { hostLink?: string } | null)?.hostLink ?? ''
 
 function netnsIsThere({ netns, netnsDevice, netnsInode }: Attachment): boolean {
   let fd: number | undefined

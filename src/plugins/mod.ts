@@ -6,10 +6,9 @@
 
 export { bringCredentials, type DrainedPort, drainPorts, startPorts } from './ipam/tcnp-ipam/ports.ts'
 export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
-export { keepFirewall } from './main/veth-route/veth-route.ts'
 export { OWNER_PREFIX } from './pair-names.ts'
 export { callOf, withoutSecrets } from './record.ts'
-export { findOwnPlugin, plugins, TAKEN_PREFIX, worldOf } from './registry.ts'
+export { findOwnPlugin, keepFirewall, plugins, TAKEN_PREFIX, worldOf } from './registry.ts'
 export { isShim } from './shim.ts'
 export { toCniError } from './to-cni-error.ts'
 export type { World } from './world.ts'

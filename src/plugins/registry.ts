@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { type Attachment, listAttachments } from '#allocator'
 import { type Call, checkIpamResult, type Ipam, type Plugin, readValidAttachments, selectIpam } from '#cni'
+import type { RecordedPlugin } from './interface.ts'
 import { hostLocal } from './ipam/host-local/host-local.ts'
 import { staticIpam } from './ipam/static/static.ts'
 import { tcnpIpam } from './ipam/tcnp-ipam/tcnp-ipam.ts'
 import { loopback } from './main/loopback/loopback.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
 import { isShim } from './shim.ts'
+import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
 
 const ipamPlugins: ReadonlyMap<string, Plugin<World>> = new Map([
@@ -16,9 +19,11 @@ const ipamPlugins: ReadonlyMap<string, Plugin<World>> = new Map([
   ['neutron', tcnpIpam],
 ])
 
+const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([['veth-route', vethRoute]])
+
 /** Every plugin by the name of its executable. */
-export const plugins: ReadonlyMap<string, Plugin<World>> = new Map([
-  ['veth-route', vethRoute],
+export const plugins: ReadonlyMap<string, Plugin<World>> = new Map<string, Plugin<World>>([
+  ...interfacePlugins,
   ['loopback', loopback],
   ...ipamPlugins,
 ])
@@ -45,7 +50,7 @@ function inProcess(plugin: Plugin<World>, type: string, world: World): Ipam {
  * A world whose IPAM plugins are ours in process, and foreign ones executed. The parts may be getters that open what
  * they stand for when it is first used.
  */
-export function worldOf(parts: Omit<World, 'ipam'>): World {
+export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
   const world: World = {
     get host() {
       return parts.host
@@ -60,6 +65,7 @@ export function worldOf(parts: Omit<World, 'ipam'>): World {
     longLived: parts.longLived,
     dataDir: parts.dataDir,
     ipam: (call: Call, type: string) => selectIpam(type, call.path, own, isShim),
+    restoreFirewall: () => restoreFirewall(world),
   }
   const own = new Map(
     [...ipamPlugins].flatMap(([type, plugin]) => {
@@ -69,3 +75,23 @@ export function worldOf(parts: Omit<World, 'ipam'>): World {
   )
   return world
 }
+
+/** Puts back what somebody took away who flushed the node's rule set (firewalld, a restart of nftables). */
+export async function keepFirewall(world: World): Promise<void> {
+  const isUsed = [...readyByType(world).keys()].some(type => interfacePlugins.get(type)?.restore !== undefined)
+  if (isUsed && (await world.host.ensureFirewall())) await restoreFirewall(world)
+}
+
+async function restoreFirewall(world: World): Promise<void> {
+  const steps = [...readyByType(world)].map(([type, ready]) => async () => {
+    const traces = ready.map(attachment => attachment.traces)
+    await interfacePlugins.get(type)?.restore?.(traces, world)
+  })
+  await everyStep(...steps)
+}
+
+const readyByType = ({ journal }: World): Map<string, Attachment[]> =>
+  Map.groupBy(
+    listAttachments(journal).filter(({ state }) => state === 'ready'),
+    ({ type }) => type,
+  )

@@ -11,6 +11,8 @@ export type World = {
   readonly journal: Journal
   /** The IPAM plugin that the configuration names: ours in process, a foreign one by exec. @throws {CniError} where there is none. */
   ipam(call: Call, type: string): Promise<Ipam>
+  /** Puts back what attachments have in the firewall, where its table had to be made again. */
+  restoreFirewall(): Promise<void>
   /** The clouds that are logged in to, kept between calls. */
   readonly clouds: CloudSessions
   /** Identifies this boot of the machine. */

@@ -1,18 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import {
-  array,
-  boolean,
-  CniError,
-  codes,
-  type Decoded,
-  decode,
-  integer,
-  type JsonObject,
-  object,
-  optional,
-  string,
-} from '#cni'
+import { array, boolean, type Decoded, decode, integer, type JsonObject, object, optional, string } from '#cni'
 
 /** IPv4 needs 68 bytes (RFC 791), a veth takes up to 65535. */
 const mtu = integer(0, 65_535)
@@ -30,7 +18,6 @@ const schema = object({
   allowMetadata: optional(boolean, false),
   /** STATUS does not mind a foreign firewall that drops what is forwarded. */
   allowForwardDrop: optional(boolean, false),
-  ipam: optional(object({ type: optional(string, '') })),
   dns: optional(
     object({
       nameservers: optional(array(string)),
@@ -41,15 +28,7 @@ const schema = object({
   ),
 })
 
-export type Config = Decoded<typeof schema> & { ipamType: string }
+export type Config = Decoded<typeof schema>
 
 /** Reads a configuration. @throws {CniError} 7 naming the key */
-export function parseConfig(config: JsonObject): Config {
-  const parsed = decode(schema, config)
-  const ipamType = parsed.ipam?.type ?? ''
-  if (ipamType === '')
-    throw new CniError(codes.invalidConfig, 'Cannot attach without addresses: "ipam.type" is missing', {
-      details: 'name an IPAM plugin, for example {"ipam": {"type": "tcnp-ipam", …}}',
-    })
-  return { ...parsed, ipamType }
-}
+export const parseConfig = (config: JsonObject): Config => decode(schema, config)

@@ -7,27 +7,22 @@ import type { FirewallPod } from '#host'
 export type Traces = {
   hostLink: string
   owner: string
-  addresses: Prefix[]
-  /** Where the node answers for the addresses. */
-  uplinkIndex: number | undefined
-  ipMasq: boolean
+  /** With their prefix lengths. */
+  addresses: string[]
+  /** Where the node answers for the addresses; left out: nowhere. */
+  uplinkIndex?: number
+  /** Networks towards which the addresses stay what they are; left out: they always do. */
+  masquerade?: string[]
   metadata: boolean
 }
 
-/** For the journal. */
-export const encodeTraces = (traces: Traces): string =>
-  JSON.stringify({ ...traces, addresses: traces.addresses.map(formatPrefix) })
-
-/** From the journal. */
-export function decodeTraces(text: string): Traces {
-  const traces = JSON.parse(text) as Omit<Traces, 'addresses'> & { addresses: string[] }
-  return { ...traces, uplinkIndex: traces.uplinkIndex, addresses: traces.addresses.map(parsePrefix) }
-}
+export const prefixesOf = (texts: readonly string[]): Prefix[] => texts.map(parsePrefix)
+export const textsOf = (prefixes: readonly Prefix[]): string[] => prefixes.map(formatPrefix)
 
 /** What the firewall knows of the pod. */
-export const firewallPod = ({ hostLink, addresses, ipMasq, metadata }: Traces): FirewallPod => ({
-  link: hostLink,
-  addresses: addresses.map(({ ip }) => ip),
-  masquerade: ipMasq ? addresses : undefined,
-  metadata,
+export const firewallPod = (traces: Omit<Traces, 'owner' | 'uplinkIndex'>): FirewallPod => ({
+  link: traces.hostLink,
+  addresses: prefixesOf(traces.addresses).map(({ ip }) => ip),
+  masquerade: traces.masquerade === undefined ? undefined : prefixesOf(traces.masquerade),
+  metadata: traces.metadata,
 })

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  type Attachment,
+  type AttachmentKey,
+  findAttachment,
+  forgetAttachment,
+  listAttachments,
+  putAttachment,
+  setAttachmentState,
+} from '#allocator'
+import { type Prefix, parsePrefix } from '#base'
+import {
+  type Call,
+  CniError,
+  codes,
+  decode,
+  formatJson,
+  type Ipam,
+  type JsonObject,
+  type JsonValue,
+  object,
+  optional,
+  type Plugin,
+  type Result,
+  requireIps,
+  string,
+  type ValidAttachment,
+} from '#cni'
+import { asDel, callOf, keyOf, recordOf } from './record.ts'
+import { everyStep } from './steps.ts'
+import type { World } from './world.ts'
+
+/**
+ * What tells one interface plugin from another. `interfacePlugin` makes a CNI plugin of it: the record in the journal, the
+ * way back when something fails, duplicates, the IPAM plugin, and the frames of CHECK, STATUS and GC are the same for all.
+ *
+ * `Traces` is all that DEL must know when nothing else is left to ask: plain JSON, addresses as text. `hostLink` in it, if
+ * any, names a link on the node that dies with the container's namespace: as long as it is there, so is the container.
+ */
+export type InterfacePlugin<Config, Traces extends JsonValue> = {
+  readonly type: string
+  /** Whether it takes addresses: `none` for plugins that work on what earlier ones of the chain made. */
+  readonly ipam: 'required' | 'optional' | 'none'
+  /** Reads a configuration, without a look at the machine. @throws {CniError} 7 naming the key */
+  parse(config: JsonObject, call: Call): Config
+  /** Joins the container, step by step; each step that leaves something behind is noted before and registers its undo. */
+  attach(attach: Attach<Config, Traces>): Promise<Result>
+  /** Removes what an attachment left. Absence is success, also that of the namespace (`call.netnsFd`). */
+  detach(traces: Traces, at: At): Promise<void>
+  /** What an attachment without a record left, found by what follows from the key alone. */
+  findTraces(at: At): Promise<readonly Traces[]>
+  /** True if what an earlier ADD made is still there: a second one is an error then. */
+  isThere(traces: Traces, at: At): Promise<boolean>
+  /** The differences between an attachment and what its ADD made, in words. */
+  findFaults(check: Check<Config, Traces>): Promise<readonly string[]>
+  /** STATUS. @throws {CniError} 50 naming what is missing, and how to get it */
+  requireReady?(config: Config, world: World): Promise<void>
+  /** Puts back the firewall elements of attachments after somebody flushed the table, all that are ready. */
+  restore?(all: readonly Traces[], world: World): Promise<void>
+}
+
+/** One attachment, and what may be touched. */
+export type At = { readonly call: Call; readonly world: World; readonly key: AttachmentKey }
+
+export type Attach<Config, Traces> = At & {
+  readonly config: Config
+  /**
+   * Asks the IPAM plugin, for what can be refused without addresses to be refused before. Nothing but `{}` without one.
+   * @throws {CniError} 105 where it gives none
+   */
+  takeAddresses(): Promise<Result>
+  /** Writes into the journal what there will be to remove, before it is made. */
+  note(traces: Traces): void
+  /** Registers how the step just done is taken back. What cannot be taken back stays in the journal for the next DEL. */
+  undo(step: () => Promise<void>): void
+}
+
+export type Check<Config, Traces> = At & {
+  readonly config: Config
+  readonly prevResult: Result
+  /** The container's interface in `prevResult`, and where it stands there; undefined only where `ipam` is `none`. */
+  readonly pod: NonNullable<Result['interfaces']>[number] | undefined
+  readonly podIndex: number
+  /** The addresses of that interface. */
+  readonly addresses: readonly Prefix[]
+  /** What the journal knows of the attachment. */
+  readonly traces: Traces | undefined
+}
+
+/** A plugin that keeps records in the journal. */
+export type RecordedPlugin = Plugin<World> & {
+  /** See `InterfacePlugin.restore`; takes the texts of the journal. */
+  restore?(traces: readonly string[], world: World): Promise<void>
+}
+
+/**
+ * How old a record must be that GC may remove. A list that was made just before the call may not know an ADD that has
+ * just ended; an ADD that is under way may take as long as a call can (the reconciler looks after those that never end).
+ */
+const GC_AGE_MS_MIN = { ready: 100, adding: 120_000, deleting: 0 } as const
+
+/** The traces of an attachment that has made nothing yet. */
+const NOTHING = 'null'
+
+/** Makes a CNI plugin of what tells it from others. */
+export function interfacePlugin<Config, Traces extends JsonValue>(
+  definition: InterfacePlugin<Config, Traces>,
+): RecordedPlugin {
+  const { type, restore } = definition
+  const tracesOf = ({ traces }: Pick<Attachment, 'traces'>): Traces | undefined =>
+    traces === NOTHING ? undefined : (JSON.parse(traces) as Traces)
+  const ipamOf = async (call: Call, world: World): Promise<Ipam | undefined> => {
+    const ipamType = definition.ipam === 'none' ? '' : ipamTypeOf(call.config, definition.ipam)
+    return ipamType === '' ? undefined : await world.ipam(call, ipamType)
+  }
+
+  async function add(call: Call, world: World): Promise<Result> {
+    const ipam = await ipamOf(call, world)
+    const config = definition.parse(call.config, call)
+    const key = keyOf(call, type)
+    await clearStale(call, world, key)
+    await using undo = new AsyncDisposableStack()
+    const record = { ...key, ...recordOf(call, world.bootId), state: 'adding' as const }
+    const note = (traces: string) => putAttachment(world.journal, { ...record, traces })
+    note(NOTHING)
+    // Runs last. The record stays where something could not be undone: the next DEL or the reconciler finishes it.
+    let undone = true
+    undo.defer(() => {
+      if (undone) forgetAttachment(world.journal, key)
+    })
+    const deferUndo = (step: () => Promise<void>) =>
+      undo.defer(() =>
+        step().catch((error: unknown) => {
+          undone = false
+          throw error
+        }),
+      )
+    const takeAddresses = async (): Promise<Result> => {
+      if (ipam === undefined) return {}
+      const lease = await ipam.add(call)
+      deferUndo(() => ipam.del(asDel(call)))
+      requireIps(lease)
+      return lease
+    }
+    const result = await definition.attach({
+      ...{ call, world, key, config, takeAddresses },
+      note: traces => note(JSON.stringify(traces)),
+      undo: deferUndo,
+    })
+    // An agent that started meanwhile may have taken this ADD for one that nobody finishes any more.
+    if (!setAttachmentState(world.journal, key, 'ready'))
+      throw new CniError(codes.tryAgainLater, `Cannot attach ${call.ifName}: the attachment was withdrawn meanwhile`)
+    undo.move()
+    return result
+  }
+
+  async function del(call: Call, world: World): Promise<void> {
+    const key = keyOf(call, type)
+    const at = { call, world, key }
+    // Without the journal, or without room in it, the container goes all the same, and its record with the next DEL.
+    let record: Attachment | undefined
+    let remains: readonly Traces[] = []
+    await everyStep(
+      () => {
+        record = findAttachment(world.journal, key)
+        if (record !== undefined) setAttachmentState(world.journal, key, 'deleting')
+      },
+      async () => {
+        if (record === undefined) remains = await definition.findTraces(at)
+        else remains = [tracesOf(record)].filter(traces => traces !== undefined)
+      },
+      // Before the addresses: the next container that gets them needs their place.
+      () => everyStep(...remains.map(traces => () => definition.detach(traces, at))),
+      async () => {
+        if (definition.ipam !== 'none') await (await ipamForDel(call, world))?.del(call)
+      },
+    )
+    if (record !== undefined) forgetAttachment(world.journal, key)
+  }
+
+  /**
+   * An attachment of the same key may be there: a living one is an error; one that was never finished, or whose namespace
+   * is another now, is removed first.
+   */
+  async function clearStale(call: Call, world: World, key: AttachmentKey): Promise<void> {
+    const record = findAttachment(world.journal, key)
+    if (record === undefined) return
+    const now = recordOf(call, world.bootId)
+    const same = record.netnsInode === now.netnsInode && record.netnsDevice === now.netnsDevice
+    const traces = tracesOf(record)
+    if (record.state === 'ready' && record.bootId === world.bootId && same && traces !== undefined)
+      if (await definition.isThere(traces, { call, world, key }))
+        // The kernel gives the number of a namespace that is gone to the next one; but its links went with it.
+        throw new CniError(
+          codes.duplicateAttachment,
+          `Cannot attach ${call.ifName}: container ${call.containerId} has it already`,
+          { details: 'the earlier attachment is left as it is; send DEL first' },
+        )
+    await del({ ...callOf(record, 'DEL'), env: asDel(call).env, config: call.config, stdin: call.stdin }, world)
+  }
+
+  async function check(call: Call, world: World): Promise<void> {
+    const ipam = await ipamOf(call, world)
+    const config = definition.parse(call.config, call)
+    const { prevResult } = call
+    if (prevResult === undefined) throw new CniError(codes.invalidConfig, 'Required prevResult missing')
+    const { pod, podIndex } = findPod(call, prevResult, definition.ipam !== 'none')
+    await ipam?.check(call)
+    const key = keyOf(call, type)
+    const record = findAttachment(world.journal, key)
+    const addresses = (prevResult.ips ?? [])
+      .filter(ip => ip.interface === undefined || ip.interface === podIndex)
+      .map(({ address }) => parsePrefix(address))
+    const faults = await definition.findFaults({
+      ...{ call, world, key, config, prevResult, pod, podIndex, addresses },
+      traces: record === undefined ? undefined : tracesOf(record),
+    })
+    if (faults.length > 0)
+      throw new CniError(
+        codes.checkFailed,
+        `Attachment ${call.ifName} of ${call.containerId} is damaged: ${faults[0]}`,
+        { details: faults.slice(1).join('; ') },
+      )
+  }
+
+  async function status(call: Call, world: World): Promise<void> {
+    const ipam = await ipamOf(call, world)
+    const config = definition.parse(call.config, call)
+    await ipam?.status(call)
+    await definition.requireReady?.(config, world)
+  }
+
+  async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | undefined): Promise<void> {
+    const ipam = await ipamOf(call, world)
+    const recorded = () => listAttachments(world.journal, { network: call.network }).filter(each => each.type === type)
+    const now = Date.now()
+    const living = new Set(valid?.map(({ containerId, ifName }) => `${containerId}/${ifName}`))
+    const dead = valid === undefined ? [] : recorded().filter(each => !living.has(`${each.containerId}/${each.ifName}`))
+    await everyStep(
+      ...dead.map(record => async () => {
+        if (now - record.changedMs < GC_AGE_MS_MIN[record.state]) return
+        // Deletions take a while: what was attached anew meanwhile is another attachment.
+        if (findAttachment(world.journal, record)?.changedMs !== record.changedMs) return
+        await del(callOf(record, 'DEL'), world)
+      }),
+      // Read at the moment at which the IPAM is asked: what stays here keeps its address, also what came just now.
+      () => ipam?.gc(valid === undefined ? call : withValid(call, [...valid, ...recorded()])),
+    )
+  }
+
+  const plugin = { type, add, del, check, status, gc }
+  if (restore === undefined) return plugin
+  return {
+    ...plugin,
+    restore: (all, world) =>
+      restore(
+        all.map(traces => JSON.parse(traces) as Traces),
+        world,
+      ),
+  }
+}
+
+const ipamKeys = object({ ipam: optional(object({ type: optional(string, '') })) })
+
+/** @throws {CniError} 7 where a plugin that needs addresses names no IPAM plugin */
+function ipamTypeOf(config: JsonObject, need: 'required' | 'optional'): string {
+  const type = decode(ipamKeys, config).ipam?.type ?? ''
+  if (type === '' && need === 'required')
+    throw new CniError(codes.invalidConfig, 'Cannot attach without addresses: "ipam.type" is missing', {
+      details: 'name an IPAM plugin, for example {"ipam": {"type": "tcnp-ipam", …}}',
+    })
+  return type
+}
+
+/** The IPAM of a configuration that need not be valid any more; undefined where it names none. */
+async function ipamForDel(call: Call, world: World): Promise<Ipam | undefined> {
+  const { ipam } = call.config
+  const type = ipam !== null && typeof ipam === 'object' && 'type' in ipam ? ipam['type'] : undefined
+  return typeof type === 'string' && type !== '' ? world.ipam(call, type) : undefined
+}
+
+/** @throws {CniError} of CHECK, where the result knows no such interface or another sandbox */
+function findPod(
+  call: Call,
+  { interfaces = [] }: Result,
+  needed: boolean,
+): Pick<Check<never, never>, 'pod' | 'podIndex'> {
+  const podIndex = interfaces.findIndex(({ name, sandbox }) => name === call.ifName && (sandbox ?? '') !== '')
+  const pod = interfaces[podIndex]
+  if (pod === undefined && needed)
+    throw new CniError(codes.checkFailed, `Cannot find interface ${call.ifName} in prevResult`)
+  if (pod !== undefined && pod.sandbox !== call.netns)
+    throw new CniError(
+      codes.checkFailed,
+      `Sandbox in prevResult ${pod.sandbox} doesn't match configured netns ${call.netns}`,
+    )
+  return { pod, podIndex }
+}
+
+/** The same call with another list of what is to stay. */
+function withValid(call: Call, valid: readonly ValidAttachment[]): Call {
+  const list = valid.map(({ containerId, ifName }) => ({ containerID: containerId, ifname: ifName }))
+  const config = { ...call.config, 'cni.dev/valid-attachments': list, 'cni.dev/attachments': list }
+  return { ...call, config, stdin: new TextEncoder().encode(formatJson(config)) }
+}
