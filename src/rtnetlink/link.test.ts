@@ -68,6 +68,20 @@ test('addLink: writes a bridge with its settings as ip does', () => {
   assertRequest(addLink({ ifname: 'br0', linkinfo: { kind: 'bridge', data } }), 16, 0x605, bytes)
 })
 
+test('setLink: writes the settings of a bridge port as ip does', () => {
+  // ip link set dev v0 type bridge_slave hairpin on isolated on
+  const bytes = golden(
+    '00000000040000000000000000000000', // ifinfomsg: index 4
+    '2c001200', // IFLA_LINKINFO (ip: 2800)
+    '110001006272696467655f736c61766500000000', //   IFLA_INFO_KIND bridge_slave (ip: 1000)
+    '14000500', //   IFLA_INFO_SLAVE_DATA
+    '0500040001000000', //     IFLA_BRPORT_MODE
+    '0500210001000000', //     IFLA_BRPORT_ISOLATED
+  )
+  const linkinfo = { kind: 'bridge_slave', port: { hairpin: 1, isolated: 1 } }
+  assertRequest(setLink({ index: 4 }, { linkinfo }), 16, 0x5, bytes)
+})
+
 test('addLink: writes a macvlan on its parent as ip does', () => {
   // ip link add link v2 name mac0 type macvlan mode bridge
   const bytes = golden(

@@ -4,7 +4,10 @@ import { ENODEV } from '#libc'
 import {
   attributes,
   bytes,
+  type Codec,
   concat,
+  encodeAttribute,
+  type Infer,
   list,
   type Message,
   NLM_F_ACK,
@@ -20,8 +23,9 @@ import {
   u8,
   u32,
   type Values,
+  walk,
 } from '#netlink'
-import { bridge } from './kinds/bridge.ts'
+import { bridge, bridgePort } from './kinds/bridge.ts'
 import { dummy } from './kinds/dummy.ts'
 import { ipvlan } from './kinds/ipvlan.ts'
 import { macvlan } from './kinds/macvlan.ts'
@@ -77,9 +81,28 @@ const rows = {
 /** The attributes of a veth's other end: everything but the kind itself. */
 export const peerAttributes = attributes(rows)
 
+const kinds = tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dummy, macvlan, ipvlan })
+const IFLA_INFO_SLAVE_KIND = 4
+const IFLA_INFO_SLAVE_DATA = 5
+
+/** What a link is, and what it is as a port of a bridge. To set the latter alone, `ip` names the kind `bridge_slave`. */
+const linkinfo: Codec<Infer<typeof kinds> & { port?: Infer<typeof bridgePort> }> = {
+  encode: ({ port, ...kind }) =>
+    concat([
+      kinds.encode(kind),
+      port === undefined ? new Uint8Array(0) : encodeAttribute(IFLA_INFO_SLAVE_DATA, bridgePort, port),
+    ]),
+  decode: data => {
+    const found = new Map(walk(data))
+    const port = found.get(IFLA_INFO_SLAVE_DATA)
+    const isPort = string().decode(found.get(IFLA_INFO_SLAVE_KIND) ?? new Uint8Array(0)) === 'bridge'
+    return { ...kinds.decode(data), ...(isPort && port !== undefined ? { port: bridgePort.decode(port) } : {}) }
+  },
+}
+
 const table = {
   ...rows,
-  linkinfo: [18, tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dummy, macvlan, ipvlan })],
+  linkinfo: [18, linkinfo],
   propList: [52, nested(list(53, string(128)))],
 } as const
 export const linkAttributes = attributes(table)
