@@ -76,6 +76,9 @@ const rows = {
   linkNetnsid: [37, s32],
   altIfname: [53, string(128)],
   permAddress: [54, bytes],
+  /** The device of a bus behind the link: `0000:00:05.0` of `pci`, `virtio2` of `virtio` (Linux 5.14). */
+  parentDevName: [56, string()],
+  parentDevBusName: [57, string()],
 } as const
 
 /** The attributes of a veth's other end: everything but the kind itself. */

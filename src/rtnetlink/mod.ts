@@ -5,6 +5,7 @@
 
 export * from './address.ts'
 export { BR_STATE_FORWARDING } from './kinds/bridge.ts'
+export * from './altname.ts'
 export { type IpvlanMode, ipvlanFlags, ipvlanModes } from './kinds/ipvlan.ts'
 export { type MacvlanMode, macvlanModes } from './kinds/macvlan.ts'
 export * from './link.ts'
@@ -12,3 +13,4 @@ export * from './neighbour.ts'
 export * from './route.ts'
 export * from './rule.ts'
 export * from './vlan.ts'
+export * from './saved.ts'

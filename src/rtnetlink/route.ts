@@ -173,12 +173,18 @@ export function deleteRoute(route: Route): Request {
 }
 
 /** Asks for the routes of a family in one table (the kernel filters), or of one protocol. */
-export const dumpRoutes = (family: number, filter: { table?: number; protocol?: number } = {}): Request => ({
+export const dumpRoutes = (
+  family: number,
+  filter: { table?: number; protocol?: number; outInterface?: number } = {},
+): Request => ({
   type: RTM_GETROUTE,
   flags: NLM_F_DUMP,
   body: concat([
     header.encode({ family, protocol: filter.protocol ?? 0 }),
-    routeAttributes.encode(filter.table === undefined ? {} : { table: filter.table }),
+    routeAttributes.encode({
+      ...(filter.table === undefined ? {} : { table: filter.table }),
+      ...(filter.outInterface === undefined ? {} : { outInterface: filter.outInterface }),
+    }),
   ]),
   about: `list routes${filter.table === undefined ? '' : ` of table ${filter.table}`}`,
   // There is no such table: no routes.
