@@ -56,11 +56,23 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
     ...host,
     ended: died.promise,
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
+    awaitLinkChange: shareWhileRunning(async args => (await waiting()).call('awaitLinkChange', args) as Promise<void>),
     removeLinks: groupRemovals(links => removals.call('removeLinks', { links }) as Promise<void>),
     awaitPodAddresses: async args => (await waiting()).call('awaitPodAddresses', args) as Promise<SettledAddresses>,
     async [Symbol.asyncDispose]() {
       await Promise.all([additions.end(), removals.end(), waits?.end()])
     },
+  }
+}
+
+/** Who asks while another's answer is under way gets that one. */
+function shareWhileRunning<A, T>(ask: (args: A) => Promise<T>): (args: A) => Promise<T> {
+  let running: Promise<T> | undefined
+  return args => {
+    running ??= ask(args).finally(() => {
+      running = undefined
+    })
+    return running
   }
 }
 

@@ -15,6 +15,7 @@ import {
 import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
 import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
+import { nicVerbs } from './nic.ts'
 import { awaitPodAddresses, type SettledAddresses } from './pod-link.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
@@ -112,6 +113,8 @@ export const verbs = {
     context: HostContext,
     { netnsFd, ifName, timeoutMs }: { netnsFd: number; ifName: string; timeoutMs: number },
   ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
+
+  ...nicVerbs,
 
   /** See probe.ts. */
   probeArp: (

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { closeSync } from 'node:fs'
+import { deadlineIn, formatMac, tryParseMac } from '#base'
+import { EEXIST } from '#libc'
+import { NetlinkError, type Transport } from '#netlink'
+import { addAltname, byReach, deleteAltname, isV6, type Link, restoreAddress, restoreRoute, setLink } from '#rtnetlink'
+import type { HostContext } from './context.ts'
+import { identifyNetns, type NetnsIdentity, tryOpenNetns } from './netns.ts'
+import { isSameNic, listLinks, type NicState, readNic, tryFindLink } from './nic-state.ts'
+import { ensureSysctl } from './sysctl.ts'
+import { type Device, findBusDevice, findKernelDevice, isBehind } from './sysfs.ts'
+
+/** How a NIC of the node is named. */
+export type NicSelector =
+  | { readonly by: 'name'; readonly name: string }
+  | { readonly by: 'mac'; readonly mac: string }
+  /** A directory below /sys/devices. */
+  | { readonly by: 'kernelPath'; readonly path: string }
+  | { readonly by: 'pci'; readonly address: string }
+  | { readonly by: 'auxiliary'; readonly name: string }
+
+/** A NIC that is there, or a device that a program drives (DPDK): there is no link of it to move. */
+export type FoundNic = { readonly nic: NicState } | { readonly userspaceDriver: string }
+
+/** Finds a NIC in the node's namespace. Undefined: there is none. */
+export function findNic({ route }: HostContext, selector: NicSelector): FoundNic | undefined {
+  if (selector.by === 'name' || selector.by === 'mac') {
+    const link = selector.by === 'name' ? tryFindLink(route, { ifname: selector.name }) : findByMac(route, selector.mac)
+    return link === undefined ? undefined : { nic: readNic(route, link) }
+  }
+  const device = deviceOf(selector)
+  if (device === undefined) return undefined
+  if (device.userspaceDriver !== undefined) return { userspaceDriver: device.userspaceDriver }
+  const links = listLinks(route)
+  const link =
+    links.find(({ parentDevName: name, parentDevBusName: bus }) => {
+      return name !== undefined && bus !== undefined && isBehind(device, { bus, name })
+    }) ?? links.find(({ ifname }) => ifname !== undefined && device.links.includes(ifname))
+  return link === undefined ? undefined : { nic: readNic(route, link) }
+}
+
+function deviceOf(selector: Exclude<NicSelector, { by: 'name' | 'mac' }>): Device | undefined {
+  switch (selector.by) {
+    case 'pci':
+      return findBusDevice('pci', selector.address)
+    case 'auxiliary':
+      return findBusDevice('auxiliary', selector.name)
+    case 'kernelPath':
+      return findKernelDevice(selector.path)
+  }
+}
+
+/** A bridge, a VLAN or a bond has the MAC of its NIC: the NIC goes before what is made on it. */
+function findByMac(route: Transport, mac: string): Link | undefined {
+  const found = listLinks(route).filter(({ address }) => address !== undefined && formatMac(address) === mac)
+  return (
+    found.find(({ linkinfo }) => linkinfo === undefined) ?? found.find(({ link }) => link === undefined) ?? found[0]
+  )
+}
+
+/** NetlinkError.request where the name in the container is taken. */
+export const movesNic = (name: string, ifName: string): string => `move ${name} into the container as ${ifName}`
+
+/** A NIC in a container. */
+export type MovedNic = { index: number; mac: string; mtuBytes: number }
+
+/**
+ * Moves a NIC into a namespace, with its name there. Its alias becomes its name on the node: that is how the reference's
+ * plugin finds its way back, and how we know ours. It is down then, without addresses.
+ *
+ * All or nothing. @throws {NetlinkError} EEXIST where the name is taken there
+ */
+export function moveNicIn(
+  context: HostContext,
+  { nic, netnsFd, ifName }: { nic: NicState; netnsFd: number; ifName: string },
+): MovedNic {
+  const about = movesNic(nic.name, ifName)
+  context.inNetns(netnsFd, route => {
+    if (tryFindLink(route, { ifname: ifName }) !== undefined) throw new NetlinkError(about, EEXIST)
+  })
+  const ownAltname = nic.altnames.includes(ifName)
+  // A link cannot be renamed to what is one of its names already.
+  if (ownAltname) context.route.execute([deleteAltname(nic.index, ifName)])
+  try {
+    context.route.execute([setLink({ index: nic.index }, { netnsFd, ifname: ifName, ifalias: nic.name }, about)])
+    return context.inNetns(netnsFd, route => {
+      const link = tryFindLink(route, { ifname: ifName })
+      if (link === undefined) throw new NetlinkError(about, EEXIST)
+      return { index: link.index, mac: formatMac(link.address ?? new Uint8Array(0)), mtuBytes: link.mtu ?? 0 }
+    })
+  } catch (error) {
+    // The kernel moves first and renames then: where the second failed, the NIC is there under its own name.
+    bringNicHome(context, { nic, podIndex: nic.index, netnsFd })
+    if (ownAltname) context.route.execute([addAltname(nic.index, ifName)])
+    throw error
+  }
+}
+
+export type LostNic = {
+  readonly nic: NicState
+  /** Its number in the container. */
+  readonly podIndex: number | null
+  /** The container's namespace, if it is still there. */
+  readonly netnsFd: number | undefined
+}
+
+/**
+ * Brings a NIC back to the node, from wherever it is: the container, or the first namespace of the machine, in which the
+ * kernel puts NICs whose namespace has died; and gives it all that it had.
+ *
+ * It ends with the alias, so that what was cut short is done again by the next call. Absence is success.
+ * @returns false where it is nowhere to be found: destroyed with its namespace, unplugged, or on its way
+ */
+export function bringNicHome(context: HostContext, { nic, podIndex, netnsFd }: LostNic): boolean {
+  if (netnsFd !== undefined && bringFrom(context, netnsFd, nic, podIndex)) return true
+  if (isMarkedHere(context.route, nic)) return restoreNic(context.route, nic)
+  const first = tryOpenNetns('/proc/1/ns/net')
+  if (first === undefined) return false
+  try {
+    const isHome = isSame(identifyNetns(first), identifyNetns(context.home))
+    return !isHome && bringFrom(context, first, nic, null)
+  } finally {
+    closeSync(first)
+  }
+}
+
+const isSame = (a: NetnsIdentity, b: NetnsIdentity) => a.device === b.device && a.inode === b.inode
+
+/** Carries our mark: its alias is its name on the node. */
+const isMarked = (link: Link, nic: NicState) => link.ifalias === nic.name && isSameNic(link, nic)
+const isMarkedHere = (route: Transport, nic: NicState) => listLinks(route).some(link => isMarked(link, nic))
+
+function bringFrom(context: HostContext, fd: number, nic: NicState, podIndex: number | null): boolean {
+  const isMoved = context.inNetns(fd, route => {
+    const links = listLinks(route)
+    const link =
+      links.find(each => isMarked(each, nic)) ??
+      // The container may have taken the alias away, but not changed what it is.
+      links.find(each => isPlace(each, nic, podIndex) && isSameNic(each, nic) && isSameMac(each, nic))
+    if (link === undefined) return false
+    const { index } = link
+    route.execute([setLink({ index }, { up: false, ifalias: nic.name })])
+    // Renamed where nobody watches: udev and NetworkManager stumble over links that change their name after they came.
+    const isNamed =
+      link.ifname === nic.name || succeeds(() => route.execute([setLink({ index }, { ifname: nic.name })]))
+    const home = { netnsFd: context.home }
+    const back = `bring ${nic.name} back to the node`
+    if (isNamed && succeeds(() => route.execute([setLink({ index }, { ...home, ifname: nic.name }, back)]))) return true
+    // One of its names is another's by now. As the kernel does it then.
+    for (const name of link.propList ?? []) route.execute([deleteAltname(index, name)])
+    route.execute([setLink({ index }, { ...home, ifname: 'dev%d' }, back)])
+    return true
+  })
+  return isMoved && restoreNic(context.route, nic)
+}
+
+const isPlace = (link: Link, nic: NicState, podIndex: number | null) =>
+  link.index === podIndex || link.ifname === nic.name
+
+const isSameMac = (link: Link, nic: NicState) =>
+  nic.permanentMac !== null || formatMac(link.address ?? new Uint8Array(0)) === nic.mac
+
+function succeeds(step: () => unknown): boolean {
+  try {
+    step()
+    return true
+  } catch (error) {
+    if (error instanceof NetlinkError) return false
+    throw error
+  }
+}
+
+/** Gives a NIC that is on the node, marked as ours, all that it had. Goes on after what fails. @throws the first error */
+function restoreNic(route: Transport, nic: NicState): boolean {
+  const link = listLinks(route).find(each => isMarked(each, nic))
+  if (link === undefined) return false
+  const { index } = link
+  const failures: unknown[] = []
+  const attempt = (step: () => void) => {
+    try {
+      step()
+    } catch (error) {
+      failures.push(error)
+    }
+  }
+  const mac = tryParseMac(nic.mac)
+  const isNameFree = link.ifname !== nic.name && tryFindLink(route, { ifname: nic.name }) === undefined
+  if (isNameFree)
+    attempt(() => void route.execute([setLink({ index }, { up: false }), setLink({ index }, { ifname: nic.name })]))
+  const name = isNameFree ? nic.name : (link.ifname ?? nic.name)
+  if (mac !== undefined && formatMac(link.address ?? new Uint8Array(0)) !== nic.mac)
+    attempt(() => void route.execute([setLink({ index }, { address: mac }, `give ${nic.name} its MAC back`)]))
+  if (link.mtu !== nic.mtuBytes)
+    attempt(() => void route.execute([setLink({ index }, { mtu: nic.mtuBytes }, `give ${nic.name} its MTU back`)]))
+  for (const altname of nic.altnames)
+    if (!(link.propList ?? []).includes(altname)) attempt(() => void route.execute([addAltname(index, altname)]))
+  attempt(() => restoreMaster(route, index, nic))
+  attempt(() => restoreAddresses(route, { index, name }, nic))
+  attempt(() => void route.execute([setLink({ index }, { ifalias: nic.alias ?? '' })]))
+  if (failures.length > 0) throw failures[0]
+  return true
+}
+
+function restoreMaster(route: Transport, index: number, nic: NicState): void {
+  const master = nic.master === null ? undefined : tryFindLink(route, { ifname: nic.master })
+  if (master !== undefined) route.execute([setLink({ index }, { master: master.index })])
+}
+
+function restoreAddresses(route: Transport, { index, name }: { index: number; name: string }, nic: NicState): void {
+  const elapsedSeconds = Math.max(0, Math.floor((Date.now() - nic.readMs) / 1000))
+  const give = (v6: boolean) =>
+    nic.addresses
+      .filter(saved => isV6(saved) === v6)
+      .map(saved => restoreAddress(saved, index, elapsedSeconds))
+      .filter(request => request !== undefined)
+  if (nic.addresses.some(isV6)) ensureSysctl('0', 'ipv6', 'conf', name, 'disable_ipv6')
+  route.execute([
+    ...give(false),
+    ...(nic.up ? [setLink({ index }, { up: true })] : []),
+    ...give(true),
+    ...(nic.up ? byReach(nic.routes).map(saved => restoreRoute(saved, index)) : []),
+  ])
+}
+
+/**
+ * Waits until some link comes, goes or changes, at most `ms`. What changed since the last call counts too.
+ * Blocks its thread: `threadedHost` has one for it.
+ */
+export function awaitLinkChange(context: HostContext, { ms }: { ms: number }): void {
+  context.linkListener.awaitNotification(deadlineIn(ms))
+}
+
+/** See the functions. */
+export const nicVerbs = {
+  findNic: (context: HostContext, { selector }: { selector: NicSelector }) => findNic(context, selector),
+  moveNicIn,
+  bringNicHome,
+  awaitLinkChange,
+} as const
