@@ -57,6 +57,9 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
     ended: died.promise,
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
     awaitLinkChange: shareWhileRunning(async args => (await waiting()).call('awaitLinkChange', args) as Promise<void>),
+    // Each waits for RCU as a removal does.
+    moveNicIn: args => removals.call('moveNicIn', args) as ReturnType<Host['moveNicIn']>,
+    bringNicHome: args => removals.call('bringNicHome', args) as ReturnType<Host['bringNicHome']>,
     removeLinks: groupRemovals(links => removals.call('removeLinks', { links }) as Promise<void>),
     awaitPodAddresses: async args => (await waiting()).call('awaitPodAddresses', args) as Promise<SettledAddresses>,
     async [Symbol.asyncDispose]() {
