@@ -13,13 +13,11 @@ import {
   type Prefix,
   parseIp,
 } from '#base'
-import { EEXIST } from '#libc'
-import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request } from '#netlink'
+import { NETLINK_ROUTE, NetlinkSocket, type Request } from '#netlink'
 import {
   AF_INET,
   AF_INET6,
   addAddress,
-  addLink,
   addNeighbour,
   addProxy,
   addRoute,
@@ -49,6 +47,7 @@ import {
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { isOwned, type OwnedLink } from './links.ts'
+import { createPair, type Pair } from './pair.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** A route in the pod; every one leads to the node, whatever gateway the configuration names. */
@@ -62,18 +61,9 @@ export type PodRoute = {
 }
 
 /** A pod that is joined to its node by a veth pair and host routes: everything that goes in and out is routed. */
-export type RoutedPod = {
-  /** Name of the node's end. */
-  hostLink: string
+export type RoutedPod = Omit<Pair, 'masterIndex'> & {
   /** IFLA_IFALIAS of the node's end: whose it is. */
   owner: string
-  /** Name of the pod's end. */
-  ifName: string
-  /** The pod's namespace. */
-  netnsFd: number
-  mtuBytes: number
-  hostMac: Uint8Array
-  podMac: Uint8Array
   addresses: Prefix[]
   routes: PodRoute[]
   /** Link on which the node answers ARP and neighbour discovery for the pod's addresses; undefined: nowhere. */
@@ -108,25 +98,6 @@ export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Dea
     }
     throw error
   }
-}
-
-/** NetlinkError.request of the request that makes the pair: EEXIST there means that one of the two names is taken. */
-export const makesPair = (hostLink: string): string => `add veth pair ${hostLink}`
-
-function createPair({ route }: HostContext, pod: RoutedPod): { index: number; peer: number } {
-  const { hostLink, ifName, mtuBytes: mtu, netnsFd } = pod
-  const pair = addLink({
-    ifname: hostLink,
-    mtu,
-    // Both MACs are set, so that udev leaves them alone and the permanent neighbour entry stays true.
-    address: pod.hostMac,
-    linkinfo: { kind: 'veth', data: { peer: { ifname: ifName, mtu, address: pod.podMac, netnsFd } } },
-  })
-  const [, found] = route.execute([{ ...pair, about: makesPair(hostLink) }, getLink({ ifname: hostLink })])
-  const message = found?.messages[0]
-  if (message === undefined) throw new NetlinkError(`find link ${hostLink} just made`, EEXIST)
-  const { index, link: peer = 0 } = decodeLink(message)
-  return { index, peer }
 }
 
 function nodeSide(pod: RoutedPod, index: number): Request[] {

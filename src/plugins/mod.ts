@@ -6,7 +6,7 @@
 
 export { bringCredentials, type DrainedPort, drainPorts, startPorts } from './ipam/tcnp-ipam/ports.ts'
 export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
-export { OWNER_PREFIX } from './pair-names.ts'
+export { OWNER_PREFIX } from './pair.ts'
 export { callOf, withoutSecrets } from './record.ts'
 export { findOwnPlugin, keepFirewall, plugins, TAKEN_PREFIX, worldOf } from './registry.ts'
 export { isShim } from './shim.ts'

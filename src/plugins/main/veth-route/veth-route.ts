@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix, tryParseMac } from '#base'
-import { type Call, CniError, codes, type Result, requireIps } from '#cni'
-import { type FirewallPod, makesPair, nextHops, type PodRoute, type RoutedPod, type Uplink } from '#host'
-import { EEXIST } from '#libc'
-import { NetlinkError } from '#netlink'
+import { CniError, codes, type Result, requireIps } from '#cni'
+import { type FirewallPod, nextHops, type PodRoute, type RoutedPod, type Uplink } from '#host'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
-import { linkNames } from '../../pair-names.ts'
+import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
@@ -65,16 +63,16 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
 const withoutUndefined = (dns: object) =>
   Object.fromEntries(Object.entries(dns).filter(([, value]) => value !== undefined))
 
-/** Joins the pod under the first of the host link's names that is not another's. @returns the name */
-async function makePair(
+/** Joins the pod to the node. @returns the name of the node's link */
+function makePair(
   { call, world, config, key, note, undo }: Attach<Config, Traces>,
   pod: Omit<RoutedPod, 'hostLink' | 'owner' | 'uplinkIndex'>,
   uplink: Uplink | undefined,
 ): Promise<string> {
-  const { hostLinks, owner } = linkNames(key)
+  const { owner } = linkNames(key)
   const addresses = textsOf(pod.addresses)
   const at = { call, world, key }
-  for (const hostLink of hostLinks) {
+  return underFreeName(at, async hostLink => {
     const traces: Traces = {
       ...{ hostLink, owner, addresses },
       ...(uplink === undefined ? {} : { uplinkIndex: uplink.index }),
@@ -89,28 +87,13 @@ async function makePair(
       if (rebuilt) await world.restoreFirewall()
       return hostLink
     } catch (error) {
-      // What else may exist already (a route, an address) has nothing to do with the names.
-      const isTaken = error instanceof NetlinkError && error.errno === EEXIST && error.request === makesPair(hostLink)
-      if (!isTaken) {
-        // The verb cleans up behind itself; where it could not, this does, or the record stays.
-        undo(() => detach(traces, at))
-        throw error
-      }
-      const found = await world.host.describeLink({ name: hostLink })
-      if (found === undefined) throw nameTaken(call, error)
-      if (found.owner === owner) throw error
+      // The verb cleans up behind itself; where it could not, this does, or the record stays. What else may exist
+      // already (a route, an address) has nothing to do with the names.
+      if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
+      throw error
     }
-  }
-  throw new CniError(codes.kernel, `Cannot attach ${call.ifName}: the names ${hostLinks.join(', ')} are taken`, {
-    details: 'remove the links that nobody needs any more: ip -d link show type veth',
   })
 }
-
-const nameTaken = (call: Call, cause: unknown) =>
-  new CniError(codes.duplicateAttachment, `Cannot attach ${call.ifName}: the container has an interface of that name`, {
-    details: 'choose another CNI_IFNAME, or delete the earlier attachment first',
-    cause,
-  })
 
 async function detach(traces: Traces, { world, key }: At): Promise<void> {
   const { hostLink: name, owner, uplinkIndex } = traces

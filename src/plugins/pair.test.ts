@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { linkNames } from './pair-names.ts'
+import { linkNames } from './pair.ts'
 
 const key = { network: 'cni0', containerId: 'c1', ifName: 'eth0', type: 'veth-route' }
 

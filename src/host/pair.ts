@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { EEXIST } from '#libc'
+import { NetlinkError } from '#netlink'
+import { addLink, decodeLink, getLink } from '#rtnetlink'
+import type { HostContext } from './context.ts'
+
+/** A veth pair of which one end is the node's and one the pod's. */
+export type Pair = {
+  /** Name of the node's end. */
+  hostLink: string
+  /** Name of the pod's end. */
+  ifName: string
+  /** The pod's namespace. */
+  netnsFd: number
+  mtuBytes: number
+  hostMac: Uint8Array
+  podMac: Uint8Array
+  /** The bridge of which the node's end becomes a port. */
+  masterIndex?: number
+}
+
+/** NetlinkError.request of the request that makes the pair: EEXIST there means that one of the two names is taken. */
+export const makesPair = (hostLink: string): string => `add veth pair ${hostLink}`
+
+/**
+ * Makes a pair, the pod's end in the pod's namespace from the beginning: moving one there takes 14-27 ms.
+ * @returns the indices of both ends. @throws {NetlinkError} EEXIST where one of the names is taken
+ */
+export function createPair({ route }: HostContext, pair: Pair): { index: number; peer: number } {
+  const { hostLink, ifName, mtuBytes: mtu, netnsFd, masterIndex } = pair
+  const request = addLink({
+    ifname: hostLink,
+    mtu,
+    // Both MACs are set, so that udev leaves them alone and what is written about them stays true.
+    address: pair.hostMac,
+    ...(masterIndex === undefined ? {} : { master: masterIndex }),
+    linkinfo: { kind: 'veth', data: { peer: { ifname: ifName, mtu, address: pair.podMac, netnsFd } } },
+  })
+  const [, found] = route.execute([{ ...request, about: makesPair(hostLink) }, getLink({ ifname: hostLink })])
+  const message = found?.messages[0]
+  if (message === undefined) throw new NetlinkError(`find link ${hostLink} just made`, EEXIST)
+  const { index, link: peer = 0 } = decodeLink(message)
+  return { index, peer }
+}

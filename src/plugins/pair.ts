@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash } from 'node:crypto'
+import type { AttachmentKey } from '#allocator'
+import { localMac } from '#base'
+import { type Call, CniError, codes } from '#cni'
+import { makesPair } from '#host'
+import { EEXIST } from '#libc'
+import { NetlinkError } from '#netlink'
+import type { At } from './interface.ts'
+
+/** IFLA_IFALIAS of every link of ours on the node begins so; the plugin's type and the attachment follow. */
+export const OWNER_PREFIX = 'mooring '
+/** IFALIASZ is 256, but the comment of an nf_tables element, which says the same, is shorter (NFTNL_UDATA_COMMENT_MAXLEN). */
+const OWNER_LENGTH_MAX = 127
+
+/** Everything about an attachment's veth pair that follows from its key, so that DEL finds it without any record. */
+export type LinkNames = {
+  /** Names for the node's end, to be tried in this order: a short hash may be another's. */
+  hostLinks: string[]
+  owner: string
+  hostMac: Uint8Array
+  podMac: Uint8Array
+}
+
+/** @param key network, container, interface and type: plugins of one chain make a pair each for one interface name */
+export function linkNames({ network, containerId, ifName, type }: AttachmentKey): LinkNames {
+  const hash = createHash('sha256').update(`${network}\0${containerId}\0${ifName}\0${type}`).digest()
+  const hex = hash.toString('hex')
+  const written = `${OWNER_PREFIX}${type} ${network} ${containerId} ${ifName}`
+  return {
+    hostLinks: [0, 8, 16, 24].map(from => `veth${hex.slice(from, from + 8)}`),
+    owner: Buffer.byteLength(written) > OWNER_LENGTH_MAX ? `${OWNER_PREFIX}${type} ${hex}` : written,
+    hostMac: localMac(hash.subarray(16, 22)),
+    podMac: localMac(hash.subarray(22, 28)),
+  }
+}
+
+/** True where a pair could not be made because a link, on the node or in the container, has the name already. */
+export const isNameTaken = (error: unknown, hostLink: string): boolean =>
+  error instanceof NetlinkError && error.errno === EEXIST && error.request === makesPair(hostLink)
+
+/**
+ * Makes something under the first of the host link's names that is not another's.
+ * @throws {CniError} 104 where it is the container that has an interface of the name
+ */
+export async function underFreeName<T>({ call, world, key }: At, make: (hostLink: string) => Promise<T>): Promise<T> {
+  const { hostLinks, owner } = linkNames(key)
+  for (const hostLink of hostLinks) {
+    try {
+      return await make(hostLink)
+    } catch (error) {
+      if (!isNameTaken(error, hostLink)) throw error
+      const found = await world.host.describeLink({ name: hostLink })
+      if (found === undefined) throw nameTaken(call, error)
+      if (found.owner === owner) throw error
+    }
+  }
+  throw new CniError(codes.kernel, `Cannot attach ${call.ifName}: the names ${hostLinks.join(', ')} are taken`, {
+    details: 'remove the links that nobody needs any more: ip -d link show type veth',
+  })
+}
+
+const nameTaken = (call: Call, cause: unknown) =>
+  new CniError(codes.duplicateAttachment, `Cannot attach ${call.ifName}: the container has an interface of that name`, {
+    details: 'choose another CNI_IFNAME, or delete the earlier attachment first',
+    cause,
+  })
