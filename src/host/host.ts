@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { closeSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
-import type { HostContext } from './context.ts'
+import { HostContext } from './context.ts'
 import type { OwnedLink } from './links.ts'
-import type { SettledAddresses } from './pod-link.ts'
-import { type Verbs, verbs } from './verbs.ts'
+import { inNetns, LostThreadError, openOwnNetns, tryOpenNetns } from './netns.ts'
+import { type BlockingVerb, blockingVerbs, type Verbs, verbs } from './verbs.ts'
 import { reviveError, type WireError } from './wire-error.ts'
 
-/** What can be done to a node, whoever does it: this thread, or others on its behalf. */
+/** What can be done to a node, whoever does it: this thread, or another on its behalf. */
 export type Host = {
   readonly [V in keyof Verbs]: (
     ...args: Parameters<Verbs[V]> extends [unknown, infer A] ? [A] : []
   ) => Promise<ReturnType<Verbs[V]>>
 }
 
+/** Runs something while the calling thread is where it must be for that. */
+type Enter = <T>(run: () => T) => T
+
 /** The node worked on by the calling thread: for one-shot processes. */
-export function inlineHost(context: HostContext): Host {
+export function inlineHost(context: HostContext, enter: Enter = run => run()): Host {
   const run = (name: keyof Verbs) => async (args?: unknown) =>
-    (verbs[name] as (context: HostContext, args: unknown) => unknown)(context, args)
+    enter(() => (verbs[name] as (context: HostContext, args: unknown) => unknown)(context, args))
   return Object.fromEntries(Object.keys(verbs).map(name => [name, run(name as keyof Verbs)])) as unknown as Host
 }
 
@@ -28,58 +32,78 @@ export type WorkerReply = { id: number; value: unknown } | { id: number; error: 
 const GROUP_LINKS_MAX = 16
 
 /**
- * The node worked on by threads of its own, so that the caller's stays free for messages: one for link removals, which
- * block 13-20 ms in the kernel, one for all else, and, once something waits for the segment, one for that. Removals that
- * wait for the thread join the next group.
- * @param netnsPath the node's namespace, where it is not the process's own
+ * The node worked on by the calling thread, which pays less for a verb than for a message to another one. Verbs that block
+ * have threads of their own (`blockingVerbs`); removals that wait for theirs join the next group.
+ * @param netnsPath the node's namespace, where it is not the process's own: the calling thread is there during a verb only
  */
 export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedHost> {
-  const additions = kernelThread(netnsPath)
-  const removals = kernelThread(netnsPath)
-  let waits: KernelThread | undefined
-  const died = Promise.withResolvers<Error>()
-  void Promise.race([additions.ended, removals.ended]).then(died.resolve)
-  /** Made when it is first needed: what waits there one after the other has been asked by the kernel at the same time. */
-  const waiting = async (): Promise<KernelThread> => {
-    if (waits === undefined) {
-      waits = kernelThread(netnsPath)
-      void waits.ended.then(died.resolve)
-    }
-    await waits.ready
-    return waits
-  }
-  await Promise.all([additions.ready, removals.ready])
-  const host = Object.fromEntries(
-    Object.keys(verbs).map(name => [name, (args: unknown) => additions.call(name as keyof Verbs, args)]),
-  ) as unknown as Host
+  await using undo = new AsyncDisposableStack()
+  const threads = undo.use(new KernelThreads(netnsPath))
+  await threads.start('removals')
+  const here = undo.use(new ThisThread(netnsPath))
+  const host = inlineHost(here.context, here.enter)
+  const elsewhere = Object.fromEntries(
+    Object.keys(blockingVerbs).map(name => [name, (args: unknown) => threads.call(name as BlockingVerb, args)]),
+  ) as unknown as Pick<Host, BlockingVerb>
+  const owned = undo.move()
   return {
     ...host,
-    ended: died.promise,
+    ...elsewhere,
+    ended: Promise.race([here.lost, threads.ended]),
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
-    awaitLinkChange: shareWhileRunning(async args => (await waiting()).call('awaitLinkChange', args) as Promise<void>),
-    // Each waits for RCU as a removal does.
-    moveNicIn: args => removals.call('moveNicIn', args) as ReturnType<Host['moveNicIn']>,
-    bringNicHome: args => removals.call('bringNicHome', args) as ReturnType<Host['bringNicHome']>,
-    removeLinks: groupRemovals(links => removals.call('removeLinks', { links }) as Promise<void>),
-    awaitPodAddresses: async args => (await waiting()).call('awaitPodAddresses', args) as Promise<SettledAddresses>,
-    async [Symbol.asyncDispose]() {
-      await Promise.all([additions.end(), removals.end(), waits?.end()])
-    },
+    awaitLinkChange: shareWhileRunning(elsewhere.awaitLinkChange),
+    removeLinks: groupRemovals(links => elsewhere.removeLinks({ links })),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
 }
 
-/** Who asks while another's answer is under way gets that one. */
-function shareWhileRunning<A, T>(ask: (args: A) => Promise<T>): (args: A) => Promise<T> {
-  let running: Promise<T> | undefined
-  return args => {
-    running ??= ask(args).finally(() => {
-      running = undefined
-    })
-    return running
+/** The calling thread's sockets on the node, and its way there and back. */
+class ThisThread implements Disposable {
+  readonly context: HostContext
+  readonly #descriptors = new DisposableStack()
+  readonly #enter: Enter = run => run()
+  #lost: Error | undefined
+  readonly #losing = Promise.withResolvers<Error>()
+
+  constructor(netnsPath: string | undefined) {
+    if (netnsPath !== undefined) {
+      const node = tryOpenNetns(netnsPath)
+      if (node === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": there is none`)
+      const own = openOwnNetns()
+      for (const fd of [node, own]) this.#descriptors.defer(() => closeSync(fd))
+      this.#enter = run => inNetns(node, own, run)
+    }
+    this.context = this.#enter(() => new HostContext())
+  }
+
+  /** Resolves when this thread is in a namespace that it cannot leave: it must not do anything any more. */
+  get lost(): Promise<Error> {
+    return this.#losing.promise
+  }
+
+  readonly enter: Enter = run => {
+    if (this.#lost !== undefined) throw this.#lost
+    try {
+      return this.#enter(run)
+    } catch (error) {
+      if (error instanceof LostThreadError) this.#lose(error)
+      throw error
+    }
+  }
+
+  #lose(error: Error): void {
+    this.#lost = error
+    this.#losing.resolve(error)
+  }
+
+  [Symbol.dispose](): void {
+    this.#lost ??= new Error('Cannot work on the node: its sockets are closed')
+    this.context[Symbol.dispose]()
+    this.#descriptors.dispose()
   }
 }
 
-/** `ended` resolves with the reason when a thread has died: nothing can be done to the node any more. */
+/** `ended` resolves with the reason when a thread was lost: nothing can be done to the node any more. */
 export type ThreadedHost = AsyncDisposable & { readonly ended: Promise<Error> }
 
 /** For this long the uplink is what it was: a burst of pods asks once. A NIC that is gone meanwhile fails the attachment. */
@@ -96,6 +120,17 @@ function rememberBriefly<A, T>(ask: (args: A) => Promise<T>, ms: number): (args:
     found.set(key, { value, untilMs: performance.now() + ms })
     value.catch(() => found.delete(key))
     return value
+  }
+}
+
+/** Who asks while another's answer is under way gets that one. */
+function shareWhileRunning<A, T>(ask: (args: A) => Promise<T>): (args: A) => Promise<T> {
+  let running: Promise<T> | undefined
+  return args => {
+    running ??= ask(args).finally(() => {
+      running = undefined
+    })
+    return running
   }
 }
 
@@ -126,6 +161,42 @@ function groupRemovals(remove: (links: OwnedLink[]) => Promise<void>): Host['rem
       queue.push({ links, resolve, reject })
       if (!busy) void work()
     })
+}
+
+/** Threads by what they are for, each started when it is first needed. */
+class KernelThreads implements AsyncDisposable {
+  readonly #netnsPath: string | undefined
+  readonly #running = new Map<string, KernelThread>()
+  readonly #ending = Promise.withResolvers<Error>()
+
+  constructor(netnsPath: string | undefined) {
+    this.#netnsPath = netnsPath
+  }
+
+  /** Resolves with the reason when one of them has died. */
+  get ended(): Promise<Error> {
+    return this.#ending.promise
+  }
+
+  async start(name: string): Promise<KernelThread> {
+    let thread = this.#running.get(name)
+    if (thread === undefined) {
+      thread = kernelThread(this.#netnsPath)
+      this.#running.set(name, thread)
+      void thread.ended.then(this.#ending.resolve)
+    }
+    await thread.ready
+    return thread
+  }
+
+  async call(verb: BlockingVerb, args: unknown): Promise<unknown> {
+    const thread = await this.start(blockingVerbs[verb])
+    return await thread.call(verb, args)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#running.values()].map(thread => thread.end()))
+  }
 }
 
 type KernelThread = ReturnType<typeof kernelThread>

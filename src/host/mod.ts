@@ -2,7 +2,7 @@
 
 // host: verbs on this machine: links, addresses, routes, neighbours, firewall, namespaces, settings.
 // Verbs are synchronous functions over a thread's sockets (verbs.ts); `Host` is the same verbs as promises, run by this
-// thread or by kernel threads. Nothing here knows CNI or OpenStack.
+// thread, or by another where they block. Nothing here knows CNI or OpenStack.
 
 export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
 export { readBootId } from './boot.ts'

@@ -133,6 +133,19 @@ export const verbs = {
 }
 export type Verbs = typeof verbs
 
+/**
+ * Verbs that keep their thread waiting for 10 ms and more, for a grace period of the kernel or for the segment, by the name
+ * of the thread that an agent has for them.
+ */
+export const blockingVerbs = {
+  removeLinks: 'removals',
+  moveNicIn: 'removals',
+  bringNicHome: 'removals',
+  awaitPodAddresses: 'waits',
+  awaitLinkChange: 'waits',
+} as const satisfies { readonly [V in keyof Verbs]?: string }
+export type BlockingVerb = keyof typeof blockingVerbs
+
 export type AttachRoutedPod = {
   pod: Omit<RoutedPod, 'uplinkIndex'>
   uplink: { index: number; name: string; mac: Uint8Array } | undefined

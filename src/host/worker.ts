@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The thread that `threadedHost` starts: enters the node's namespace once, then answers calls in order.
+// The thread that `threadedHost` starts for what blocks: enters the node's namespace once, then answers calls in order.
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { setNetworkNamespace } from '#libc'
