@@ -4,7 +4,8 @@
 // stdout and exit code back; its own name (argv[0]) is the plugin's type. No network logic lives here.
 //
 //   mode agent       no agent: ADD waits for it, then error 11; DEL is put into the spool and succeeds; STATUS is error 50
-//   mode standalone  no agent: `NODE PLUGIN TYPE`, the same code in one process, takes this one over
+//   mode standalone  no agent: `NODE PLUGIN TYPE [FD]`, the same code in one process, takes this one over. FD (ADD only) has
+//                    a shared lock of DATA/starting: who asks the cloud first waits for the wishes of those who have begun
 //
 // Settings come from /etc/mooring/mode (written by `mooring install`; another file: $MOORING_CONFIG), lines KEY=VALUE:
 // mode, socket, data, node, plugin; $MOORING_MODE, $MOORING_SOCKET, $MOORING_DATA_DIR win over them.
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -212,6 +214,18 @@ static void spool(const char *request, size_t length) {
   exit(0);
 }
 
+// What it returns stays open in Node.js and is closed there; NULL where it cannot be had, then nobody waits for this call.
+static char *lock_starting(void) {
+  static char path[4096], text[16];
+  mkdir(data_dir, 0700);
+  snprintf(path, sizeof path, "%s/starting", data_dir);
+  int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW, 0600);
+  if (fd < 0) return NULL;
+  if (flock(fd, LOCK_SH | LOCK_NB) < 0) return close(fd), NULL;
+  snprintf(text, sizeof text, "%d", fd);
+  return text;
+}
+
 int main(int argc __attribute__((unused)), char **argv) {
   signal(SIGPIPE, SIG_IGN);
   int spare; // A standard stream that the caller closed must not become the socket.
@@ -230,7 +244,7 @@ int main(int argc __attribute__((unused)), char **argv) {
     struct rlimit files; // Node.js aborts without an answer where it may open only a few
     if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < 64 && setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, files.rlim_max > 1024 ? files.rlim_max : 1024}))
       fail(5, "Cannot run the plugin: it may open too few files", "raise the limit (ulimit -n), 1024 are enough");
-    execl(node, node, plugin, type, (char *)NULL);
+    execl(node, node, plugin, type, strcmp(command, "ADD") ? NULL : lock_starting(), (char *)NULL);
     fail(5, "Cannot run the plugin: Node.js cannot be executed", strerror(errno));
   }
   int64_t begin = now_ms();

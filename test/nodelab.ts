@@ -309,7 +309,7 @@ export function nodeOf(netns: Netns, mode: Node['mode']): Node {
     startAgent: options => startAgent(netns, { dataDir, socket, agents }, options),
     state: (...pods) => [
       ...[netns, ...pods].flatMap(stateOfKernel),
-      ...filesBelow(dataDir).filter(name => !/\/(journal\.db.*|agent\.lock|lanes(\/\d+)?)$/.test(name)),
+      ...filesBelow(dataDir).filter(name => !/\/(journal\.db.*|(agent|lanes)\.lock|starting)$/.test(name)),
       ...filesBelow(leases).filter(name => !/\/(lock|last_reserved_ip\.\d+)$/.test(name)),
       ...rowsOf(dataDir),
       ...processesOf(dataDir)

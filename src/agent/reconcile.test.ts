@@ -52,7 +52,7 @@ test('reconcile() leaves an attachment alone that another process is at work on'
   assert.equal(findAttachment(world.journal, key)?.state, 'adding')
 })
 
-test('reconcile() releases in one round also those whose lanes share a file', async context => {
+test('reconcile() releases in one round also those of one interface in two networks', async context => {
   context.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
   const world = worldOf(context)
   const nothing = async () => {}
@@ -61,24 +61,14 @@ test('reconcile() releases in one round also those whose lanes share a file', as
   const traces = JSON.stringify({ hostLink: 'veth1', owner: 'mine', addresses: [] })
   const first = { ...findAttachment(world.journal, key)!, config, traces }
   putAttachment(world.journal, first)
-  const containerId = sharingLaneWith(world.dataDir)
-  putAttachment(world.journal, { ...first, containerId })
+  putAttachment(world.journal, { ...first, network: 'other' })
   context.mock.timers.tick(20_000)
   const released = await reconcile(world, new Set(), (_, work) => work())
   assert.deepEqual(
-    released.map(({ attachment, error }) => [attachment.containerId, error]),
+    released.map(({ attachment, error }) => [attachment.network, error]),
     [
-      ['c1', undefined],
-      [containerId, undefined],
+      ['net', undefined],
+      ['other', undefined],
     ],
   )
 })
-
-/** A container whose lane is in the same file as that of `key`. */
-function sharingLaneWith(dataDir: string): string {
-  using _lane = tryEnterLane(dataDir, key)
-  for (let id = 0; ; id++) {
-    using other = tryEnterLane(dataDir, { ...key, containerId: `other${id}` })
-    if (other === undefined) return `other${id}`
-  }
-}

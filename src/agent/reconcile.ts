@@ -52,7 +52,7 @@ export async function reconcile(
     }
   }
   await Promise.all(Array.from({ length: RELEASES_MAX }, work))
-  // Another of these releases may have been in a lane that theirs shares. What is busy still is another process's.
+  // Another of these releases may have been in their lane, for another network. What is busy still is another process's.
   for (const { attachment, why } of busy) {
     const done = await inLane(attachment, () => release(world, attachment, why))
     if (done !== undefined && done !== 'busy') released.push(done)

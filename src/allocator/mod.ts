@@ -6,6 +6,7 @@
 export * from './attachment.ts'
 export * from './journal.ts'
 export * from './lane.ts'
+export { type Arrivals, joinArrivals } from './port/arrivals.ts'
 export { AllocationError } from './port/error.ts'
 export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
 export type { Owner as AddressOwner, PortAddress } from './port/plan.ts'

@@ -42,11 +42,11 @@ program
   })
 
 program
-  .command('plugin <type>')
+  .command('plugin <type> [starting]')
   .description('one plugin call in one process: environment and stdin as a container runtime gives them')
-  .action(async (type: string) => {
+  .action(async (type: string, starting?: string) => {
     const { runPlugin } = await import('./one-shot.ts')
-    process.exitCode = await runPlugin(type, process.env)
+    process.exitCode = await runPlugin(type, process.env, starting)
   })
 
 program

@@ -2,7 +2,16 @@
 
 import { readSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DATA_DIR, type Journal, type LaneKey, type Limits, openJournal, tryEnterLane } from '#allocator'
+import {
+  type Arrivals,
+  DATA_DIR,
+  type Journal,
+  joinArrivals,
+  type LaneKey,
+  type Limits,
+  openJournal,
+  tryEnterLane,
+} from '#allocator'
 import { type Deadline, deadlineIn, isPast, remainingMs } from '#base'
 import { CniError, codes, dispatch, printError, type Reply } from '#cni'
 import { type Host, HostContext, inlineHost, readBootId } from '#host'
@@ -16,11 +25,11 @@ const STDIN_BYTES_MAX = 1 << 20
 const LANE_RETRY_MS = 5
 
 /** Runs one call of the plugin and answers on stdout. @returns the exit code */
-export async function runPlugin(type: string, environment: NodeJS.ProcessEnv): Promise<number> {
+export async function runPlugin(type: string, environment: NodeJS.ProcessEnv, starting?: string): Promise<number> {
   const deadline = deadlineIn(CALL_MS)
   const stop = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => stop.abort())
-  await using world = new LazyWorld(environment['MOORING_DATA_DIR'] ?? DATA_DIR)
+  await using world = new LazyWorld(environment['MOORING_DATA_DIR'] ?? DATA_DIR, starting)
   const reply = await answer(type, environment, world, deadline, stop.signal)
   if (reply.stderr !== '') process.stderr.write(reply.stderr)
   return writeAll(reply.stdout) ? reply.exitCode : 1
@@ -44,7 +53,7 @@ async function answer(
     const needsStdin = !['', 'VERSION'].includes(env['CNI_COMMAND'] ?? '')
     const stdin = needsStdin ? readStdin() : new Uint8Array(0)
     const key = { type: plugin.type, containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
-    using _lane = needsStdin ? await enterLane(parts.dataDir, key, { deadline, signal }) : undefined
+    using _lane = needsStdin ? await enterLane(parts, key, { deadline, signal }) : undefined
     return await dispatch(plugin, { env, stdin }, worldOf(parts), { deadline, signal, toCniError })
   } catch (error) {
     return fail(error)
@@ -56,13 +65,15 @@ class LazyWorld {
   readonly dataDir: string
   readonly bootId = readBootId()
   readonly longLived = false
+  readonly arrivals: Arrivals
   readonly #opened = new DisposableStack()
   #host: Host | undefined
   #journal: Journal | undefined
   #clouds: CloudSessions | undefined
 
-  constructor(dataDir: string) {
+  constructor(dataDir: string, starting: string | undefined) {
     this.dataDir = dataDir
+    this.arrivals = joinArrivals(dataDir, /^\d+$/.test(starting ?? '') ? Number(starting) : undefined)
   }
 
   get host(): Host {
@@ -87,10 +98,16 @@ class LazyWorld {
 }
 
 /** Waits until no other process works on the same attachment. @throws {CniError} 11 */
-async function enterLane(dataDir: string, key: LaneKey, { deadline, signal }: Limits): Promise<Disposable> {
+async function enterLane(
+  { dataDir, arrivals }: LazyWorld,
+  key: LaneKey,
+  { deadline, signal }: Limits,
+): Promise<Disposable> {
   for (;;) {
     const lane = tryEnterLane(dataDir, key)
     if (lane !== undefined) return lane
+    // Whoever is in the lane may be waiting for the wishes of all who have begun.
+    arrivals.arrived()
     if (isPast(deadline) || signal?.aborted)
       throw new CniError(codes.tryAgainLater, 'Cannot start: another call for this container is running')
     await sleep(LANE_RETRY_MS)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // One plugin call in one process: environment and stdin in, stdout and exit code out, as the CNI specification says.
-// The argument is the plugin's type.
+// The arguments: the plugin's type, and the descriptor of the lock that says that this call has begun (shim/shim.c).
 
 import { runPlugin } from './one-shot.ts'
 
 // No await here: this file is bundled as CommonJS.
-runPlugin(process.argv[2] ?? '', process.env).then(code => {
+runPlugin(process.argv[2] ?? '', process.env, process.argv[3]).then(code => {
   process.exitCode = code
 })

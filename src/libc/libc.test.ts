@@ -14,6 +14,7 @@ import {
   send,
   setNetworkNamespace,
   tryLock,
+  tryLockByte,
   unlock,
   waitReadable,
 } from './libc.ts'
@@ -90,6 +91,17 @@ test('tryLock: one holder at a time, and closing gives the lock back', () => {
   closeSync(second)
   assert.equal(tryLock(first), true)
   closeSync(first)
+})
+
+test('tryLockByte: one holder of a byte at a time, far behind the end of the file too', () => {
+  const path = join(scratch, 'bytes')
+  const [first, second] = [openSync(path, 'a'), openSync(path, 'a')]
+  const far = (1n << 62n) - 1n
+  assert.deepEqual([tryLockByte(first, far), tryLockByte(second, far), tryLockByte(second, 0n)], [true, false, true])
+  closeSync(first)
+  assert.equal(tryLockByte(second, far), true)
+  closeSync(second)
+  assert.throws(() => tryLockByte(second, 0n), /Cannot lock a byte of a file: .*EBADF/)
 })
 
 test('peerCredentials: tells who connected', async () => {

@@ -21,6 +21,7 @@ const cSetns = c.func('int setns(int fd, int nstype)')
 const cUnshare = c.func('int unshare(int flags)')
 const cClose = c.func('int close(int fd)')
 const cFlock = c.func('int flock(int fd, int operation)')
+const cFcntl = c.func('int fcntl(int fd, int command, const uint8_t *argument)')
 const cMount = c.func('int mount(str source, str target, str type, unsigned long flags, str data)')
 const cUmount2 = c.func('int umount2(str target, int flags)')
 
@@ -40,6 +41,8 @@ const CLONE_NEWNET = 0x40000000
 const LOCK_EX = 2
 const LOCK_NB = 4
 const LOCK_UN = 8
+const F_OFD_SETLK = 37
+const F_WRLCK = 1
 const MS_BIND = 4096
 const MNT_DETACH = 2
 
@@ -203,6 +206,21 @@ export function tryLock(fd: number): boolean {
 /** Gives back what `tryLock` took; closing the descriptor does too. */
 export function unlock(fd: number): void {
   if ((cFlock(fd, LOCK_UN) as number) < 0) fail('flock', 'unlock a file')
+}
+
+/**
+ * Takes an exclusive lock of one byte of an open file, which need not exist, without waiting; it belongs to the open file
+ * and ends with it (fcntl(2), F_OFD_SETLK). @returns false while somebody else holds it.
+ */
+export function tryLockByte(fd: number, offset: bigint): boolean {
+  const lock = new Uint8Array(32) // struct flock of the 64-bit platforms: type, whence, start, length, pid
+  const view = new DataView(lock.buffer)
+  view.setInt16(0, F_WRLCK, true)
+  view.setBigInt64(8, offset, true)
+  view.setBigInt64(16, 1n, true)
+  if ((cFcntl(fd, F_OFD_SETLK, lock) as number) === 0) return true
+  if (koffi.errno() !== EAGAIN) fail('fcntl', 'lock a byte of a file')
+  return false
 }
 
 /** mount --bind. @throws {SystemError} */

@@ -51,6 +51,7 @@ function inProcess(plugin: Plugin<World>, type: string, world: World): Ipam {
  * they stand for when it is first used.
  */
 export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
+  const takesFromPort = new Set<Ipam>()
   const world: World = {
     get host() {
       return parts.host
@@ -64,12 +65,19 @@ export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
     bootId: parts.bootId,
     longLived: parts.longLived,
     dataDir: parts.dataDir,
-    ipam: (call: Call, type: string) => selectIpam(type, call.path, own, isShim),
+    arrivals: parts.arrivals,
+    async ipam(call: Call, type: string) {
+      const ipam = await selectIpam(type, call.path, own, isShim)
+      // It takes nothing from a port: nobody need wait for this call.
+      if (!takesFromPort.has(ipam)) parts.arrivals?.arrived()
+      return ipam
+    },
     restoreFirewall: () => restoreFirewall(world),
   }
   const own = new Map(
     [...ipamPlugins].flatMap(([type, plugin]) => {
       const ipam = inProcess(plugin, type, world)
+      if (plugin === tcnpIpam) takesFromPort.add(ipam)
       return [[type, ipam] as const, [TAKEN_PREFIX + type, ipam] as const]
     }),
   )

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { Journal } from '#allocator'
+import type { Arrivals, Journal } from '#allocator'
 import type { Call, Ipam } from '#cni'
 import type { Host } from '#host'
 import type { CloudSessions } from './ipam/tcnp-ipam/sessions.ts'
@@ -19,6 +19,8 @@ export type World = {
   readonly bootId: string
   /** True in the agent, where pools and indices outlive the call. */
   readonly longLived: boolean
+  /** Other processes that have begun a call; undefined in the agent, which has all calls in one. */
+  readonly arrivals?: Arrivals | undefined
   /** Directory of journal, locks and token cache. */
   readonly dataDir: string
 }

@@ -12,12 +12,15 @@ export type Limits = { readonly deadline: Deadline; readonly signal?: AbortSigna
 // flock(2) cannot be waited for without blocking the thread. Between these: at random, so that many waiters spread.
 const PAUSE_MS_MIN = 10
 const PAUSE_MS_MAX = 50
+/** Of the time waited so far, between two tries: many who wait for long would keep the processor from those they wait for. */
+const PAUSE_SHARE = 0.1
+const PAUSE_MS_LONG = 200
 
 /**
  * Runs `body` while no other process of this machine runs one under the same file; the kernel takes the lock back from
  * whoever dies. The file stays: removing it would let two hold "the" lock.
  *
- * @param done asked between two tries: true ends the wait, without `body`, because others did what it was for.
+ * @param done asked between two tries and before `body`: true ends the wait, without `body`, because others did what it was for.
  * @throws {AllocationError} when the limits end first.
  */
 export async function withFileLock<T>(
@@ -28,13 +31,15 @@ export async function withFileLock<T>(
 ): Promise<T | undefined> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   await using file = await open(path, 'a', 0o600)
+  const begin = performance.now()
   while (!tryLock(file.fd)) {
     if (done()) return undefined
     if (isPast(limits.deadline))
       throw new AllocationError('late', `Cannot lock ${path}: another process holds it, and the time is over`)
-    await pause(PAUSE_MS_MIN + Math.random() * (PAUSE_MS_MAX - PAUSE_MS_MIN), limits)
+    const longest = Math.min(PAUSE_MS_LONG, Math.max(PAUSE_MS_MAX, (performance.now() - begin) * PAUSE_SHARE))
+    await pause(PAUSE_MS_MIN + Math.random() * (longest - PAUSE_MS_MIN), limits)
   }
-  return await body()
+  return done() ? undefined : await body()
 }
 
 /** Waits, shorter if the deadline comes first. @throws {AllocationError} when the caller goes away. */

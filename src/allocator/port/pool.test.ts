@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deadlineIn } from '#base'
+import { tryLock } from '#libc'
 import { type Journal, openJournal } from '../journal.ts'
+import { joinArrivals } from './arrivals.ts'
 import { type FakePort, fakePort } from './fake-port.ts'
 import type { Owner } from './plan.ts'
 import { openPortPool, type PortPoolOptions } from './pool.ts'
@@ -72,6 +74,29 @@ test('acquire() serves 64 callers at once with one or two writes and 64 differen
   assert.equal(new Set(found.map(each => each[0]!.address)).size, 64)
   assert.ok(port.calls.put <= 2, `${port.calls.put} writes`)
   assertSettled(journal, port)
+})
+
+test('acquire() by processes of one call each is one write for all who had begun', async t => {
+  const port = fakePort()
+  const directory = directoryFor(t)
+  // Stands for a process that has not come further than its start.
+  const starting = openSync(join(directory, 'starting'), 'a')
+  assert.ok(tryLock(starting))
+  const alone = (id: number) =>
+    poolOn(t, directory, port, { longLived: false, arrivals: joinArrivals(directory) }).pool.acquire(
+      owner(id),
+      ['s4'],
+      soon(30_000),
+    )
+  const first = alone(1)
+  await sleep(100)
+  const others = [2, 3, 4].map(alone)
+  await sleep(100)
+  assert.deepEqual(port.calls, { get: 0, put: 0, list: 0, disassociate: 0 })
+  closeSync(starting)
+  const found = await Promise.all([first, ...others])
+  assert.equal(new Set(found.map(each => each[0]!.address)).size, 4)
+  assert.deepEqual(port.added, [4])
 })
 
 test('acquire() from the reserve makes no call and needs no wait', async t => {

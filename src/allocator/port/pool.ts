@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
 import type { Journal } from '../journal.ts'
+import type { Arrivals } from './arrivals.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
 import type { Owner, PortAddress } from './plan.ts'
@@ -44,6 +45,8 @@ export type PortPoolOptions = PortAccess & {
   readonly bootId: string
   /** True where the process stays: it keeps a reserve and finishes releases in the background. */
   readonly longLived: boolean
+  /** Other processes that may be about to wish for an address, where each lives for one call. */
+  readonly arrivals?: Arrivals | undefined
   readonly inUse?: ((address: string) => boolean) | undefined
   /** Told after each round that worked. */
   readonly onReport?: ((report: RoundReport) => void) | undefined
@@ -84,7 +87,7 @@ type Waiter = { readonly subnets: number; resolve(found: PortAddress[]): void; r
 const nameOf = ({ network, containerId, ifName }: Owner) => `${network}\n${containerId}\n${ifName}`
 
 export function openPortPool(options: PortPoolOptions): PortPool {
-  const { journal, portId, bootId, longLived } = options
+  const { journal, portId, bootId, longLived, arrivals } = options
   const waiters = new Map<string, Waiter & { owner: Owner }>()
   const ending = new AbortController()
   let access: PortAccess = options
@@ -98,9 +101,10 @@ export function openPortPool(options: PortPoolOptions): PortPool {
 
   const settings = (): PortSettings => (longLived ? access.settings : { ...access.settings, reserve: 0 })
 
-  async function round(limits: Limits, enough?: () => boolean): Promise<RoundReport | undefined> {
-    const work = async () =>
-      await settlePort({
+  async function round(limits: Limits, enough?: () => boolean, gather?: Arrivals): Promise<RoundReport | undefined> {
+    const work = async () => {
+      await gather?.untilOthersArrived(limits)
+      return await settlePort({
         ...options,
         neutron: await access.neutron(),
         access: access.access,
@@ -110,6 +114,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         onAssigned: tellServed,
         enough,
       })
+    }
     // One writer per port on this machine: Neutron's own check of revisions lets overlapping writes pass.
     const lockFile = join(access.settings.lockDirectory, `port-${portId}.lock`)
     const report = await withFileLock(lockFile, work, limits, enough)
@@ -260,7 +265,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   async function servedByUs(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
     const done = () => listOwnedAddresses(journal, owner).length >= subnets || !isWanting(journal, owner)
     while (!done()) {
-      const report = await round(limits, done)
+      // A write costs the cloud as much for one address as for sixty: those who begin at the same moment share it.
+      const report = await round(limits, done, arrivals)
       const refusal = listWants(journal, portId)
         .filter(want => nameOf(want.owner) === nameOf(owner))
         .map(want => report?.unserved.get(want.subnetId))
@@ -292,6 +298,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     },
     async acquire(owner, subnetIds, limits) {
       const taken = takeOrWish(owner, subnetIds, limits)
+      arrivals?.arrived()
       try {
         const found =
           taken ??

@@ -20,7 +20,7 @@ import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
 
 /** What a pool needs of a world. */
-export type PortWorld = Pick<World, 'journal' | 'bootId' | 'longLived'>
+export type PortWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals'>
 
 type Pools = {
   readonly byPort: Map<string, PortPool>
@@ -57,6 +57,7 @@ export function poolFor(
     journal: world.journal,
     bootId: world.bootId,
     longLived: world.longLived,
+    arrivals: world.arrivals,
     // What the kernel had when the agent started says something about the writes of the agent before it.
     inUse: address => isFirst && all.inUse.has(address),
     onError: error => all.warn(error),
