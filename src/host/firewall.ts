@@ -35,9 +35,15 @@ export type FirewallPod = {
   readonly masquerade?: readonly Prefix[] | undefined
   /** It may ask the cloud's metadata service. */
   readonly metadata?: boolean | undefined
+  /** It may send from any address, and to the metadata service: of the table it needs what masquerade needs, if that. */
+  readonly unchecked?: boolean | undefined
 }
 
-type Needs = { readonly masquerade: boolean; readonly inside: readonly { version: IpVersion; length: number }[] }
+type Needs = {
+  readonly checked: boolean
+  readonly masquerade: boolean
+  readonly inside: readonly { version: IpVersion; length: number }[]
+}
 
 /**
  * Makes the table `inet mooring`, or what of it is missing or of another release. Elements stay as they are. Harmless at
@@ -46,13 +52,15 @@ type Needs = { readonly masquerade: boolean; readonly inside: readonly { version
  * @throws {NftablesError}
  */
 export function ensureTable(transport: Transport): boolean {
-  return ensure(transport, { masquerade: false, inside: [] })
+  return ensure(transport, { checked: true, masquerade: false, inside: [] })
 }
 
-/** @returns whether the checks of pods had to be made, so that whatever pods there were have lost theirs. */
+/** @returns whether anything that pods have elements in had to be made, so that there may have been some before. */
 function ensure(transport: Transport, needs: Needs): boolean {
-  const [parts, ifPresent] = needs.masquerade ? [[guard, nat], []] : [[guard], [nat]]
-  return ensureParts(transport, { parts, ifPresent, more: missingInside(needs) }).includes(guard)
+  const parts = [...(needs.checked ? [guard] : []), ...(needs.masquerade ? [nat] : [])]
+  const ifPresent = [guard, nat].filter(part => !parts.includes(part))
+  const renewed = ensureParts(transport, { parts, ifPresent, more: missingInside(needs) })
+  return renewed.includes(needs.checked ? guard : nat)
 }
 
 /** The rule of each prefix length in chains made anew, and what this pod needs beyond. */
@@ -76,6 +84,7 @@ const missingInside =
  */
 export function addPod(transport: Transport, pod: FirewallPod): boolean {
   const changes = elementsOf(pod).map(({ set, element }) => addElement(set, element))
+  if (changes.length === 0) return false
   try {
     commit(transport, changes)
     return false
@@ -87,27 +96,27 @@ export function addPod(transport: Transport, pod: FirewallPod): boolean {
   return rebuilt
 }
 
-function needsOf({ masquerade }: FirewallPod): Needs {
+function needsOf({ masquerade, unchecked = false }: FirewallPod): Needs {
   const inside = new Map(
     networksOf(masquerade).map(({ ip, length }) => [`${versionOf(ip)}/${length}`, { version: versionOf(ip), length }]),
   )
-  return { masquerade: masquerade !== undefined, inside: [...inside.values()] }
+  return { checked: !unchecked, masquerade: masquerade !== undefined, inside: [...inside.values()] }
 }
 
 /** A network of one address is the pod itself, to which it sends nothing: no element. */
 const networksOf = (masquerade: readonly Prefix[] = []) =>
   masquerade.filter(({ ip, length }) => length < ip.length * 8).map(networkOf)
 
-function elementsOf({ link, addresses, masquerade, metadata }: FirewallPod): ElementOf[] {
-  const found: ElementOf[] = [{ set: sets.podLinks, element: { key: [link] } }]
+function elementsOf({ link, addresses, masquerade, metadata, unchecked }: FirewallPod): ElementOf[] {
+  const found: ElementOf[] = unchecked ? [] : [{ set: sets.podLinks, element: { key: [link] } }]
   for (const address of addresses) {
     const element = { key: [link, address] }
-    found.push({ set: sets.podAddresses[versionOf(address)], element })
+    if (!unchecked) found.push({ set: sets.podAddresses[versionOf(address)], element })
     if (masquerade !== undefined) found.push({ set: sets.masquerade[versionOf(address)], element })
   }
   for (const network of networksOf(masquerade))
     found.push({ set: insideSet(network), element: { key: [link, network.ip] } })
-  if (metadata) found.push({ set: sets.metadataAllowed, element: { key: [link] } })
+  if (metadata && !unchecked) found.push({ set: sets.metadataAllowed, element: { key: [link] } })
   return found
 }
 
@@ -115,16 +124,21 @@ function elementsOf({ link, addresses, masquerade, metadata }: FirewallPod): Ele
  * Removes a pod's elements; what is not there is no matter.
  * @throws {NftablesError}
  */
-export const removePod = (transport: Transport, pod: FirewallPod): void => removeElements(transport, elementsOf(pod))
+export function removePod(transport: Transport, pod: FirewallPod): void {
+  const elements = elementsOf(pod)
+  if (elements.length > 0) removeElements(transport, elements)
+}
 
 /** What of a pod is missing in the firewall, in words; none: all is well. @throws {NetlinkError} */
 export function checkPod(transport: Transport, pod: FirewallPod): string[] {
   const elements = elementsOf(pod)
+  if (elements.length === 0) return []
   const present = hasElements(transport, elements)
   const faults = elements
     .filter((_, index) => !present[index])
     .map(({ set, element }) => `${formatElement(set, element)} is missing`)
-  return [...faults, ...checkParts(transport, pod.masquerade === undefined ? [guard] : [guard, nat])]
+  const { checked, masquerade } = needsOf(pod)
+  return [...faults, ...checkParts(transport, [...(checked ? [guard] : []), ...(masquerade ? [nat] : [])])]
 }
 
 /** The pods that the table has elements of, by link; none without the table. @throws {NetlinkError} */
@@ -138,14 +152,16 @@ export function listPods(transport: Transport): FirewallPod[] {
   const each = (set: NamedSet, visit: (pod: ReturnType<typeof podOf>, address: Ip) => void) => {
     for (const [link, address] of listKeys(transport, set) ?? []) visit(podOf(link as string), address as Ip)
   }
-  each(sets.podLinks, () => {})
+  const checked = new Set<string>()
+  each(sets.podLinks, ({ link }) => checked.add(link))
   each(sets.metadataAllowed, pod => {
     pod.metadata = true
   })
   for (const version of ipVersions) {
     each(sets.podAddresses[version], (pod, address) => pod.addresses.push(address))
-    each(sets.masquerade[version], pod => {
+    each(sets.masquerade[version], (pod, address) => {
       pod.masquerade ??= []
+      if (!checked.has(pod.link)) pod.addresses.push(address)
     })
   }
   for (const { set, length } of listSets(transport, table).flatMap(name => parseInsideSet(name) ?? []))
@@ -153,7 +169,7 @@ export function listPods(transport: Transport): FirewallPod[] {
       pod.masquerade ??= []
       pod.masquerade.push({ ip, length })
     })
-  return [...pods.values()]
+  return [...pods.values()].map(pod => (checked.has(pod.link) ? pod : { ...pod, unchecked: true }))
 }
 
 /** Removes the table and all that is in it. @throws {NftablesError} */

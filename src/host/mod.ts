@@ -18,7 +18,14 @@ export type { NicState } from './nic-state.ts'
 export { makesPair, type Pair } from './pair.ts'
 export type { PodLink, PodLinkExpectation, PodLinkRoute, PodLinkState, SettledAddresses } from './pod-link.ts'
 export * as podLink from './pod-link.ts'
-export { nextHops, type PodRoute, type RoutedPod } from './routed.ts'
+export {
+  commonNextHops,
+  type NextHop,
+  nextHopFor,
+  nextHops,
+  type PodRoute,
+  type RoutedPod,
+} from './routed.ts'
 export { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 export { findBusDevice, findKernelDevice, isPlugged } from './sysfs.ts'
 export type { Uplink } from './uplink.ts'

@@ -58,21 +58,25 @@ function createDummy(route: Transport): Link | undefined {
 }
 
 /**
- * Makes the node forward, and answer for pods on its uplink without the random delay of proxy ARP (up to 0.8 s).
- * @param uplink name of the NIC on which pods are answered for; undefined: none
+ * Makes the node forward, and answer for pods without the random delay of proxy ARP (up to 0.8 s).
+ * @param links names of the NIC on which pods are answered for, and of that by which the node's own default route leads;
+ * undefined: none
  */
-export function ensureForwarding(families: { v4: boolean; v6: boolean }, uplink: string | undefined): void {
+export function ensureForwarding(
+  families: { v4: boolean; v6: boolean },
+  { answering, advertised }: { answering: string | undefined; advertised: string | undefined },
+): void {
   if (families.v4) {
     ensureSysctl('1', 'ipv4', 'ip_forward')
-    if (uplink !== undefined) ensureSysctl('0', 'ipv4', 'neigh', uplink, 'proxy_delay')
+    if (answering !== undefined) ensureSysctl('0', 'ipv4', 'neigh', answering, 'proxy_delay')
   }
   if (families.v6) {
     // A router ignores router advertisements, and with them the node's own default route, unless told otherwise.
-    if (uplink !== undefined && tryReadSysctl('ipv6', 'conf', uplink, 'accept_ra') === '1')
-      ensureSysctl('2', 'ipv6', 'conf', uplink, 'accept_ra')
+    if (advertised !== undefined && tryReadSysctl('ipv6', 'conf', advertised, 'accept_ra') === '1')
+      ensureSysctl('2', 'ipv6', 'conf', advertised, 'accept_ra')
     ensureSysctl('1', 'ipv6', 'conf', 'all', 'forwarding')
-    if (uplink === undefined) return
-    ensureSysctl('1', 'ipv6', 'conf', uplink, 'proxy_ndp')
-    ensureSysctl('0', 'ipv6', 'neigh', uplink, 'proxy_delay')
+    if (answering === undefined) return
+    ensureSysctl('1', 'ipv6', 'conf', answering, 'proxy_ndp')
+    ensureSysctl('0', 'ipv6', 'neigh', answering, 'proxy_delay')
   }
 }

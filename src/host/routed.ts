@@ -13,7 +13,8 @@ import {
   type Prefix,
   parseIp,
 } from '#base'
-import { NETLINK_ROUTE, NetlinkSocket, type Request } from '#netlink'
+import { EADDRINUSE } from '#libc'
+import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request } from '#netlink'
 import {
   AF_INET,
   AF_INET6,
@@ -42,6 +43,7 @@ import {
   type Route,
   RT_TABLE_MAIN,
   RTM_GROUP_LINK,
+  RTN_LOCAL,
   scopes,
   setLink,
 } from '#rtnetlink'
@@ -50,9 +52,12 @@ import { isOwned, type OwnedLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import { ensureSysctl } from './sysctl.ts'
 
-/** A route in the pod; every one leads to the node, whatever gateway the configuration names. */
+/** A route in the pod. */
 export type PodRoute = {
   destination: Prefix
+  /** Left out: what it leads to is taken to be on the link. */
+  gateway?: Ip
+  preferredSource?: Ip
   priority?: number
   table?: number
   scope?: number
@@ -60,19 +65,40 @@ export type PodRoute = {
   advmss?: number
 }
 
+/**
+ * An address by which the pod's routes lead to the node. A permanent neighbour entry in the pod tells where that is, so that
+ * it works also where the node's arp_ignore keeps it silent.
+ */
+export type NextHop = {
+  address: Ip
+  /** The pod has a route to it, from this source where one is named; left out: none, as IPv6 needs none within a link. */
+  route?: { source?: Ip }
+  /** The node's end of the pair has the address; left out: another link of the node has it, or none at all. */
+  onNode?: { length: number; scope: number }
+}
+
 /** A pod that is joined to its node by a veth pair and host routes: everything that goes in and out is routed. */
 export type RoutedPod = Omit<Pair, 'masterIndex'> & {
   /** IFLA_IFALIAS of the node's end: whose it is. */
   owner: string
   addresses: Prefix[]
+  nextHops: NextHop[]
   routes: PodRoute[]
   /** Link on which the node answers ARP and neighbour discovery for the pod's addresses; undefined: nowhere. */
   uplinkIndex: number | undefined
 }
 
-/** The pods' next hop, the same on every node. It is never on the wire: a permanent neighbour entry leads to it. */
+/** Pods' next hop where it is the same for all of every node; see nexthop.ts. It is never on the wire. */
 export const nextHops = Object.freeze({ v4: parseIp('169.254.1.1'), v6: parseIp('fe80::1') })
 export const nextHopFor = (address: Ip): Ip => (isV4(address) ? nextHops.v4 : nextHops.v6)
+
+/** That next hop, for the families of these addresses. */
+export const commonNextHops = (addresses: readonly Prefix[]): NextHop[] => [
+  ...(addresses.some(({ ip }) => isV4(ip)) ? [{ address: nextHops.v4, route: {} }] : []),
+  ...(addresses.some(({ ip }) => !isV4(ip))
+    ? [{ address: nextHops.v6, onNode: { length: 64, scope: scopes.link } }]
+    : []),
+]
 
 const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
@@ -82,6 +108,7 @@ const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
  * Leaves nothing when it fails. @throws {NetlinkError} EEXIST where one of the names is taken.
  */
 export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Deadline = deadlineIn(10_000)): void {
+  refuseOwnAddresses(context, pod)
   const pair = createPair(context, pod)
   try {
     context.route.execute(nodeSide(pod, pair.index), deadline)
@@ -100,12 +127,23 @@ export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Dea
   }
 }
 
+/** A pod with an address of the node would never get a packet: the node keeps them. */
+function refuseOwnAddresses({ route }: HostContext, { addresses }: RoutedPod): void {
+  const found = route.execute(addresses.map(({ ip }) => lookupRoute(ip)))
+  const own = addresses.find((_, position) => {
+    const message = found[position]!.messages[0]
+    return message !== undefined && decodeRoute(message).type === RTN_LOCAL
+  })
+  if (own !== undefined) throw new NetlinkError(`give the pod ${formatIp(own.ip)}, which the node has`, EADDRINUSE)
+}
+
 function nodeSide(pod: RoutedPod, index: number): Request[] {
   const requests = [setLink({ index }, { up: true, ifalias: pod.owner }, `set link ${pod.hostLink} up`)]
-  if (pod.addresses.some(address => !isV4(address.ip)))
-    requests.push(
-      addAddress({ index, prefix: { ip: nextHops.v6, length: 64 }, scope: scopes.link, flags: IFA_F_NODAD }),
-    )
+  for (const { address: ip, onNode } of pod.nextHops) {
+    if (onNode === undefined) continue
+    const { length, scope } = onNode
+    requests.push(addAddress({ index, prefix: { ip, length }, scope, ...(isV4(ip) ? {} : { flags: IFA_F_NODAD }) }))
+  }
   for (const { ip } of pod.addresses) {
     const family = isV4(ip) ? AF_INET : AF_INET6
     // Scope "universe": a packet that came in by another link may be forwarded along it.
@@ -120,40 +158,30 @@ function podSide(pod: RoutedPod, index: number): Request[] {
   // No route to the subnet: its other addresses are not on this link. No duplicate detection: the address is ours.
   for (const prefix of pod.addresses)
     requests.push(addAddress({ index, prefix, flags: IFA_F_NOPREFIXROUTE | (isV4(prefix.ip) ? 0 : IFA_F_NODAD) }))
-  for (const v4 of [true, false]) {
-    if (!pod.addresses.some(address => isV4(address.ip) === v4)) continue
-    const address = v4 ? nextHops.v4 : nextHops.v6
-    // Works also where the node's arp_ignore keeps it silent.
+  for (const { address, route } of pod.nextHops) {
     requests.push(addNeighbour({ index, address, mac: pod.hostMac }))
-    // Beside that of another interface of the pod, which leads to the same next hop.
-    if (v4)
-      requests.push(
-        addRoute(
-          { family: AF_INET, destination: hostPrefix(address), outInterface: index, protocol: protocols.boot },
-          'append',
-        ),
-      )
+    if (route === undefined) continue
+    const preferredSource = route.source === undefined ? {} : { preferredSource: route.source }
+    requests.push(addPodRoute(index, { destination: hostPrefix(address), ...preferredSource }))
   }
-  for (const { destination, ...rest } of pod.routes) {
-    const family = isV4(destination.ip) ? AF_INET : AF_INET6
-    requests.push(
-      addRoute(
-        {
-          family,
-          gateway: nextHopFor(destination.ip),
-          outInterface: index,
-          // As `ip route` makes them: what is in the pod is the pod's, and goes with it.
-          protocol: protocols.boot,
-          ...(destination.length === 0 ? {} : { destination }),
-          ...rest,
-          scope: scopes.universe,
-        },
-        'append',
-      ),
-    )
-  }
+  requests.push(...pod.routes.map(route => addPodRoute(index, route)))
   return requests
 }
+
+/** As `ip route` makes them: what is in the pod is the pod's, and goes with it. Beside those of other interfaces. */
+const addPodRoute = (outInterface: number, { destination, ...rest }: PodRoute): Request =>
+  addRoute(
+    {
+      family: isV4(destination.ip) ? AF_INET : AF_INET6,
+      outInterface,
+      protocol: protocols.boot,
+      ...(destination.length === 0 ? {} : { destination }),
+      ...rest,
+      // With a gateway the kernel knows no other.
+      ...(rest.gateway === undefined ? {} : { scope: scopes.universe }),
+    },
+    'append',
+  )
 
 function enableIpv6(ifName: string): void {
   ensureSysctl('0', 'ipv6', 'conf', 'lo', 'disable_ipv6')
@@ -229,8 +257,12 @@ export function findRouted({ route }: HostContext, owned: OwnedLink): RoutedTrac
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */
 export type RoutedExpectation = Pick<
   RoutedPod,
-  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'routes' | 'uplinkIndex'
-> & { podMac: Uint8Array | undefined }
+  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'nextHops' | 'routes' | 'uplinkIndex'
+> & {
+  podMac: Uint8Array | undefined
+  /** Another's ADD made it, without the neighbour entries that ours makes. */
+  foreign?: boolean
+}
 
 /** Compares a pod with what its ADD made. @returns the differences in words, none: all is well. */
 export function checkRouted(context: HostContext, want: RoutedExpectation): string[] {
@@ -245,9 +277,13 @@ export function checkRouted(context: HostContext, want: RoutedExpectation): stri
 function nodeFaults(
   route: NetlinkSocket,
   index: number,
-  { hostLink, addresses, uplinkIndex }: RoutedExpectation,
+  { hostLink, addresses, nextHops, uplinkIndex }: RoutedExpectation,
 ): string[] {
   const faults: string[] = []
+  const own = nextHops.flatMap(({ address: ip, onNode }) =>
+    onNode === undefined ? [] : [{ ip, length: onNode.length }],
+  )
+  faults.push(...addressFaults(route, index, own, hostLink))
   for (const { ip } of addresses) {
     const [found, proxy] = route.execute([
       lookupRoute(ip),
@@ -278,59 +314,87 @@ function podFaults(route: NetlinkSocket, want: RoutedExpectation, hostMac: Uint8
   const mac = link.address ?? new Uint8Array(6)
   if (want.podMac !== undefined && formatMac(mac) !== formatMac(want.podMac))
     faults.push(`link ${want.ifName} has MAC ${formatMac(mac)}, not ${formatMac(want.podMac)}`)
-  const present = route
-    .execute([dumpAddresses(link.index)])[0]!
-    .messages.map(decodeAddress)
-    .filter(address => address.index === link.index)
-  for (const prefix of want.addresses)
-    if (!present.some(address => formatPrefix(address.prefix) === formatPrefix(prefix)))
-      faults.push(`address ${formatPrefix(prefix)} is missing on ${want.ifName}`)
-  faults.push(...nextHopFaults(route, link.index, want, hostMac), ...routeFaults(route, link.index, want))
+  faults.push(
+    ...addressFaults(route, link.index, want.addresses, want.ifName),
+    ...nextHopFaults(route, link.index, want, hostMac),
+    ...routeFaults(route, link.index, want),
+  )
   return faults
 }
 
-/** The next hop: that the pod has a route to it, and knows without asking where it is. */
+function addressFaults(route: NetlinkSocket, index: number, want: readonly Prefix[], ifName: string): string[] {
+  if (want.length === 0) return []
+  const present = route
+    .execute([dumpAddresses(index)])[0]!
+    .messages.map(decodeAddress)
+    .filter(address => address.index === index)
+    .map(address => formatPrefix(address.prefix))
+  return want
+    .map(formatPrefix)
+    .filter(prefix => !present.includes(prefix))
+    .map(prefix => `address ${prefix} is missing on ${ifName}`)
+}
+
+/** The next hops: that the pod has a route to each, and knows without asking where it is. */
 function nextHopFaults(
   route: NetlinkSocket,
   index: number,
-  { addresses, ifName }: RoutedExpectation,
+  { nextHops, ifName, foreign = false }: RoutedExpectation,
   hostMac: Uint8Array | undefined,
 ): string[] {
   const faults: string[] = []
-  for (const nextHop of Object.values(nextHops)) {
-    if (!addresses.some(({ ip }) => isV4(ip) === isV4(nextHop))) continue
-    const message = route.execute([getNeighbour({ index, address: nextHop })])[0]!.messages[0]
+  for (const { address } of foreign ? [] : nextHops) {
+    const message = route.execute([getNeighbour({ index, address })])[0]!.messages[0]
     const entry = message === undefined ? undefined : decodeNeighbour(message)
     const isRight = entry?.state === NUD_PERMANENT && entry.mac !== undefined
     if (!isRight || (hostMac !== undefined && formatMac(entry.mac!) !== formatMac(hostMac)))
-      faults.push(`neighbour ${formatIp(nextHop)} on ${ifName} does not lead to the node`)
+      faults.push(`neighbour ${formatIp(address)} on ${ifName} does not lead to the node`)
   }
-  if (!addresses.some(({ ip }) => isV4(ip))) return faults
-  const routes = route.execute([dumpRoutes(AF_INET, { table: RT_TABLE_MAIN })])[0]!.messages.map(decodeRoute)
-  const leads = (entry: Route) =>
-    entry.outInterface === index && entry.destination !== undefined && ipEquals(entry.destination.ip, nextHops.v4)
-  if (!routes.some(leads)) faults.push(`route ${formatIp(nextHops.v4)} dev ${ifName} is missing in the pod`)
+  const routed = nextHops.filter(each => each.route !== undefined).map(({ address }) => hostPrefix(address))
+  const present = podRoutesOf(
+    route,
+    routed.map(({ ip }) => ({ ip })),
+  )
+  const leads = (entry: Route, to: Prefix) =>
+    entry.outInterface === index &&
+    entry.destination !== undefined &&
+    formatPrefix(entry.destination) === formatPrefix(to)
+  for (const to of routed)
+    if (!present({ ip: to.ip }).some(entry => leads(entry, to)))
+      faults.push(`route ${formatIp(to.ip)} dev ${ifName} is missing in the pod`)
   return faults
 }
 
+type InTable = { ip: Ip; table?: number }
+
+/** Reads each table that is asked for once. */
+function podRoutesOf(route: NetlinkSocket, wanted: readonly InTable[]): (of: InTable) => Route[] {
+  const nameOf = ({ ip, table = RT_TABLE_MAIN }: InTable) => `${ip.length}/${table}`
+  const tables = new Map(
+    [...new Map(wanted.map(each => [nameOf(each), each]))].map(([name, { ip, table = RT_TABLE_MAIN }]) => [
+      name,
+      route.execute([dumpRoutes(isV4(ip) ? AF_INET : AF_INET6, { table })])[0]!.messages.map(decodeRoute),
+    ]),
+  )
+  return of => tables.get(nameOf(of)) ?? []
+}
+
 function routeFaults(route: NetlinkSocket, index: number, want: RoutedExpectation): string[] {
-  const faults: string[] = []
-  for (const { destination, table = RT_TABLE_MAIN } of want.routes) {
-    const gateway = nextHopFor(destination.ip)
-    const routes = route
-      .execute([dumpRoutes(isV4(destination.ip) ? AF_INET : AF_INET6, { table })])[0]!
-      .messages.map(decodeRoute)
-    const found = routes.some(
-      entry =>
-        entry.outInterface === index &&
-        entry.gateway !== undefined &&
-        ipEquals(entry.gateway, gateway) &&
-        formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) === formatPrefix(destination),
-    )
-    if (!found)
-      faults.push(
-        `route ${formatPrefix(destination)} via ${formatIp(gateway)} dev ${want.ifName} is missing in the pod`,
-      )
-  }
-  return faults
+  const tableOf = ({ destination: { ip }, table }: PodRoute): InTable => ({
+    ip,
+    ...(table === undefined ? {} : { table }),
+  })
+  const present = podRoutesOf(route, want.routes.map(tableOf))
+  const isIt = ({ destination, gateway }: PodRoute, entry: Route) =>
+    entry.outInterface === index &&
+    (gateway === undefined
+      ? entry.gateway === undefined
+      : entry.gateway !== undefined && ipEquals(entry.gateway, gateway)) &&
+    formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) === formatPrefix(destination)
+  return want.routes
+    .filter(wanted => !present(tableOf(wanted)).some(entry => isIt(wanted, entry)))
+    .map(({ destination, gateway }) => {
+      const via = gateway === undefined ? '' : ` via ${formatIp(gateway)}`
+      return `route ${formatPrefix(destination)}${via} dev ${want.ifName} is missing in the pod`
+    })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { deadlineIn, type Ip } from '#base'
+import { deadlineIn, type Ip, ipEquals } from '#base'
 import { announce } from './announce.ts'
 import type { HostContext } from './context.ts'
 import {
@@ -23,6 +23,7 @@ import {
   checkRouted,
   detachRouted,
   findRouted,
+  nextHops,
   type RoutedExpectation,
   type RoutedPod,
   type RoutedTraces,
@@ -33,13 +34,28 @@ import { findUplink, listAddresses } from './uplink.ts'
 const ENSURED_MS = 5_000
 const ensured = new WeakMap<HostContext, Map<string, number>>()
 
-function ensureNode(context: HostContext, families: { v4: boolean; v6: boolean }, uplink: string | undefined): void {
+/** What the node has to do for a pod. */
+type NodeNeeds = {
+  v4: boolean
+  v6: boolean
+  /** It owns 169.254.1.1. */
+  nextHop: boolean
+  /** Name of the link on which it answers for the pod. */
+  uplink: string | undefined
+}
+
+function ensureNode(context: HostContext, needs: NodeNeeds): void {
   const seen = ensured.get(context) ?? new Map<string, number>()
   ensured.set(context, seen)
-  const key = JSON.stringify([families, uplink])
+  const key = JSON.stringify(needs)
   if (performance.now() < (seen.get(key) ?? 0)) return
-  if (families.v4) ensureNextHop(context)
-  ensureForwarding(families, uplink)
+  const { uplink, v6 } = needs
+  if (needs.nextHop) ensureNextHop(context)
+  // Its own default route may be one that a router advertises, also where it answers for nobody.
+  ensureForwarding(needs, {
+    answering: uplink,
+    advertised: uplink ?? (v6 ? findUplink(context.route)?.name : undefined),
+  })
   seen.set(key, performance.now() + ENSURED_MS)
 }
 
@@ -61,7 +77,8 @@ export const verbs = {
   attachRoutedPod(context: HostContext, { pod, uplink, firewall }: AttachRoutedPod): boolean {
     const v4 = pod.addresses.some(({ ip }) => ip.length === 4)
     const v6 = pod.addresses.some(({ ip }) => ip.length === 16)
-    ensureNode(context, { v4, v6 }, uplink?.name)
+    const nextHop = pod.nextHops.some(({ address }) => ipEquals(address, nextHops.v4))
+    ensureNode(context, { v4, v6, nextHop, uplink: uplink?.name })
     attachRouted(context, { ...pod, uplinkIndex: uplink?.index })
     let rebuilt: boolean
     try {

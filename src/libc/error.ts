@@ -27,6 +27,7 @@ export const EBUSY = 16
 export const EEXIST = 17
 export const ENODEV = 19
 export const EINVAL = 22
+export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99
 export const EOPNOTSUPP = 95
 export const ENETUNREACH = 101

@@ -25,6 +25,8 @@ const RTM_NEWROUTE = 24
 const RTM_DELROUTE = 25
 const RTM_GETROUTE = 26
 const RTN_UNICAST = 1
+/** The node itself has the address. */
+export const RTN_LOCAL = 2
 /** linux/rtnetlink.h, RTPROT_*: who made a route. Ours is a number that nobody else has claimed, so that orphans are found. */
 export const protocols = Object.freeze({ kernel: 2, boot: 3, static: 4, ra: 9, mooring: 98 } as const)
 export const RT_TABLE_MAIN = 254

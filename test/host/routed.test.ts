@@ -61,6 +61,7 @@ describe('host verbs', { skip }, () => {
       hostMac: mac(0x31),
       podMac: mac(0x32),
       addresses,
+      nextHops: [],
       routes: [],
     }
     await host.attachRoutedPod({ pod: attached, uplink, firewall: { link: 'vethnew', addresses: [addresses[0]!.ip] } })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { array, boolean, type Decoded, decode, integer, type JsonObject, object, optional, string } from '#cni'
+import { boolean, type Decoded, decode, integer, type JsonObject, object, optional, string } from '#cni'
+import { dnsKey } from '../../routed-pair.ts'
 
 /** IPv4 needs 68 bytes (RFC 791), a veth takes up to 65535. */
 const mtu = integer(0, 65_535)
@@ -18,14 +19,7 @@ const schema = object({
   allowMetadata: optional(boolean, false),
   /** STATUS does not mind a foreign firewall that drops what is forwarded. */
   allowForwardDrop: optional(boolean, false),
-  dns: optional(
-    object({
-      nameservers: optional(array(string)),
-      domain: optional(string),
-      search: optional(array(string)),
-      options: optional(array(string)),
-    }),
-  ),
+  dns: dnsKey,
 })
 
 export type Config = Decoded<typeof schema>

@@ -1,146 +1,83 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix, tryParseMac } from '#base'
+import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix } from '#base'
 import { CniError, codes, type Result, requireIps } from '#cni'
-import { type FirewallPod, nextHops, type PodRoute, type RoutedPod, type Uplink } from '#host'
-import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
-import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
-import { everyStep } from '../../steps.ts'
+import { commonNextHops, nextHopFor, type PodRoute } from '#host'
+import { type Attach, type Check, interfacePlugin } from '../../interface.ts'
+import { linkNames } from '../../pair.ts'
+import {
+  dnsOf,
+  findPodFaults,
+  findPods,
+  isJoined,
+  joinPod,
+  leavePod,
+  type RoutedTraces,
+  restorePods,
+  textsOf,
+} from '../../routed-pair.ts'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
-import { firewallPod, prefixesOf, type Traces, textsOf } from './traces.ts'
 import { podMtu, refuseNodeAddress, uplinkFor } from './uplink.ts'
-
-const TYPE = 'veth-route'
 
 /**
  * One veth NIC per pod; the default route goes to 169.254.1.1 (fe80::1), which is the node, and the node routes each
  * pod address (/32, /128) to its veth. The segment learns the pod from the node, which answers ARP for it.
  */
-export const vethRoute = interfacePlugin<Config, Traces>({
-  type: TYPE,
+export const vethRoute = interfacePlugin<Config, RoutedTraces>({
+  type: 'veth-route',
   ipam: 'required',
   parse: parseConfig,
   attach,
-  detach,
-  findTraces,
-  isThere: async ({ hostLink, owner }, { world }) =>
-    (await world.host.describeLink({ name: hostLink }))?.owner === owner,
+  detach: leavePod,
+  findTraces: findPods,
+  isThere: isJoined,
   findFaults,
   requireReady,
-  restore: (all, world) => world.host.addFirewallPods({ pods: all.map(firewallPod) }),
+  restore: restorePods,
 })
 
-async function attach(attach: Attach<Config, Traces>): Promise<Result> {
+async function attach(attach: Attach<Config, RoutedTraces>): Promise<Result> {
   const { call, world, config, key, takeAddresses } = attach
   const uplink = await uplinkFor(config, world)
   const mtuBytes = podMtu(config, uplink)
   const lease = await takeAddresses()
   const addresses = requireIps(lease).map(({ address }) => parsePrefix(address))
   refuseNodeAddress(uplink, addresses)
+  const routes = podRoutes(lease, addresses)
+  const hostLink = await joinPod(attach, {
+    pod: { mtuBytes, addresses, nextHops: commonNextHops(addresses), routes },
+    uplink: config.proxyNeighbour ? uplink : undefined,
+    firewall: firewallOf(config, addresses),
+  })
   const { hostMac, podMac } = linkNames(key)
-  const pod = {
-    ...{ ifName: call.ifName, netnsFd: call.netnsFd!, mtuBytes, hostMac, podMac, addresses },
-    routes: podRoutes(lease, addresses),
-  }
-  const hostLink = await makePair(attach, pod, config.proxyNeighbour ? uplink : undefined)
-  const dns = config.dns ?? lease.dns
   return {
     interfaces: [
       { name: hostLink, mac: formatMac(hostMac), mtu: mtuBytes },
       { name: call.ifName, mac: formatMac(podMac), mtu: mtuBytes, sandbox: call.netns },
     ],
     ips: requireIps(lease).map(ip => ({ ...ip, interface: 1 })),
-    routes: pod.routes.map(({ destination, ...rest }) => ({
+    routes: routes.map(({ destination, gateway, ...rest }) => ({
       dst: `${formatIp(destination.ip)}/${destination.length}`,
-      gw: formatIp(isV4(destination.ip) ? nextHops.v4 : nextHops.v6),
+      gw: formatIp(gateway),
       ...rest,
     })),
-    ...(dns === undefined ? {} : { dns: withoutUndefined(dns) }),
+    ...dnsOf(config.dns, lease.dns),
   }
 }
 
-const withoutUndefined = (dns: object) =>
-  Object.fromEntries(Object.entries(dns).filter(([, value]) => value !== undefined))
+const firewallOf = (config: Config, addresses: readonly Prefix[]): Pick<RoutedTraces, 'masquerade' | 'metadata'> => ({
+  ...(config.ipMasq ? { masquerade: textsOf(addresses) } : {}),
+  metadata: config.allowMetadata,
+})
 
-/** Joins the pod to the node. @returns the name of the node's link */
-function makePair(
-  { call, world, config, key, note, undo }: Attach<Config, Traces>,
-  pod: Omit<RoutedPod, 'hostLink' | 'owner' | 'uplinkIndex'>,
-  uplink: Uplink | undefined,
-): Promise<string> {
-  const { owner } = linkNames(key)
-  const addresses = textsOf(pod.addresses)
-  const at = { call, world, key }
-  return underFreeName(at, async hostLink => {
-    const traces: Traces = {
-      ...{ hostLink, owner, addresses },
-      ...(uplink === undefined ? {} : { uplinkIndex: uplink.index }),
-      ...(config.ipMasq ? { masquerade: addresses } : {}),
-      metadata: config.allowMetadata,
-    }
-    note(traces)
-    try {
-      const firewall = firewallPod(traces)
-      const rebuilt = await world.host.attachRoutedPod({ pod: { ...pod, hostLink, owner }, uplink, firewall })
-      undo(() => detach(traces, at))
-      if (rebuilt) await world.restoreFirewall()
-      return hostLink
-    } catch (error) {
-      // The verb cleans up behind itself; where it could not, this does, or the record stays. What else may exist
-      // already (a route, an address) has nothing to do with the names.
-      if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
-      throw error
-    }
-  })
-}
-
-async function detach(traces: Traces, { world, key }: At): Promise<void> {
-  const { hostLink: name, owner, uplinkIndex } = traces
-  await everyStep(
-    () =>
-      world.host.detachRoutedPod({
-        traces: { hostLink: name, addresses: prefixesOf(traces.addresses), uplinkIndex },
-        firewall: firewallPod(traces),
-      }),
-    // The host route goes with the link.
-    () => world.host.removeLinks({ links: [{ name, owner, mac: linkNames(key).hostMac }] }),
-  )
-}
-
-/** What an attachment without a record left on the node, by the names that follow from its key. */
-async function findTraces({ world, key }: At): Promise<Traces[]> {
-  const { hostLinks, owner, hostMac: mac } = linkNames(key)
-  const found = await Promise.all(hostLinks.map(name => world.host.findRouted({ name, owner, mac })))
-  const routed = found.filter(each => each !== undefined)
-  if (routed.length === 0) return []
-  const firewall = new Map((await world.host.listFirewallPods()).map((pod): [string, FirewallPod] => [pod.link, pod]))
-  return routed.map(({ hostLink, addresses, uplinkIndex }) => {
-    const { masquerade, metadata = false } = firewall.get(hostLink) ?? {}
-    return {
-      ...{ hostLink, owner, addresses: textsOf(addresses), metadata },
-      ...(uplinkIndex === undefined ? {} : { uplinkIndex }),
-      ...(masquerade === undefined ? {} : { masquerade: textsOf(masquerade) }),
-    }
-  })
-}
-
-async function findFaults({ call, world, config, key, prevResult, pod, addresses }: Check<Config, Traces>) {
-  const { hostLinks } = linkNames(key)
-  const onNode = prevResult.interfaces?.find(({ name, sandbox }) => hostLinks.includes(name) && (sandbox ?? '') === '')
-  const hostLink = onNode?.name ?? hostLinks[0]!
-  const texts = textsOf(addresses)
-  return await world.host.checkRoutedPod({
-    pod: {
-      ...{ hostLink, ifName: call.ifName, netnsFd: call.netnsFd!, podMac: tryParseMac(pod?.mac ?? '') },
-      addresses: [...addresses],
-      routes: (prevResult.routes ?? []).map(podRoute),
-      uplinkIndex: config.proxyNeighbour ? (await uplinkFor(config, world))?.index : undefined,
-    },
-    firewall: firewallPod({
-      ...{ hostLink, addresses: texts, metadata: config.allowMetadata },
-      ...(config.ipMasq ? { masquerade: texts } : {}),
-    }),
+async function findFaults(check: Check<Config, RoutedTraces>): Promise<string[]> {
+  const { world, config, prevResult, addresses } = check
+  return await findPodFaults(check, {
+    nextHops: commonNextHops(addresses),
+    routes: (prevResult.routes ?? []).map(podRoute),
+    uplinkIndex: config.proxyNeighbour ? (await uplinkFor(config, world))?.index : undefined,
+    firewall: firewallOf(config, addresses),
   })
 }
 
@@ -160,17 +97,21 @@ async function requireReady(config: Config, world: World): Promise<void> {
     })
 }
 
+type Routed = PodRoute & Required<Pick<PodRoute, 'gateway'>>
+
 /** The routes of the lease; a family without a default route gets one to its own subnet, which is not on the link. */
-function podRoutes(lease: Result, addresses: readonly Prefix[]): PodRoute[] {
+function podRoutes(lease: Result, addresses: readonly Prefix[]): Routed[] {
   const routes = (lease.routes ?? []).map(podRoute)
   for (const address of addresses) {
     const sameFamily = routes.filter(route => isV4(route.destination.ip) === isV4(address.ip))
     if (address.length < address.ip.length * 8 && !sameFamily.some(route => route.destination.length <= address.length))
-      routes.push({ destination: networkOf(address) })
+      routes.push({ destination: networkOf(address), gateway: nextHopFor(address.ip) })
   }
   return routes
 }
 
-function podRoute({ dst, gw: _, scope: _scope, ...rest }: NonNullable<Result['routes']>[number]): PodRoute {
-  return { destination: networkOf(parsePrefix(dst)), ...rest }
+/** Every one leads to the node, whatever gateway the IPAM names. */
+function podRoute({ dst, gw: _, scope: _scope, ...rest }: NonNullable<Result['routes']>[number]): Routed {
+  const destination = networkOf(parsePrefix(dst))
+  return { destination, gateway: nextHopFor(destination.ip), ...rest }
 }
