@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { hasNewEntries, workOffSpool } from './spool.ts'
+import { encodeRequest } from './wire.ts'
 
 const NOTHING = Buffer.from([16, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 
@@ -60,6 +61,33 @@ test('workOffSpool() sets aside what can never succeed', async t => {
   assert.equal(bad.length, 2)
   assert.ok(readdirSync(directory).every(each => each.endsWith('.bad')))
   assert.equal(hasNewEntries(directory, new Set()), false)
+})
+
+test('workOffSpool() sets nothing aside that is secret', async t => {
+  const directory = spoolWith(t)
+  const put = (name: string, stdin: string) =>
+    writeFileSync(
+      join(directory, name),
+      encodeRequest({
+        type: 'veth-route',
+        env: { CNI_CONTAINERID: 'c1', HTTPS_PROXY: 'http://me:hunter2@proxy' },
+        stdin: new TextEncoder().encode(stdin),
+      }),
+    )
+  put(`${ago(0)}-1`, '{"name":"net","ipam":{"openstackConf":{"username":"demo","password":"hunter2"}}}')
+  put(`${ago(0)}-2`, '{"name":"net","password":"hunter2"')
+  writeFileSync(join(directory, `${ago(0)}-3`), 'password: hunter2')
+  await workOffSpool(
+    directory,
+    new Set(),
+    async () => ({ never: 'error 7' }),
+    () => {},
+  )
+  const kept = readdirSync(directory).map(name => readFileSync(join(directory, name), 'latin1'))
+  assert.equal(kept.length, 3)
+  assert.ok(kept.every(text => !text.includes('hunter2')))
+  const whole = kept.find(text => text.includes('demo'))!
+  assert.ok(whole.includes('CNI_CONTAINERID=c1') && whole.includes('"name":"net"'), whole)
 })
 
 test('workOffSpool() removes the drafts of shims that were killed long ago', async t => {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { decodeRequest, type ShimRequest } from './wire.ts'
+import { formatJson, parseJson } from '#cni'
+import { withoutSecrets } from '#plugins'
+import { decodeRequest, encodeRequest, type ShimRequest } from './wire.ts'
 
 /** The DELs that shims promised while no agent ran, each a file with the request as it would have been sent. */
 export const spoolOf = (dataDir: string): string => join(dataDir, 'spool')
@@ -38,11 +40,35 @@ export async function workOffSpool(
     tried.delete(name)
     if (outcome === 'done') rmSync(file, { force: true })
     else {
-      renameSync(file, `${file}.bad`)
+      setAside(file)
       onBadFile(file, outcome.never)
     }
   }
   return remaining
+}
+
+/**
+ * Keeps what an operator needs to see what it was, for as long as he likes: without the secrets of the configuration, and
+ * of the environment only what is CNI's. What cannot be read is left out: nobody can say what it holds.
+ */
+function setAside(file: string): void {
+  let kept: Uint8Array = new Uint8Array(0)
+  try {
+    const { type, env, stdin } = decodeRequest(readFileSync(file).subarray(4))
+    const ofCni = Object.fromEntries(Object.entries(env).filter(([name]) => name.startsWith('CNI_')))
+    kept = encodeRequest({ type, env: ofCni, stdin: readable(stdin) })
+  } catch {}
+  writeFileSync(`${file}.draft`, kept, { mode: 0o600 })
+  renameSync(`${file}.draft`, `${file}.bad`)
+  rmSync(file, { force: true })
+}
+
+function readable(stdin: Uint8Array): Uint8Array {
+  try {
+    return new TextEncoder().encode(formatJson(withoutSecrets(parseJson(stdin, 'configuration'))))
+  } catch {
+    return new Uint8Array(0)
+  }
 }
 
 async function serveFile(file: string, serve: (request: ShimRequest) => Promise<Outcome>): Promise<Outcome> {

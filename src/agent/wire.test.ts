@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { decodeRequest, encodeAnswer } from './wire.ts'
+import { decodeRequest, encodeAnswer, encodeRequest } from './wire.ts'
 
 function frame(netns: number, ...parts: string[]): Uint8Array {
   const chunks = [Buffer.alloc(4)]
@@ -32,6 +32,17 @@ test('decodeRequest() refuses what is cut off at any byte', () => {
   const whole = frame(7, 'type', 'A=1\0', '{"name":"x"}')
   for (let length = 0; length < whole.length; length++)
     assert.throws(() => decodeRequest(whole.subarray(0, length)), RangeError, `${length} bytes`)
+})
+
+test('encodeRequest() is what decodeRequest() reads', () => {
+  const request = { type: 'veth-route', env: { A: '1', B: 'x=y' }, stdin: Buffer.from('{}') }
+  const encoded = Buffer.from(encodeRequest(request))
+  assert.equal(encoded.readUInt32LE(0), encoded.length - 4)
+  const { type, env, stdin, netns } = decodeRequest(encoded.subarray(4))
+  assert.deepEqual(
+    [type, { ...env }, Buffer.from(stdin), netns],
+    ['veth-route', { A: '1', B: 'x=y' }, request.stdin, undefined],
+  )
 })
 
 test('encodeAnswer() is what the shim reads', () => {

@@ -35,6 +35,24 @@ export function decodeRequest(frame: Uint8Array): ShimRequest {
   return { type, env: decodeEnvironment(environment), stdin, netns: netns === NO_NETNS ? undefined : netns }
 }
 
+/** A request without a namespace, with its leading length. */
+export function encodeRequest({ type, env, stdin }: Omit<ShimRequest, 'netns'>): Uint8Array {
+  const text = (value: string) => new TextEncoder().encode(value)
+  const environment = Object.entries(env).map(([name, value]) => `${name}=${value}\0`)
+  const parts = [text(type), text(environment.join('')), stdin]
+  const frame = new Uint8Array(parts.reduce((sum, part) => sum + 4 + part.length, 8))
+  const view = new DataView(frame.buffer)
+  view.setUint32(0, frame.length - 4, true)
+  view.setUint32(4, NO_NETNS, true)
+  let offset = 8
+  for (const part of parts) {
+    view.setUint32(offset, part.length, true)
+    frame.set(part, offset + 4)
+    offset += 4 + part.length
+  }
+  return frame
+}
+
 function decodeEnvironment(joined: string): Record<string, string> {
   // Without a prototype: a variable may be called __proto__.
   const env: Record<string, string> = Object.create(null)

@@ -26,6 +26,7 @@ export {
   listPortAddresses,
   listPortsReleasing,
   listQuarantined,
+  listUnreleased,
   type PortSettings,
   putLookup,
 } from './port/store.ts'

@@ -11,8 +11,16 @@ import {
   releaseAddress,
 } from '#allocator'
 import { formatIp, parseIp } from '#base'
+import { readBootId } from '#host'
+import { listWaitingForCredentials } from '#plugins'
 
 export type AddressOptions = { readonly dataDir: string }
+
+export type AddressList = {
+  readonly table: readonly string[]
+  /** What the user has to do something about. */
+  readonly warnings: readonly string[]
+}
 
 /** Where an adopted address might still be known to somebody, it is not given out at once. */
 const COOL_DOWN_MS = 30_000
@@ -24,25 +32,30 @@ function journalOf(dataDir: string) {
   return openJournal(dataDir)
 }
 
-/** What the journal knows of the addresses on the node's Neutron ports. @returns a table */
-export function listAddresses({ dataDir }: AddressOptions): string[] {
+/** What the journal knows of the addresses on the node's Neutron ports. */
+export function listAddresses({ dataDir }: AddressOptions): AddressList {
   using journal = journalOf(dataDir)
+  const waiting = listWaitingForCredentials(journal, readBootId())
+  const isWaiting = ({ portId, address }: PortAddress) =>
+    waiting.some(({ addresses }) => addresses.some(each => each.portId === portId && each.address === address))
   const rows = listKnownPorts(journal)
     .flatMap(({ portId }) => listPortAddresses(journal, portId))
-    .map(({ address, state, portId, owner }) => [
-      address,
-      state,
-      portId,
-      owner === undefined ? '-' : `${owner.network} ${owner.containerId} ${owner.ifName}`,
-    ])
+    .map(each => {
+      const { address, state, portId, owner } = each
+      const whose = owner === undefined ? '-' : `${owner.network} ${owner.containerId} ${owner.ifName}`
+      return [address, state, portId, isWaiting(each) ? `${whose} (waits for credentials)` : whose]
+    })
   const table = [['ADDRESS', 'STATE', 'PORT', 'OWNER'], ...rows]
   const widths = [0, 1, 2].map(column => Math.max(...table.map(row => row[column]!.length)))
-  return table.map(row =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('  ')
-      .trimEnd(),
-  )
+  return {
+    table: table.map(row =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    ),
+    warnings: waiting.map(({ text }) => text),
+  }
 }
 
 /**

@@ -141,7 +141,9 @@ ip.command('list')
   .addOption(dataDir())
   .action(async options => {
     const { listAddresses } = await import('./addresses.ts')
-    for (const line of listAddresses(options)) console.log(line)
+    const { table, warnings } = listAddresses(options)
+    for (const line of table) console.log(line)
+    for (const text of warnings) console.error(`mooring: ${text}`)
   })
 for (const [verb, what] of [
   ['adopt', 'take an address in quarantine for ours and free: you know that nobody has it'],

@@ -4,7 +4,13 @@
 // A plugin decides; the host's verbs, the allocator and the OpenStack client act. It meets the node and the cloud through
 // its `World` only.
 
-export { bringCredentials, type DrainedPort, drainPorts, startPorts } from './ipam/tcnp-ipam/ports.ts'
+export {
+  bringCredentials,
+  type DrainedPort,
+  drainPorts,
+  listWaitingForCredentials,
+  startPorts,
+} from './ipam/tcnp-ipam/ports.ts'
 export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
 export { OWNER_PREFIX } from './pair.ts'
 export { callOf, withoutSecrets } from './record.ts'

@@ -3,7 +3,6 @@
 // `mooring drain` on a node of the simulated OpenStack. Needs no root.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -11,21 +10,10 @@ import { lockDataDirectory } from '#agent'
 import { openJournal, putAttachment } from '#allocator'
 import { readBootId } from '#host'
 import { startSimulator } from '#simulator'
+import { mooring } from './cloud.ts'
 import { addressOf, nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
 
-const main = join(import.meta.dirname, '../../src/bin/mooring.ts')
-
 const drain = (directory: string, ...options: string[]) => mooring('drain', '--data-dir', directory, ...options)
-
-function mooring(...command: string[]): Promise<{ status: number | null; output: string }> {
-  const { promise, resolve, reject } = Promise.withResolvers<{ status: number | null; output: string }>()
-  const child = spawn(process.execPath, [main, ...command])
-  let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', data => (output += data))
-  child.on('error', reject)
-  child.on('close', status => resolve({ status, output }))
-  return promise
-}
 
 /** A node with a reserve of two, and one pod; its agent has ended unless a test goes on with it. */
 async function setUp(t: TestContext) {

@@ -109,6 +109,12 @@ export function findFreeAddress(
   return row === undefined ? undefined : fromRow(row)
 }
 
+/** The addresses of a port that are nobody's any more, or of an earlier boot, and that Neutron may not have heard of yet. */
+export const listUnreleased = (journal: Journal, portId: string, bootId: string): PortAddress[] =>
+  listPortAddresses(journal, portId).filter(
+    each => each.state === 'releasing' || (each.state === 'assigned' && each.bootId !== bootId),
+  )
+
 /** The ports with addresses that are on their way out. */
 export const listPortsReleasing = (journal: Journal): string[] =>
   journal

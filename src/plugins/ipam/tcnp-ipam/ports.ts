@@ -6,6 +6,7 @@ import {
   type KnownPort,
   listKnownPorts,
   listPortAddresses,
+  listUnreleased,
   openPortPool,
   type PortAddress,
   type PortPool,
@@ -18,6 +19,7 @@ import { CniError, codes, type JsonObject } from '#cni'
 import type { CloudSession } from '#openstack'
 import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
+import { isInlineAccess } from './sessions.ts'
 
 /** What a pool needs of a world. */
 export type PortWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals'>
@@ -27,13 +29,15 @@ type Pools = {
   /** Addresses that pods of this node have, as the kernel said when the agent started. */
   inUse: ReadonlySet<string>
   warn: (error: unknown) => void
+  /** What was said of ports that wait for credentials. */
+  readonly told: Map<string, string>
 }
 
 // One set of pools per journal, because one process may be several nodes (tests), and a node has one journal.
 const pools = new WeakMap<Journal, Pools>()
 
 function poolsOf(journal: Journal): Pools {
-  const known = pools.get(journal) ?? { byPort: new Map(), inUse: new Set(), warn: () => {} }
+  const known = pools.get(journal) ?? { byPort: new Map(), inUse: new Set(), warn: () => {}, told: new Map() }
   pools.set(journal, known)
   return known
 }
@@ -69,6 +73,7 @@ export function poolFor(
     },
   })
   all.byPort.set(port.portId, pool)
+  all.told.delete(port.portId)
   return pool
 }
 
@@ -98,8 +103,40 @@ export async function poolOfKnown(
 
 async function reopen(world: PortWorld & Pick<World, 'clouds'>, known: KnownPort): Promise<PortPool | undefined> {
   const session = await world.clouds.reach(known.access)
-  if (session === undefined) return undefined
-  return poolFor(world, known)
+  if (session !== undefined) return poolFor(world, known)
+  tellWaiting(world, known.portId)
+  return undefined
+}
+
+/** Says that releases wait for credentials, again only when it is for other addresses. */
+function tellWaiting(world: PortWorld, portId: string): void {
+  const { told, warn } = poolsOf(world.journal)
+  const waiting = listUnreleased(world.journal, portId, world.bootId)
+  const text = waitingText(portId, waiting)
+  if (!world.longLived || waiting.length === 0 || told.get(portId) === text) return
+  told.set(portId, text)
+  warn(new Error(text))
+}
+
+function waitingText(portId: string, waiting: readonly PortAddress[]): string {
+  const addresses = waiting.map(each => each.address).sort()
+  return (
+    `Cannot release ${addresses.join(', ')} of port ${portId} yet: its cloud's credentials stand in no file ("openstackConf"). ` +
+    'The agent does it once a call of that network has brought them since its start; without one: ' +
+    'mooring drain --conflist FILE while the agent is stopped. With "cloud" nothing waits'
+  )
+}
+
+/** Addresses whose release waits for a call with credentials, or for an agent that has had one, and a text for each port. */
+export function listWaitingForCredentials(
+  journal: Journal,
+  bootId: string,
+): { readonly addresses: readonly PortAddress[]; readonly text: string }[] {
+  return listKnownPorts(journal)
+    .filter(({ access }) => isInlineAccess(access))
+    .map(({ portId }) => ({ portId, addresses: listUnreleased(journal, portId, bootId) }))
+    .filter(({ addresses }) => addresses.length > 0)
+    .map(({ portId, addresses }) => ({ addresses, text: waitingText(portId, addresses) }))
 }
 
 function complaint(portId: string, { lost, strange }: RoundReport): string {

@@ -35,6 +35,9 @@ export type SessionsOptions = {
 
 type Access = { readonly cloud: string | null } | { readonly authUrl: string; readonly who: string }
 
+/** True where no file holds the credentials of an access: a process has them only after a call that brought them. */
+export const isInlineAccess = (access: string): boolean => 'authUrl' in (JSON.parse(access) as Access)
+
 /** A changed clouds.yaml is noticed after this long. */
 const RELOAD_MS = 30_000
 /** A session that was replaced may have requests under way. */

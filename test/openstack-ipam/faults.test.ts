@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// tcnp-ipam while Keystone or Neutron is away, full, or answers in other ways than it should. Needs no root.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { listPortAddresses } from '#allocator'
+import { asAdmin, limits, neutronList, portOf, setUp, smallNetwork } from './cloud.ts'
+import { nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
+
+test('STATUS says 50 while Keystone cannot be reached, and answers at once the second time', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  await simulator.close()
+  const first = await node.call('STATUS', '', ipam)
+  assert.equal(first.json.code, 50)
+  const begin = performance.now()
+  assert.equal((await node.call('STATUS', '', ipam)).json.code, 50)
+  assert.ok(performance.now() - begin < 50)
+})
+
+test('STATUS of a node that was ready stays 0 while the cloud is away', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  await simulator.close()
+  // What was found is asked for again after ten seconds, in the background.
+  const now = performance.now.bind(performance)
+  t.mock.method(performance, 'now', () => now() + 11_000)
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+})
+
+test('DEL answers 0 while the cloud is away, and the release is done when it is back', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  const before = neutronList(simulator).length
+  await node.call('ADD', 'c1', ipam)
+  simulator.inject({ act: 'answer', status: 503, times: 12 })
+  const begin = performance.now()
+  assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+  assert.ok(performance.now() - begin < 200)
+  await until(() => neutronList(simulator).length === before, 'the removal', 20_000)
+})
+
+test('a full subnet is error 102 that says so, and the next DEL makes room for the next ADD', async t => {
+  const { node, simulator, ipam } = await setUp(t, true)
+  const { hostPort, cloud } = await smallNetwork(t, simulator)
+  const config = asAdmin(ipam, simulator, { hostPort, reserve: 4 })
+  const replies = await Promise.all(Array.from({ length: 7 }, (_, id) => node.call('ADD', `c${id}`, config)))
+  const refused = replies.filter(each => each.exitCode !== 0)
+  assert.equal(refused.length, 3)
+  for (const each of refused) {
+    assert.equal(each.json.code, 102)
+    assert.match(each.json.msg!, /No more IP addresses available/)
+  }
+  const served = replies.findIndex(each => each.exitCode === 0)
+  await node.call('DEL', `c${served}`, config)
+  assert.equal((await node.call('ADD', 'late', config)).exitCode, 0)
+  const port = await cloud.neutron.ports.get(hostPort, limits())
+  assert.equal(port!.fixed_ips.length, 5)
+})
+
+test('a fault in every HTTP call of ADD in turn: one clear error or success, and after DEL nothing is left', async t => {
+  const acts = [
+    { act: 'answer', status: 500 },
+    { act: 'answer', status: 429, headers: { 'retry-after': '0' } },
+    { act: 'answer', status: 403 },
+    { act: 'answer-after', status: 504 },
+    { act: 'cut' },
+    { act: 'cut-after' },
+    { act: 'stale' },
+    { act: 'hang-after', method: 'PUT' },
+  ] as const
+  const { node, simulator, ipam } = await setUp(t, false)
+  const before = neutronList(simulator)
+  simulator.forgetRequests()
+  await node.call('ADD', 'probe', ipam)
+  const calls = simulator.requests().length
+  await node.call('DEL', 'probe', ipam)
+  assert.ok(calls >= 5, `${calls} calls`)
+  for (const each of acts)
+    for (let skip = 0; skip < ('method' in each ? 1 : calls); skip++) {
+      const directory = nodeDirectory(t)
+      const { mac, ips } = portOf(simulator)
+      const host = nodeWithNic(`${ips.find(ip => before.includes(ip))}/24`, mac)
+      const process = () => startNode({ directory, host, longLived: false })
+      await using alone = process()
+      simulator.inject({ ...each, skip })
+      const title = `${each.act} ${'status' in each ? each.status : ''} at call ${skip + 1}`
+      const reply = await alone.call('ADD', 'c1', ipam, { timeoutMs: 8_000 })
+      if (reply.exitCode !== 0) {
+        assert.notEqual(reply.json.code, 999, `${title}: ${reply.stdout}`)
+        assert.match(reply.json.msg!, /^Cannot /, title)
+      }
+      simulator.inject({ act: 'delay', times: 1 })
+      assert.equal((await alone.call('DEL', 'c1', ipam)).exitCode, 0, title)
+      await using next = process()
+      assert.equal((await next.call('ADD', 'c2', ipam)).exitCode, 0, title)
+      await next.call('DEL', 'c2', ipam)
+      assert.deepEqual(neutronList(simulator), before, title)
+      const known = listPortAddresses(alone.world.journal, portOf(simulator).id).map(each => each.address)
+      assert.deepEqual(known.sort(), before, title)
+    }
+})
+
+test('a process per call: a release that failed is finished by the next DEL, whosever it is', async t => {
+  const { node, simulator, ipam } = await setUp(t, false)
+  const before = neutronList(simulator)
+  await node.call('ADD', 'c1', ipam)
+  simulator.inject({ act: 'answer', status: 503, times: 30 })
+  assert.equal((await node.call('DEL', 'c1', ipam, { timeoutMs: 2_000 })).exitCode, 0)
+  assert.equal(neutronList(simulator).length, before.length + 1)
+  await until(
+    async () => {
+      await node.call('DEL', 'never', ipam)
+      return neutronList(simulator).length === before.length
+    },
+    'the removal',
+    20_000,
+  )
+})
