@@ -74,7 +74,7 @@ export type NextHop = {
   /** The pod has a route to it, from this source where one is named; left out: none, as IPv6 needs none within a link. */
   route?: { source?: Ip }
   /** The node's end of the pair has the address; left out: another link of the node has it, or none at all. */
-  onNode?: { length: number; scope: number }
+  onNode?: { length: number; scope?: number }
 }
 
 /** A pod that is joined to its node by a veth pair and host routes: everything that goes in and out is routed. */
@@ -139,11 +139,12 @@ function refuseOwnAddresses({ route }: HostContext, { addresses }: RoutedPod): v
 
 function nodeSide(pod: RoutedPod, index: number): Request[] {
   const requests = [setLink({ index }, { up: true, ifalias: pod.owner }, `set link ${pod.hostLink} up`)]
-  for (const { address: ip, onNode } of pod.nextHops) {
-    if (onNode === undefined) continue
-    const { length, scope } = onNode
+  const own = pod.nextHops.flatMap(({ address: ip, onNode }) => (onNode === undefined ? [] : [{ ip, ...onNode }]))
+  // The node asks for the pod from a link-local address, and the kernel's own is not usable before a second or two.
+  const asks = pod.addresses.some(({ ip }) => !isV4(ip)) && !own.some(({ scope }) => scope === scopes.link)
+  if (asks) own.push({ ip: linkLocalOf(pod.hostMac), length: 64, scope: scopes.link })
+  for (const { ip, length, scope = scopes.universe } of own)
     requests.push(addAddress({ index, prefix: { ip, length }, scope, ...(isV4(ip) ? {} : { flags: IFA_F_NODAD }) }))
-  }
   for (const { ip } of pod.addresses) {
     const family = isV4(ip) ? AF_INET : AF_INET6
     // Scope "universe": a packet that came in by another link may be forwarded along it.
@@ -152,6 +153,10 @@ function nodeSide(pod: RoutedPod, index: number): Request[] {
   }
   return requests
 }
+
+/** The address that the kernel gives a link of this MAC (RFC 4291, modified EUI-64). */
+const linkLocalOf = ([a = 0, b = 0, c = 0, d = 0, e = 0, f = 0]: Uint8Array): Ip =>
+  Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f)
 
 function podSide(pod: RoutedPod, index: number): Request[] {
   const requests = [setLink({ index }, { up: true }, `set link ${pod.ifName} up in the pod`)]

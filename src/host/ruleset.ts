@@ -146,7 +146,7 @@ const outside = (version: IpVersion) => ({
 
 /** Replaces pods' addresses towards the outside. Made for the first pod that asks: before, the node needs no NAT. */
 export const nat: Part = {
-  sets: Object.values(sets.masquerade),
+  sets: [sets.podLinks, ...Object.values(sets.masquerade)],
   chains: [
     outside('v4'),
     outside('v6'),

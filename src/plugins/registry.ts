@@ -7,6 +7,7 @@ import { hostLocal } from './ipam/host-local/host-local.ts'
 import { staticIpam } from './ipam/static/static.ts'
 import { tcnpIpam } from './ipam/tcnp-ipam/tcnp-ipam.ts'
 import { loopback } from './main/loopback/loopback.ts'
+import { ptp } from './main/ptp/ptp.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
 import { isShim } from './shim.ts'
 import { everyStep } from './steps.ts'
@@ -19,7 +20,10 @@ const ipamPlugins: ReadonlyMap<string, Plugin<World>> = new Map([
   ['neutron', tcnpIpam],
 ])
 
-const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([['veth-route', vethRoute]])
+const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
+  ['ptp', ptp],
+  ['veth-route', vethRoute],
+])
 
 /** Every plugin by the name of its executable. */
 export const plugins: ReadonlyMap<string, Plugin<World>> = new Map<string, Plugin<World>>([

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
-import { array, type Dns, object, optional, string } from '#cni'
+import { formatMac, formatPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
+import { array, type Dns, object, optional, type Result, string } from '#cni'
 import type { FirewallPod, NextHop, PodRoute, RoutedPod, Uplink } from '#host'
 import type { At, Attach, Check } from './interface.ts'
 import { isNameTaken, linkNames, underFreeName } from './pair.ts'
@@ -24,6 +24,8 @@ export type RoutedTraces = {
   metadata?: boolean
   /** See `FirewallPod`. */
   unchecked?: boolean
+  /** MAC of a link that is not ours: what it is known by beside its name. */
+  foreignMac?: string
 }
 
 const prefixesOf = (texts: readonly string[]): Prefix[] => texts.map(parsePrefix)
@@ -92,9 +94,31 @@ export async function leavePod(traces: RoutedTraces, { world, key }: At): Promis
         firewall: firewallPod(traces),
       }),
     // The host route goes with the link.
-    () => world.host.removeLinks({ links: [{ name, owner, mac: linkNames(key).hostMac }] }),
+    () => world.host.removeLinks({ links: [{ name, owner, mac: macOf(traces) ?? linkNames(key).hostMac }] }),
   )
 }
+
+const macOf = ({ foreignMac }: RoutedTraces) => tryParseMac(foreignMac ?? '')
+
+/**
+ * What upstream's plugin of the same name made for the attachment, before ours took its place: the result of that ADD tells
+ * the name and the MAC of the node's link, and a link of ours has an owner.
+ */
+export async function findForeignPods({ call, world }: At): Promise<RoutedTraces[]> {
+  const { interfaces = [], ips = [] } = call.prevResult ?? {}
+  const podIndex = interfaces.findIndex(({ name, sandbox }) => name === call.ifName && (sandbox ?? '') !== '')
+  const told = nodeLinkBefore(interfaces, podIndex)
+  const mac = tryParseMac(told?.mac ?? '')
+  if (told === undefined || mac === undefined) return []
+  const found = await world.host.describeLink({ name: told.name })
+  if (found === undefined || found.owner !== undefined || formatMac(found.mac) !== formatMac(mac)) return []
+  const addresses = ips.filter(ip => ip.interface === podIndex).map(({ address }) => address)
+  return [{ hostLink: told.name, owner: '', addresses, unchecked: true, foreignMac: formatMac(mac) }]
+}
+
+/** The node's end stands before the pod's in a result. */
+const nodeLinkBefore = (interfaces: NonNullable<Result['interfaces']>, podIndex: number) =>
+  interfaces.slice(0, Math.max(0, podIndex)).findLast(({ sandbox }) => (sandbox ?? '') === '')
 
 /** What an attachment without a record left on the node, by the names that follow from its key. */
 export async function findPods({ world, key }: At): Promise<RoutedTraces[]> {
@@ -123,22 +147,30 @@ type Expectation = {
   routes: PodRoute[]
   uplinkIndex?: number | undefined
   firewall: Pick<RoutedTraces, 'masquerade' | 'metadata' | 'unchecked'>
+  /** Upstream has a plugin of the same name, whose pods have neither our names nor our elements. */
+  mayBeForeign?: boolean
 }
 
 /** Compares a pod with what `joinPod` made. */
 export async function findPodFaults<Config>(
-  { call, world, key, prevResult, pod, addresses, traces }: Check<Config, RoutedTraces>,
-  { nextHops, routes, uplinkIndex, firewall }: Expectation,
+  { call, world, key, prevResult, pod, podIndex, addresses, traces }: Check<Config, RoutedTraces>,
+  { nextHops, routes, uplinkIndex, firewall, mayBeForeign = false }: Expectation,
 ): Promise<string[]> {
   const { hostLinks } = linkNames(key)
-  const onNode = prevResult.interfaces?.filter(({ sandbox }) => (sandbox ?? '') === '').map(({ name }) => name) ?? []
-  const hostLink = traces?.hostLink ?? onNode.find(name => hostLinks.includes(name)) ?? hostLinks[0]!
+  const { interfaces = [] } = prevResult
+  const own = interfaces.find(({ name, sandbox }) => hostLinks.includes(name) && (sandbox ?? '') === '')?.name
+  const foreign = mayBeForeign && traces === undefined && own === undefined
+  const other = foreign ? nodeLinkBefore(interfaces, podIndex)?.name : undefined
+  const hostLink = traces?.hostLink ?? own ?? other ?? hostLinks[0]!
   return await world.host.checkRoutedPod({
     pod: {
       ...{ hostLink, ifName: call.ifName, netnsFd: call.netnsFd!, podMac: tryParseMac(pod?.mac ?? '') },
-      ...{ addresses: [...addresses], nextHops, routes, uplinkIndex },
+      ...{ addresses: [...addresses], nextHops, routes, uplinkIndex, foreign },
     },
-    firewall: firewallPod({ ...firewall, hostLink, addresses: textsOf(addresses) }),
+    firewall: firewallPod({
+      ...{ hostLink, addresses: textsOf(addresses) },
+      ...(foreign ? { unchecked: true } : firewall),
+    }),
   })
 }
 
