@@ -1,0 +1,776 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Goal: ptp is upstream's plugin of that name to pods, nodes and runtimes, without its faults: items PTP of the conformance
+// list and those that every interface plugin has, seen from outside, by the installed executables. What takes a process
+// per call is seen through an agent, for it is the same code. Needs root.
+
+import assert from 'node:assert/strict'
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, afterEach, before, describe, test } from 'node:test'
+import { trace, withoutStrace } from './crash/strace.ts'
+import {
+  type Attachment,
+  assertSameState,
+  type CallOptions,
+  cniBin,
+  errorOf,
+  folder,
+  makeLab,
+  makeManyNetns,
+  makeNetns,
+  type Netns,
+  type Node,
+  type NodeLab,
+  type Outcome,
+  type RunningAgent,
+  resultOf,
+  skip,
+} from './nodelab.ts'
+
+const DONE = { code: 0, stdout: '' }
+const silent = ({ code, stdout }: Outcome) => ({ code, stdout })
+const V4 = [{ subnet: '10.6.0.0/24' }]
+const V6 = [{ subnet: 'fd00:6::/64' }]
+const DEFAULTS = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }]
+let containers = 0
+
+for (const mode of ['standalone', 'agent'] as const)
+  describe(`ptp, ${mode}`, { skip }, () => {
+    let lab: NodeLab
+    let node: Node
+    let agent: RunningAgent | undefined
+    let kept: string[]
+    const made: [Attachment, CallOptions?][] = []
+
+    before(async () => {
+      lab = makeLab({ mode })
+      node = lab.nodes[0]!
+      if (mode === 'agent') agent = await node.startAgent()
+      await bringForGood()
+      kept = node.state()
+    })
+    after(() => agent?.[Symbol.asyncDispose]())
+    afterEach(async context => {
+      const mine = made.splice(0)
+      if (!('passed' in context && context.passed))
+        for (const [it, options] of mine) await node.call('DEL', it, options)
+    })
+    const testByAgent = mode === 'agent' ? test : () => undefined
+
+    const config = (ipam: object = {}, more: object = {}) => ({
+      cniVersion: '1.1.0',
+      name: 'ptpnet',
+      type: 'ptp',
+      ipam: { type: 'host-local', dataDir: node.leases, ranges: [V4, V6], routes: DEFAULTS, ...ipam },
+      ...more,
+    })
+    const staticIps = (addresses: object[], more: object = {}) => config({ type: 'static', addresses, ...more })
+
+    /** A container that does not exist yet, with a namespace of its own. */
+    const newPod = (of: object = config(), more: Partial<Attachment> = {}): { pod: Netns; it: Attachment } => {
+      const pod = makeNetns('pod')
+      const it = { containerId: `c${containers++}`, netns: pod.path, type: 'ptp', config: of, ...more }
+      made.push([it])
+      return { pod, it }
+    }
+    const assertNothingLeft = (when = '') => assertSameState(node.state(), kept, when)
+    const add = async (it: Attachment, options?: CallOptions) => resultOf(await node.call('ADD', it, options))
+    const del = async (it: Attachment, options?: CallOptions) =>
+      assert.deepEqual(silent(await node.call('DEL', it, options)), DONE)
+
+    /** What the first pods bring for good: table, settings. */
+    async function bringForGood(): Promise<void> {
+      const { it } = newPod(config({}, { ipMasq: true }))
+      await add(it)
+      await del(it)
+    }
+
+    test('ADD: pod and node have what upstream gives them; DEL leaves nothing (PTP-02, PTP-03, PTP-04, PTP-07, PTP-11)', async () => {
+      const { pod, it } = newPod()
+      const result = await add(it)
+      const [host, inside] = result.interfaces
+      const [v4, v6] = result.ips.map(({ address }: { address: string }) => address.split('/')[0])
+      assert.match(host.name, /^veth[0-9a-f]{8}$/)
+      assert.deepEqual(result.ips, [
+        { address: `${v4}/24`, gateway: '10.6.0.1', interface: 1 },
+        { address: `${v6}/64`, gateway: 'fd00:6::1', interface: 1 },
+      ])
+      assert.deepEqual(result.routes, DEFAULTS)
+      assert.deepEqual([inside.name, inside.sandbox, 'sandbox' in host], ['eth0', it.netns, false])
+
+      assert.deepEqual(linesOf(pod.ip('route')), [
+        `10.6.0.0/24 via 10.6.0.1 dev eth0 src ${v4}`,
+        `10.6.0.1 dev eth0 scope link src ${v4}`,
+        'default via 10.6.0.1 dev eth0',
+      ])
+      assert.deepEqual(
+        linesOf(pod.ip('-6 route')).filter(line => !line.startsWith('fe80::')),
+        [
+          'default via fd00:6::1 dev eth0 metric 1024 pref medium',
+          `fd00:6::/64 via fd00:6::1 dev eth0 src ${v6} metric 1024 pref medium`,
+          `fd00:6::1 dev eth0 src ${v6} metric 1024 pref medium`,
+        ],
+      )
+      assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${v4}/24 scope global `))
+      assert.match(node.ip(`-o -4 addr show ${host.name}`), / inet 10\.6\.0\.1\/32 scope global /)
+      assert.match(node.ip(`-o -6 addr show ${host.name}`), / inet6 fd00:6::1\/128 scope global /)
+      assert.equal(node.ip(`route show ${v4}`).trim(), `${v4} dev ${host.name} proto 98`)
+      assert.match(node.ip(`-6 route show ${v6}`), new RegExp(`^${v6} dev ${host.name} proto 98 `))
+      for (const [netns, link, { mac, mtu }] of [[node, host.name, host] as const, [pod, 'eth0', inside] as const]) {
+        const [shown] = JSON.parse(netns.ip(`-j link show ${link}`))
+        assert.deepEqual([shown.address, shown.mtu, shown.flags.includes('LOWER_UP')], [mac, mtu, true])
+      }
+      const forwarding = node.run('sysctl', '-n', 'net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding')
+      assert.equal(forwarding, '1\n1\n')
+      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: result } })), DONE)
+      await del(it)
+      assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+      await del(it)
+      assertNothingLeft()
+    })
+
+    test('ADD: an interface of that name stays; twice is an error, and the first stays (COM-02, COM-18)', async () => {
+      const { pod, it } = newPod()
+      pod.ip('link add eth0 type bridge')
+      const taken = errorOf(await node.call('ADD', it))
+      assert.deepEqual(
+        [taken.code, taken.msg],
+        [104, 'Cannot attach eth0: the container has an interface of that name'],
+      )
+      assert.match(pod.ip('-d link show eth0'), /bridge/)
+      assertNothingLeft()
+      pod.ip('link del eth0')
+      const prevResult = await add(it)
+      const was = node.state(pod)
+      assert.equal(errorOf(await node.call('ADD', it)).code, 104)
+      assertSameState(node.state(pod), was)
+      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), DONE)
+      await del(it)
+      assertNothingLeft()
+    })
+
+    testByAgent(
+      'ADD: into the own namespace, or one that is none, is error 8 and does nothing (COM-14, ENV-21)',
+      async () => {
+        const { it } = newPod()
+        for (const netns of [node.path, '/run/netns/none', '/tmp'])
+          assert.equal(errorOf(await node.call('ADD', { ...it, netns })).code, 8)
+        assertNothingLeft()
+      },
+    )
+
+    testByAgent('ADD: mtu, dns and every back end of ipMasq, each option once (PTP-01, COM-17)', async () => {
+      const dns = { nameservers: ['10.0.0.53'], domain: 'a.example', search: ['b.example'], options: ['ndots:5'] }
+      const leased = { nameservers: ['10.0.0.54'] }
+      const ips = [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }]
+      for (const [more, wanted] of [
+        [{ dns }, dns],
+        [{ dns: {} }, leased],
+        [{ dns: { search: [] } }, undefined],
+        [{}, leased],
+      ] as const) {
+        const { pod, it } = newPod({ ...staticIps(ips, { dns: leased }), mtu: 1400, ...more })
+        const result = await add(it)
+        assert.deepEqual(result.dns, wanted)
+        assert.equal(JSON.parse(pod.ip('-j link show eth0'))[0].mtu, 1400)
+        assert.equal(JSON.parse(node.ip(`-j link show ${result.interfaces[0].name}`))[0].mtu, 1400)
+        await del(it)
+      }
+      for (const ipMasqBackend of ['iptables', 'nftables', null, undefined]) {
+        const { it } = newPod({ ...staticIps(ips), ipMasq: true, ipMasqBackend })
+        const { interfaces } = await add(it)
+        const elements = node.run('nft', 'list', 'ruleset')
+        assert.match(elements, new RegExp(`"${interfaces[0].name}" \\. 10\\.6\\.0\\.77`))
+        assert.match(elements, new RegExp(`"${interfaces[0].name}" \\. 10\\.6\\.0\\.0`))
+        await del(it)
+        assertNothingLeft(`${ipMasqBackend}`)
+      }
+      const unused = newPod({ ...staticIps(ips), ipMasqBackend: 'other' })
+      const { interfaces } = await add(unused.it)
+      assert.ok(!node.run('nft', 'list', 'ruleset').includes(interfaces[0].name), 'no element without ipMasq')
+      await del(unused.it)
+      for (const [more, msg] of [
+        [{ ipMasq: true, ipMasqBackend: 'other' }, 'unknown ipmasq backend "other"'],
+        [{ ipMasq: 'yes' }, 'Cannot read network configuration: "ipMasq" is a string, want true or false'],
+        [{ mtu: -1 }, 'Cannot read network configuration: "mtu" is -1, want a whole number from 0 to 65535'],
+        [{ mtu: 65_536 }, 'Cannot read network configuration: "mtu" is 65536, want a whole number from 0 to 65535'],
+        [{ ipam: undefined }, 'Cannot attach without addresses: "ipam.type" is missing'],
+      ] as const) {
+        const error = errorOf(await node.call('ADD', newPod({ ...staticIps(ips), ...more }).it))
+        assert.deepEqual([error.code, error.msg], [7, msg])
+      }
+      assertNothingLeft()
+    })
+
+    testByAgent(
+      'ADD: answers in the version that it was asked in, all seven (RES-01, RES-02, RES-03, RES-12)',
+      async () => {
+        for (const cniVersion of ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0']) {
+          const { it } = newPod(config({}, { cniVersion }))
+          const result = await add(it)
+          assert.equal(result.cniVersion, cniVersion)
+          if (cniVersion < '0.3') {
+            assert.deepEqual([result.ip4.gateway, result.ip6.gateway], ['10.6.0.1', 'fd00:6::1'])
+            assert.deepEqual(result.ip4.routes, [{ dst: '0.0.0.0/0' }])
+          } else assert.deepEqual(result.interfaces.map(({ name }: { name: string }) => name)[1], 'eth0')
+          await del(it)
+        }
+        assertNothingLeft()
+      },
+    )
+
+    testByAgent(
+      'ADD: one family alone, several of a family, of one network, and a network of one address (COM-13)',
+      async () => {
+        const four = { address: '10.6.0.77/24', gateway: '10.6.0.1' }
+        const cases = [
+          [four],
+          [{ address: 'fd00:6::77/64', gateway: 'fd00:6::1' }],
+          [four, { address: '10.7.0.77/24', gateway: '10.7.0.1' }, { address: 'fd00:6::77/64', gateway: 'fd00:6::1' }],
+          [four, { address: '10.6.0.78/24', gateway: '10.6.0.1' }],
+          [
+            { address: 'fd00:6::77/64', gateway: 'fd00:6::1' },
+            { address: 'fd00:6::78/64', gateway: 'fd00:6::1' },
+          ],
+          [{ address: '10.6.0.77/32', gateway: '10.6.0.1' }],
+          [{ address: '10.6.0.77/24', gateway: '192.0.2.254' }],
+        ]
+        for (const addresses of cases) {
+          const routes = DEFAULTS.filter(({ dst }) =>
+            addresses.some(each => each.address.includes(':') === dst.includes(':')),
+          )
+          const { pod, it } = newPod({ ...staticIps(addresses, { routes }), ipMasq: true })
+          pod.run('sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1', 'net.ipv6.conf.default.disable_ipv6=1')
+          const prevResult = await add(it)
+          const shown = pod.ip('-o addr show eth0')
+          assert.doesNotMatch(shown, /tentative|dadfailed/)
+          for (const { address } of addresses) {
+            assert.ok(shown.includes(` ${address} scope global `), shown)
+            pod.run(
+              'ping',
+              '-qc1',
+              '-W1',
+              '-I',
+              address.split('/')[0]!,
+              addresses[0]!.gateway.includes(':') === address.includes(':')
+                ? addresses[0]!.gateway
+                : addresses.at(-1)!.gateway,
+            )
+            node.run('ping', '-qc1', '-W1', address.split('/')[0]!)
+          }
+          assert.deepEqual(
+            silent(await node.call('CHECK', it, { more: { prevResult } })),
+            DONE,
+            JSON.stringify(addresses),
+          )
+          await del(it)
+          assertNothingLeft(JSON.stringify(addresses))
+        }
+      },
+    )
+
+    testByAgent(
+      'ADD: routes of the IPAM keep gateway, priority, table, mtu and advmss (COM-04, COM-05, COM-06, COM-07)',
+      async () => {
+        const addresses = [
+          { address: '10.6.0.77/24', gateway: '10.6.0.1' },
+          { address: 'fd00:6::77/64', gateway: 'fd00:6::1' },
+        ]
+        const routes = [
+          { dst: '10.1.0.0/16', gw: '10.6.0.254', priority: 7 },
+          { dst: '10.2.0.0/16', table: 1001, mtu: 1300, advmss: 1200 },
+          { dst: '10.3.0.0/16', scope: 0 },
+          { dst: '10.3.0.0/16', priority: 9 },
+          { dst: 'fd03::/64', priority: 9 },
+        ]
+        const { pod, it } = newPod(staticIps(addresses, { routes }))
+        const prevResult = await add(it)
+        assert.deepEqual(prevResult.routes, routes)
+        assert.match(pod.ip('route show 10.1.0.0/16'), /^10\.1\.0\.0\/16 via 10\.6\.0\.254 dev eth0 metric 7/)
+        assert.match(pod.ip('route show table 1001'), /^10\.2\.0\.0\/16 via 10\.6\.0\.1 dev eth0 mtu 1300 advmss 1200/)
+        assert.equal(linesOf(pod.ip('route show 10.3.0.0/16')).length, 2)
+        assert.match(pod.ip('-6 route show fd03::/64'), /^fd03::\/64 via fd00:6::1 dev eth0 metric 9/)
+        assert.equal(pod.ip('route show default'), '')
+        // It is never on the wire, and yet leads to the node.
+        lab.router.ip('addr add 10.1.2.3/32 dev br0')
+        node.ip('route add 10.1.0.0/16 via 10.10.10.1')
+        lab.router.ip('route add 10.6.0.77 via 10.10.10.8')
+        pod.run('ping', '-qc1', '-W1', '10.1.2.3')
+        node.ip('route del 10.1.0.0/16')
+        lab.router.ip('addr del 10.1.2.3/32 dev br0')
+        assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), DONE)
+        await del(it)
+        assertNothingLeft()
+      },
+    )
+
+    testByAgent(
+      'ADD: an unusable gateway is error 7, and the address goes back to the IPAM (PTP-05, DLG-03)',
+      async () => {
+        for (const [ip, msg] of [
+          [{ address: '10.6.0.77/24' }, 'Cannot attach: the IPAM gave 10.6.0.77/24 without a gateway'],
+          [
+            { address: '10.6.0.77/24', gateway: 'fd00:6::1' },
+            'Cannot attach: the IPAM gave gateway fd00:6::1 for 10.6.0.77/24',
+          ],
+          [
+            { address: '10.6.0.77/24', gateway: '10.6.0.77' },
+            'Cannot attach: the IPAM gave 10.6.0.77/24 with itself as gateway',
+          ],
+        ] as const) {
+          const { it, options, calls } = withFakeIpam({ ips: [ip] })
+          const error = errorOf(await node.call('ADD', it, options))
+          assert.deepEqual([error.code, error.msg], [7, msg])
+          assert.deepEqual(calls(), ['ADD', 'DEL'])
+          assertNothingLeft(msg)
+        }
+      },
+    )
+
+    testByAgent('ADD: what the kernel refuses leaves neither link nor address (COM-10, DLG-03)', async () => {
+      for (const [answer, msg] of [
+        [
+          {
+            ips: [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }],
+            routes: [{ dst: '10.1.0.0/16', gw: '10.99.0.1' }],
+          },
+          /^Cannot add route 10\.1\.0\.0\/16 via 10\.99\.0\.1 .*ENETUNREACH/,
+        ],
+        [
+          { ips: [{ address: '10.10.10.8/24', gateway: '10.10.10.1' }] },
+          /^Cannot give the pod 10\.10\.10\.8, which the node has/,
+        ],
+      ] as const) {
+        const { pod, it, options, calls } = withFakeIpam(answer)
+        const error = errorOf(await node.call('ADD', it, options))
+        assert.equal(error.code, 100)
+        assert.match(error.msg, msg)
+        assert.deepEqual(calls(), ['ADD', 'DEL'])
+        assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+        assertNothingLeft()
+      }
+    })
+
+    testByAgent('ADD: an error of the IPAM keeps its code, and no address at all is one (ERR-16, DLG-05)', async () => {
+      const failing = withFakeIpam(undefined)
+      const { code, msg } = errorOf(await node.call('ADD', failing.it, failing.options))
+      assert.deepEqual([code, msg], [11, 'no'])
+      const empty = withFakeIpam({ ips: [] })
+      const error = errorOf(await node.call('ADD', empty.it, empty.options))
+      assert.deepEqual([error.code, error.msg], [105, 'IPAM plugin returned missing IP config'])
+      assert.deepEqual(empty.calls(), ['ADD', 'DEL'])
+      assertNothingLeft()
+      const dataDir = join(folder('files'), 'file')
+      writeFileSync(dataDir, '')
+      assert.equal(errorOf(await node.call('ADD', newPod(config({ dataDir })).it)).code, 5)
+      assertNothingLeft()
+    })
+
+    // Packets
+
+    testByAgent(
+      'packets: behind the node with ipMasq, towards the outside alone; as they are without (PTP-06, PTP-09)',
+      async () => {
+        const [outside, gateway] = [lab.outside.station(), lab.router.station()]
+        for (const [station, addresses] of [
+          [outside, ['192.0.2.2', '2001:db8:ff::2']],
+          [gateway, ['10.10.10.1', 'fd00:10::1']],
+        ] as const)
+          for (const address of addresses) await station.listen(address)
+        lab.router.ip('route add 10.6.0.0/24 via 10.10.10.8')
+        lab.router.ip('route add fd00:6::/64 via fd00:10::8')
+        const join = async (of: object) => {
+          const { pod, it } = newPod(of)
+          const station = pod.station()
+          const { ips } = await add(it)
+          const addresses: string[] = ips.map(({ address }: { address: string }) => address.split('/')[0])
+          for (const address of addresses) await station.listen(address)
+          return { it, station, addresses }
+        }
+        const other = {
+          name: 'othernet',
+          ipam: { ...config().ipam, ranges: [[{ subnet: '10.7.0.0/24' }], [{ subnet: 'fd00:7::/64' }]] },
+        }
+        for (const filter of ['1', '2']) {
+          node.run(
+            'sysctl',
+            '-qw',
+            `net.ipv4.conf.all.rp_filter=${filter}`,
+            `net.ipv4.conf.default.rp_filter=${filter}`,
+          )
+          const [hidden, open, third] = [
+            await join({ ...config(), ipMasq: true }),
+            await join(config()),
+            await join({ ...config(), ...other }),
+          ]
+          const ways = [
+            { own: 0, node: '10.10.10.8', wide: '192.0.2.2', near: '10.10.10.1', otherEnd: '10.7.0.1' },
+            { own: 1, node: 'fd00:10::8', wide: '2001:db8:ff::2', near: 'fd00:10::1', otherEnd: 'fd00:7::1' },
+          ]
+          for (const { own, node: nodes, wide, near, otherEnd } of ways) {
+            const [h, o, t] = [hidden.addresses[own]!, open.addresses[own]!, third.addresses[own]!]
+            assert.equal(await hidden.station.ask(h, wide), nodes, 'the first packet passes, hidden')
+            assert.equal(await hidden.station.ask(h, near), nodes)
+            assert.equal(await hidden.station.ask(h, o), h, 'within the network')
+            assert.equal(await hidden.station.ask(h, t), otherEnd, 'another network of the node, as upstream does')
+            assert.equal(await open.station.ask(o, wide), o)
+            assert.equal(await open.station.ask(o, h), o)
+            assert.equal(await outside.ask(wide, o), wide, 'from outside')
+          }
+          for (const { it } of [hidden, open]) await del(it)
+          await del(third.it)
+        }
+        assertNothingLeft()
+      },
+    )
+
+    testByAgent('two interfaces of one container in one network work, and go one by one (DEL-11)', async () => {
+      const { pod, it } = newPod()
+      const second = { ...it, ifName: 'net1', config: config({ routes: [] }) }
+      await add(it)
+      const prevResult = await add(second)
+      assert.equal(linesOf(pod.ip('route show 10.6.0.1')).length, 2)
+      await del(it)
+      assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+      assert.deepEqual(silent(await node.call('CHECK', second, { more: { prevResult } })), DONE)
+      pod.run('ping', '-qc1', '-W1', '10.6.0.1')
+      await del(second)
+      assertNothingLeft()
+    })
+
+    // DEL
+
+    for (const [what, netns] of [
+      ['an empty CNI_NETNS (DEL-03)', () => ''],
+      ['a path that is gone (DEL-04)', () => '/run/netns/none'],
+      ['a plain file where the namespace was (DEL-05)', () => fileAt()],
+    ] as const)
+      testByAgent(`DEL: releases everything, masquerade too, with ${what} (PTP-06)`, async () => {
+        const { pod, it } = newPod({ ...config(), ipMasq: true })
+        await add(it)
+        pod.remove()
+        await del({ ...it, netns: netns() })
+        assertNothingLeft()
+      })
+
+    testByAgent(
+      'DEL: removes the pair of a living namespace with an empty CNI_NETNS, and needs no valid configuration (DEL-06, DEL-08)',
+      async () => {
+        const { pod, it } = newPod({ ...config(), ipMasq: true })
+        await add(it)
+        await del({ ...it, netns: '' }, { more: { mtu: 'wrong', ipMasq: 7, prevResult: { ips: 5 } } })
+        assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+        assertNothingLeft()
+      },
+    )
+
+    test('DEL: finds everything without any record (PTP-10, PTP-06)', async () => {
+      const { it } = newPod({ ...config(), ipMasq: true })
+      await add(it)
+      await agent?.kill('SIGTERM')
+      for (const suffix of ['', '-wal', '-shm']) rmSync(join(node.dataDir, `journal.db${suffix}`), { force: true })
+      if (mode === 'agent') agent = await node.startAgent()
+      await del(it)
+      assertNothingLeft()
+    })
+
+    testByAgent('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
+      const { it, options, repair } = withFakeIpam({ ips: [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }] }, 'fail')
+      await add(it, options)
+      assert.equal(errorOf(await node.call('DEL', it, options)).code, 11)
+      assertSameState(
+        node.state().filter(line => !line.startsWith('attachment')),
+        kept,
+      )
+      repair()
+      await del(it, options)
+      assertNothingLeft()
+    })
+
+    testByAgent(
+      'DEL: without ADD, or with a new namespace at the path, leaves the interface that is there (DEL-02, DEL-10)',
+      async () => {
+        const { pod, it } = newPod()
+        pod.ip('link add eth0 type veth peer name other')
+        await del(it)
+        assert.match(pod.ip('-o link'), /eth0/)
+        const prevResult = {
+          cniVersion: '1.1.0',
+          interfaces: [
+            { name: 'eth0', mac: '02:00:00:00:00:01' },
+            { name: 'eth0', sandbox: it.netns },
+          ],
+        }
+        await del(it, { more: { prevResult } })
+        assert.match(node.ip('-o link'), / eth0@/, "the node's NIC has another MAC than the result tells")
+        assertNothingLeft()
+      },
+    )
+
+    // CHECK
+
+    const damages: [string, RegExp, (pod: Netns, host: string) => void][] = [
+      ['the interface is gone (CHK-04)', /link eth0 in the pod is missing/, pod => pod.ip('link del eth0')],
+      [
+        'the interface is another kind',
+        /link eth0 in the pod is no veth but bridge/,
+        pod => {
+          pod.ip('link set eth0 down')
+          pod.ip('link set eth0 name eth9')
+          pod.ip('link add eth0 type bridge')
+        },
+      ],
+      [
+        'the address is gone (CHK-05)',
+        /address 10\.6\.0\.\d+\/24 is missing on eth0/,
+        pod => pod.ip('-4 addr flush dev eth0'),
+      ],
+      [
+        'the IPv6 address is gone (CHK-05)',
+        /address fd00:6::\w+\/64 is missing on eth0/,
+        pod => pod.ip('-6 addr flush dev eth0'),
+      ],
+      [
+        'the default route is gone (CHK-06)',
+        /route 0\.0\.0\.0\/0 via 10\.6\.0\.1 dev eth0 is missing/,
+        pod => pod.ip('route del default'),
+      ],
+      [
+        'the default route leads elsewhere (CHK-11)',
+        /route 0\.0\.0\.0\/0 via 10\.6\.0\.1 dev eth0 is missing/,
+        pod => {
+          pod.ip('route add 10.99.0.1 dev eth0')
+          pod.ip('route replace default via 10.99.0.1 dev eth0')
+        },
+      ],
+      [
+        'the route of the network is gone (CHK-06)',
+        /route 10\.6\.0\.0\/24 via 10\.6\.0\.1 dev eth0 is missing/,
+        pod => pod.ip('route del 10.6.0.0/24'),
+      ],
+      [
+        'the route to the gateway is gone (CHK-06)',
+        /route fd00:6::1 dev eth0 is missing/,
+        pod => pod.ip('-6 route del fd00:6::1'),
+      ],
+      [
+        'the gateway has no entry any more',
+        /neighbour 10\.6\.0\.1 on eth0 does not lead to the node/,
+        pod => pod.ip('neigh del 10.6.0.1 dev eth0'),
+      ],
+      [
+        'the MAC is another (CHK-07)',
+        /eth0 has MAC 02:00:00:00:00:99/,
+        pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
+      ],
+      ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
+      [
+        "the node's end is down (CHK-12)",
+        /link veth[0-9a-f]{8} on the node is down/,
+        (_, host) => node.ip(`link set ${host} down`),
+      ],
+      [
+        'the gateway is gone from the node',
+        /address 10\.6\.0\.1\/32 is missing on veth/,
+        (_, host) => node.ip(`addr del 10.6.0.1/32 dev ${host}`),
+      ],
+      [
+        'the host route is gone (PTP-08)',
+        /route 10\.6\.0\.\d+ dev veth[0-9a-f]{8} is missing on the node/,
+        (_, host) => node.ip(`route flush dev ${host} proto 98`),
+      ],
+      [
+        'the host route leads elsewhere',
+        /route 10\.6\.0\.\d+ dev veth[0-9a-f]{8} is missing on the node/,
+        (_, host) => {
+          const address = node.ip(`route show dev ${host} proto 98`).split(' ')[0]
+          node.ip(`route replace ${address} via 10.10.10.1`)
+        },
+      ],
+      ['somebody flushed the rule set', /inet mooring/, () => node.run('nft', 'delete', 'table', 'inet', 'mooring')],
+    ]
+    for (const [damage, message, doIt] of damages)
+      testByAgent(`CHECK: finds that ${damage}`, async () => {
+        const { pod, it } = newPod({ ...config(), ipMasq: true })
+        const prevResult = await add(it)
+        doIt(pod, prevResult.interfaces[0].name)
+        const error = errorOf(await node.call('CHECK', it, { more: { prevResult } }))
+        assert.equal(error.code, 103)
+        assert.match(`${error.msg} ${error.details ?? ''}`, message)
+        node.ip('-4 route flush proto boot')
+        node.ip('route replace default via 10.10.10.1')
+        await del(it)
+        if (damage.includes('flushed')) await bringForGood()
+        assertNothingLeft()
+      })
+
+    testByAgent(
+      'CHECK: needs prevResult, asks the IPAM, lets what others added be, and changes nothing (CHK-01, CHK-03, CHK-08, CHK-09, CHK-10)',
+      async () => {
+        const { pod, it } = newPod()
+        const prevResult = await add(it)
+        pod.ip('addr add 10.77.0.1/24 dev eth0')
+        pod.ip('route add 10.78.0.0/16 via 10.77.0.2')
+        const was = node.state(pod)
+        assert.equal(errorOf(await node.call('CHECK', it)).msg, 'Required prevResult missing')
+        const foreign = { ...prevResult, routes: [...DEFAULTS, { dst: '10.55.0.0/16', gw: '10.44.0.1' }] }
+        assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: foreign } })), DONE)
+        const more = { ...prevResult, routes: [...DEFAULTS, { dst: '10.55.0.0/16' }] }
+        assert.match(
+          errorOf(await node.call('CHECK', it, { more: { prevResult: more } })).msg,
+          /10\.55\.0\.0\/16 .* missing/,
+        )
+        assertSameState(node.state(pod), was)
+        const moved = structuredClone(prevResult)
+        moved.interfaces[1].sandbox = '/run/netns/other'
+        assert.match(
+          errorOf(await node.call('CHECK', it, { more: { prevResult: moved } })).msg,
+          /^Sandbox in prevResult/,
+        )
+        rmSync(join(node.leases, 'ptpnet', prevResult.ips[0].address.split('/')[0]))
+        assert.match(errorOf(await node.call('CHECK', it, { more: { prevResult } })).msg, /^host-local: /)
+        await del(it)
+        assertNothingLeft()
+      },
+    )
+
+    // STATUS, GC
+
+    const nobody = { containerId: '', netns: '', ifName: '', type: 'ptp' }
+    testByAgent(
+      'STATUS: says nothing where all is well, makes nothing, and tells what the IPAM finds (STA-01, STA-03, STA-07)',
+      async () => {
+        const was = node.state()
+        for (const ipMasq of [false, true])
+          assert.deepEqual(silent(await node.call('STATUS', { ...nobody, config: { ...config(), ipMasq } })), DONE)
+        assertSameState(node.state(), was)
+        const dataDir = join(folder('files'), 'file')
+        writeFileSync(dataDir, '')
+        assert.equal(errorOf(await node.call('STATUS', { ...nobody, config: config({ dataDir }) })).code, 50)
+        const { it, options, calls } = withFakeIpam({})
+        await node.call('STATUS', { ...nobody, config: it.config! }, options)
+        assert.deepEqual(calls(), ['STATUS'])
+      },
+    )
+
+    testByAgent(
+      'GC: removes what is not in the list, of this network only; without a list nothing (GC-02, GC-03, GC-04, GC-06)',
+      async () => {
+        const own = [newPod({ ...config(), ipMasq: true }), newPod({ ...config(), ipMasq: true })]
+        const other = newPod(config({ ranges: [[{ subnet: '10.7.0.0/24' }]], routes: [] }, { name: 'othernet' }))
+        for (const { it } of [...own, other]) await add(it)
+        await new Promise(resolve => setTimeout(resolve, 150))
+        const gc = (more: object) => node.call('GC', { ...nobody, config: config() }, { more })
+        assert.deepEqual(silent(await gc({})), DONE)
+        const living = [{ containerID: own[0]!.it.containerId, ifname: 'eth0' }]
+        for (const _ of [1, 2]) assert.deepEqual(silent(await gc({ 'cni.dev/valid-attachments': living })), DONE)
+        assert.deepEqual(
+          [...own, other].map(({ pod }) => pod.ip('-o link').includes('eth0')),
+          [true, false, true],
+        )
+        assert.deepEqual(silent(await gc({ 'cni.dev/valid-attachments': [] })), DONE)
+        await del(other.it)
+        assertNothingLeft()
+      },
+    )
+
+    testByAgent('elements come back after somebody flushed the rule set', async () => {
+      const [first, second] = [newPod({ ...config(), ipMasq: true }), newPod({ ...config(), ipMasq: true })]
+      const prevResult = await add(first.it)
+      node.run('nft', 'flush', 'ruleset')
+      await add(second.it)
+      assert.deepEqual(silent(await node.call('CHECK', first.it, { more: { prevResult } })), DONE)
+      for (const { it } of [first, second]) await del(it)
+      await bringForGood()
+      assertNothingLeft()
+    })
+
+    testByAgent('64 at once have 64 addresses, and as many DELs leave nothing', async t => {
+      const all = makeManyNetns('pod', 64).map(netns => ({
+        containerId: `m${containers++}`,
+        netns,
+        type: 'ptp',
+        config: { ...config(), ipMasq: true },
+      }))
+      const begin = performance.now()
+      const results = (await Promise.all(all.map(it => node.call('ADD', it)))).map(resultOf)
+      t.diagnostic(`${all.length} ADDs in ${Math.round(performance.now() - begin)} ms`)
+      assert.equal(new Set(results.map(({ ips }) => ips[0].address)).size, all.length)
+      assert.equal(linesOf(node.ip('route show proto 98')).length, all.length)
+      for (const index of [0, 63])
+        assert.deepEqual(silent(await node.call('CHECK', all[index]!, { more: { prevResult: results[index] } })), DONE)
+      for (const outcome of await Promise.all(all.map(it => node.call('DEL', it))))
+        assert.deepEqual(silent(outcome), DONE)
+      assertNothingLeft()
+    })
+
+    /** A container whose addresses come from a script that writes down how it is called. */
+    function withFakeIpam(answer: object | undefined, del: 'fail' | '' = '') {
+      const directory = folder('fake')
+      const [log, file] = [join(directory, 'calls'), join(directory, 'fake-ipam')]
+      const failing = `echo '{"code": 11, "msg": "no", "details": "later"}'; exit 1`
+      const onAdd = answer === undefined ? failing : `echo '${JSON.stringify({ cniVersion: '1.1.0', ...answer })}'`
+      const write = (onDel: string) =>
+        writeFileSync(
+          file,
+          `#!/bin/sh\necho $CNI_COMMAND >> ${log}\ncase $CNI_COMMAND in ADD) ${onAdd};; DEL) ${onDel};; esac\n`,
+        )
+      write(del === 'fail' ? failing : ':')
+      chmodSync(file, 0o755)
+      const { pod, it } = newPod(config({ type: 'fake-ipam' }))
+      return {
+        ...{ pod, it },
+        options: { env: { CNI_PATH: `${directory}:${cniBin()}` } },
+        calls: () => readFileSync(log, 'utf8').trim().split('\n'),
+        repair: () => write(':'),
+      }
+    }
+  })
+
+describe('ptp, faults', { skip: skip || withoutStrace }, () => {
+  test('ADD: a fault in every netlink request in turn leaves nothing; no process is started', async t => {
+    const node = makeLab().nodes[0]!
+    const config = {
+      ...{ cniVersion: '1.1.0', name: 'ptpnet', type: 'ptp', ipMasq: true },
+      ipam: { type: 'host-local', dataDir: node.leases, ranges: [V4, V6], routes: DEFAULTS },
+    }
+    const it = { containerId: 'c', netns: makeNetns('pod').path, type: 'ptp', config }
+    for (const verb of ['ADD', 'DEL'] as const) {
+      const { prefix, calls } = trace('execve,execveat,fork,vfork')
+      resultOf(await node.call(verb, it, { prefix }))
+      assert.deepEqual(calls(), ['execve', 'execve'], verb) // the shim, and Node.js in its place
+    }
+    const kept = node.state()
+    let failed = 0
+    for (let when = 1; when <= 100; when++) {
+      const { prefix, calls } = trace('sendto', `error=ENOMEM:when=${when}`)
+      const outcome = await node.call('ADD', it, { prefix })
+      if (calls().length < when) {
+        resultOf(outcome)
+        break
+      }
+      const error = errorOf(outcome)
+      assert.deepEqual([error.code, /^Cannot .+: .*\(ENOMEM\)/.test(error.msg)], [11, true], outcome.stdout)
+      assertSameState(node.state(), kept, `after ENOMEM in request ${when}, ${calls()[when - 1]}`)
+      failed++
+    }
+    resultOf(await node.call('DEL', it))
+    assertSameState(node.state(), kept)
+    t.diagnostic(`failed: ${failed} requests`)
+    assert.ok(failed >= 8, `${failed}`)
+  })
+})
+
+const linesOf = (text: string): string[] =>
+  text
+    .split('\n')
+    .map(line => line.trim().replace(/ +/g, ' '))
+    .filter(line => line !== '')
+    .sort()
+
+function fileAt(): string {
+  const file = join(folder('files'), 'file')
+  writeFileSync(file, '')
+  return file
+}
