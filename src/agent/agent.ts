@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads'
 import pino, { type Logger } from 'pino'
 import { openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
-import { openSessions, startPorts, worldOf } from '#plugins'
+import { holdNamespaces, openSessions, startPorts, worldOf } from '#plugins'
 import { Background } from './background.ts'
 import { Calls } from './calls.ts'
 import { createLanes } from './lanes.ts'
@@ -51,6 +51,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message) }))
   const world = worldOf({ host, journal, clouds, bootId: readBootId(), longLived: true, dataDir })
   undo.use(startPorts(world, error => logger.warn({ err: error }, 'address pool')))
+  undo.use(holdNamespaces(world))
 
   const lanes = createLanes()
   const background = new Background(world, lanes, options)

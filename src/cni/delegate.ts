@@ -66,7 +66,8 @@ export async function selectIpam(
 }
 
 /**
- * The result of a delegated IPAM plugin without what is not its own: interfaces are the parent's, and so are the indexes into them.
+ * The result of a delegated IPAM plugin without what is not its own: interfaces are the parent's, and so are the indexes
+ * into them. One that names a NIC by its MAC, and no sandbox, is what the parent is to work with: it stays.
  *
  * @throws {CniError} 105 if an index points nowhere.
  */
@@ -79,8 +80,13 @@ export function checkIpamResult(result: Result, type: string): Result {
         `IPAM plugin "${type}" gave interface ${index} for ${address}, but ${interfaces} interfaces`,
         { details: 'an IPAM plugin leaves "interface" and "interfaces" to the plugin that called it' },
       )
-  const { interfaces: _, ips, ...rest } = result
-  return ips === undefined ? rest : { ...rest, ips: ips.map(({ interface: _index, ...ip }) => ip) }
+  const { interfaces: given = [], ips, ...rest } = result
+  const nics = given.filter(({ mac, sandbox }) => mac !== undefined && (sandbox ?? '') === '')
+  return {
+    ...(nics.length === 0 ? {} : { interfaces: nics }),
+    ...rest,
+    ...(ips === undefined ? {} : { ips: ips.map(({ interface: _index, ...ip }) => ip) }),
+  }
 }
 
 /** For a plugin that cannot do without an address. @throws {CniError} 105 with the reference's text. */

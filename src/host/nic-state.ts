@@ -27,12 +27,12 @@ export type NicState = {
   readonly mtuBytes: number
   readonly up: boolean
   readonly alias: string | null
-  readonly altnames: readonly string[]
+  readonly altnames: string[]
   /** The bridge or bond that it is a port of. */
   readonly master: string | null
-  readonly addresses: readonly Saved[]
+  readonly addresses: Saved[]
   /** Routes of every table but `local`. */
-  readonly routes: readonly Saved[]
+  readonly routes: Saved[]
   /** When this was true: addresses may have a lifetime. */
   readonly readMs: number
 } & NicIdentity

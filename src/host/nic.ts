@@ -7,7 +7,8 @@ import { NetlinkError, type Transport } from '#netlink'
 import { addAltname, byReach, deleteAltname, isV6, type Link, restoreAddress, restoreRoute, setLink } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { identifyNetns, type NetnsIdentity, tryOpenNetns } from './netns.ts'
-import { isSameNic, listLinks, type NicState, readNic, tryFindLink } from './nic-state.ts'
+import { identityOf, isSameNic, listLinks, type NicState, readNic, tryFindLink } from './nic-state.ts'
+import { configurePodLink, findPodLinkFaults, type PodLink, type PodLinkExpectation } from './pod-link.ts'
 import { ensureSysctl } from './sysctl.ts'
 import { type Device, findBusDevice, findKernelDevice, isBehind } from './sysfs.ts'
 
@@ -18,7 +19,8 @@ export type NicSelector =
   /** A directory below /sys/devices. */
   | { readonly by: 'kernelPath'; readonly path: string }
   | { readonly by: 'pci'; readonly address: string }
-  | { readonly by: 'auxiliary'; readonly name: string }
+  /** A PCI address or the name of an auxiliary device. */
+  | { readonly by: 'deviceId'; readonly id: string }
 
 /** A NIC that is there, or a device that a program drives (DPDK): there is no link of it to move. */
 export type FoundNic = { readonly nic: NicState } | { readonly userspaceDriver: string }
@@ -44,8 +46,8 @@ function deviceOf(selector: Exclude<NicSelector, { by: 'name' | 'mac' }>): Devic
   switch (selector.by) {
     case 'pci':
       return findBusDevice('pci', selector.address)
-    case 'auxiliary':
-      return findBusDevice('auxiliary', selector.name)
+    case 'deviceId':
+      return findBusDevice('pci', selector.id) ?? findBusDevice('auxiliary', selector.id)
     case 'kernelPath':
       return findKernelDevice(selector.path)
   }
@@ -115,13 +117,22 @@ export type LostNic = {
 export function bringNicHome(context: HostContext, { nic, podIndex, netnsFd }: LostNic): boolean {
   if (netnsFd !== undefined && bringFrom(context, netnsFd, nic, podIndex)) return true
   if (isMarkedHere(context.route, nic)) return restoreNic(context.route, nic)
-  const first = tryOpenNetns('/proc/1/ns/net')
+  const first = openFirstNetns()
   if (first === undefined) return false
   try {
     const isHome = isSame(identifyNetns(first), identifyNetns(context.home))
     return !isHome && bringFrom(context, first, nic, null)
   } finally {
     closeSync(first)
+  }
+}
+
+/** The namespace of the machine's first process; undefined where this one may not look at that. */
+function openFirstNetns(): number | undefined {
+  try {
+    return tryOpenNetns('/proc/1/ns/net')
+  } catch {
+    return undefined
   }
 }
 
@@ -133,11 +144,7 @@ const isMarkedHere = (route: Transport, nic: NicState) => listLinks(route).some(
 
 function bringFrom(context: HostContext, fd: number, nic: NicState, podIndex: number | null): boolean {
   const isMoved = context.inNetns(fd, route => {
-    const links = listLinks(route)
-    const link =
-      links.find(each => isMarked(each, nic)) ??
-      // The container may have taken the alias away, but not changed what it is.
-      links.find(each => isPlace(each, nic, podIndex) && isSameNic(each, nic) && isSameMac(each, nic))
+    const link = findNicIn(route, nic, podIndex)
     if (link === undefined) return false
     const { index } = link
     route.execute([setLink({ index }, { up: false, ifalias: nic.name })])
@@ -153,6 +160,14 @@ function bringFrom(context: HostContext, fd: number, nic: NicState, podIndex: nu
     return true
   })
   return isMoved && restoreNic(context.route, nic)
+}
+
+function findNicIn(route: Transport, nic: NicState, podIndex: number | null): Link | undefined {
+  const links = listLinks(route).filter(link => isSameNic(link, nic))
+  // The container may have taken the alias away, but not changed what it is.
+  return (
+    links.find(link => isMarked(link, nic)) ?? links.find(link => isPlace(link, nic, podIndex) && isSameMac(link, nic))
+  )
 }
 
 const isPlace = (link: Link, nic: NicState, podIndex: number | null) =>
@@ -215,12 +230,13 @@ function restoreAddresses(route: Transport, { index, name }: { index: number; na
       .map(saved => restoreAddress(saved, index, elapsedSeconds))
       .filter(request => request !== undefined)
   if (nic.addresses.some(isV6)) ensureSysctl('0', 'ipv6', 'conf', name, 'disable_ipv6')
-  route.execute([
+  const requests = [
     ...give(false),
     ...(nic.up ? [setLink({ index }, { up: true })] : []),
     ...give(true),
     ...(nic.up ? byReach(nic.routes).map(saved => restoreRoute(saved, index)) : []),
-  ])
+  ]
+  if (requests.length > 0) route.execute(requests)
 }
 
 /**
@@ -231,10 +247,56 @@ export function awaitLinkChange(context: HostContext, { ms }: { ms: number }): v
   context.linkListener.awaitNotification(deadlineIn(ms))
 }
 
-/** See the functions. */
+/** True if the NIC is in that namespace, as whatever it is called there. */
+export function isNicIn(context: HostContext, { nic, podIndex, netnsFd }: LostNic & { netnsFd: number }): boolean {
+  return context.inNetns(netnsFd, route => findNicIn(route, nic, podIndex) !== undefined)
+}
+
+/** A name that a link can have; what stands in an alias may be anything. */
+const isLinkName = (text: string) => /^[^\s/:]{1,15}$/.test(text) && text !== '.' && text !== '..'
+
+/**
+ * A NIC in a container that nobody has a record of, with its name on the node in its alias, where the reference's plugin
+ * keeps it. Undefined where that name is no longer free: then it may be anything.
+ */
+export function findStrayNic(
+  context: HostContext,
+  { netnsFd, ifName }: { netnsFd: number; ifName: string },
+): { nic: NicState; podIndex: number } | undefined {
+  const link = context.inNetns(netnsFd, route => tryFindLink(route, { ifname: ifName }))
+  const name = link?.ifalias
+  if (link === undefined || name === undefined || !isLinkName(name)) return undefined
+  if (tryFindLink(context.route, { ifname: name }) !== undefined) return undefined
+  const nic: NicState = {
+    name,
+    index: 0,
+    mac: formatMac(link.address ?? new Uint8Array(0)),
+    mtuBytes: link.mtu ?? 0,
+    // Nobody knows how it was.
+    up: false,
+    alias: null,
+    altnames: link.propList ?? [],
+    master: null,
+    addresses: [],
+    routes: [],
+    readMs: Date.now(),
+    ...identityOf(link),
+  }
+  return { nic, podIndex: link.index }
+}
+
+type InContainer<T> = T & { readonly netnsFd: number }
+
+/** See the functions here and in pod-link.ts. */
 export const nicVerbs = {
   findNic: (context: HostContext, { selector }: { selector: NicSelector }) => findNic(context, selector),
+  findStrayNic,
+  isNicIn,
   moveNicIn,
+  configureNic: (context: HostContext, { netnsFd, pod }: InContainer<{ pod: PodLink }>) =>
+    context.inNetns(netnsFd, route => configurePodLink(route, pod)),
+  findNicFaults: (context: HostContext, { netnsFd, pod }: InContainer<{ pod: PodLinkExpectation }>) =>
+    context.inNetns(netnsFd, route => findPodLinkFaults(route, pod)),
   bringNicHome,
   awaitLinkChange,
 } as const

@@ -12,6 +12,7 @@ export {
   startPorts,
 } from './ipam/tcnp-ipam/ports.ts'
 export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
+export { holdNamespaces } from './main/host-device/host-device.ts'
 export { OWNER_PREFIX } from './pair.ts'
 export { callOf, withoutSecrets } from './record.ts'
 export { findOwnPlugin, keepFirewall, plugins, TAKEN_PREFIX, worldOf } from './registry.ts'

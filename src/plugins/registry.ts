@@ -6,6 +6,7 @@ import type { RecordedPlugin } from './interface.ts'
 import { hostLocal } from './ipam/host-local/host-local.ts'
 import { staticIpam } from './ipam/static/static.ts'
 import { tcnpIpam } from './ipam/tcnp-ipam/tcnp-ipam.ts'
+import { hostDevice } from './main/host-device/host-device.ts'
 import { loopback } from './main/loopback/loopback.ts'
 import { ptp } from './main/ptp/ptp.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
@@ -21,6 +22,8 @@ const ipamPlugins: ReadonlyMap<string, Plugin<World>> = new Map([
 ])
 
 const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
+  ['host-device', hostDevice],
+  ['host-device-plus', hostDevice],
   ['ptp', ptp],
   ['veth-route', vethRoute],
 ])
