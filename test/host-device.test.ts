@@ -40,7 +40,7 @@ for (const mode of ['standalone', 'agent'] as const)
 
     before(async () => {
       node = makeLab({ mode }).nodes[0]!
-      plugIn(node)
+      await plugIn(node)
       if (mode === 'agent') agent = await node.startAgent()
       kept = node.state()
     })
@@ -48,7 +48,7 @@ for (const mode of ['standalone', 'agent'] as const)
     const made: Attachment[] = []
     afterEach(async () => {
       for (const it of made.splice(0)) await node.call('DEL', it, { more: alone })
-      if (!node.ip('-o link').includes(' dev23@')) plugIn(node)
+      if (!node.ip('-o link').includes(' dev23@')) await plugIn(node)
     })
     /** What costs a second with a process per call, and is the same code. */
     const testByAgent = mode === 'agent' ? test : () => undefined
@@ -71,7 +71,12 @@ for (const mode of ['standalone', 'agent'] as const)
     }
     const call = (verb: Parameters<Node['call']>[0], it: Attachment, more: object = alone, options: CallOptions = {}) =>
       node.call(verb, it, { ...options, more })
-    const assertBack = () => assertSameState(node.state(), kept)
+    /** The kernel tells of a carrier a moment after the link is up. */
+    const assertBack = async () => {
+      const isBack = () => node.state().sort().join('\n') === kept.toSorted().join('\n')
+      await eventually('the NIC is back', isBack, 1_000).catch(() => undefined)
+      assertSameState(node.state(), kept)
+    }
 
     test('ADD and DEL: the NIC goes with its addresses and comes back with all it had (HD-05, HD-07, HD-08, HD-15)', async () => {
       const { pod, it } = newPod()
@@ -86,27 +91,27 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.deepEqual(silent(await call('CHECK', it, withAddress({ prevResult: result }))), DONE)
       pod.ip('link set eth0 mtu 1280 address 02:00:00:00:00:77')
       assert.deepEqual(silent(await call('DEL', it, withAddress())), DONE)
-      assertBack()
+      await assertBack()
     })
 
     test('DEL: twice, without namespace, by a plain file, is success, and the NIC is back (HD-09, DEL-01, DEL-03, DEL-05)', async () => {
       const { it } = newPod()
       resultOf(await call('ADD', it))
       assert.deepEqual(silent(await call('DEL', { ...it, netns: '' })), DONE)
-      assertBack()
+      await assertBack()
       assert.deepEqual(silent(await call('DEL', it)), DONE)
       const file = join(folder('files'), 'file')
       writeFileSync(file, '')
       for (const netns of [file, '/run/netns/none', ''])
         assert.deepEqual(silent(await call('DEL', { ...it, netns })), DONE)
-      assertBack()
+      await assertBack()
     })
 
     test('DEL: needs neither a valid configuration nor the device in it (DEL-06, DEL-08)', async () => {
       const { it } = newPod()
       resultOf(await call('ADD', it))
       assert.deepEqual(silent(await call('DEL', it, { ...alone, device: 7, hwaddr: 'x' })), DONE)
-      assertBack()
+      await assertBack()
     })
 
     test('DEL: after the namespace has died (HD-10)', async () => {
@@ -115,10 +120,10 @@ for (const mode of ['standalone', 'agent'] as const)
       pod.remove()
       assert.deepEqual(silent(await call('DEL', it, withAddress())), DONE)
       // A virtual link dies with its namespace, unless an agent holds that.
-      if (mode === 'agent') assertBack()
+      if (mode === 'agent') await assertBack()
       else {
         await eventually('the pair is gone', () => !node.ip('-o link').includes('peer23'))
-        plugIn(node)
+        await plugIn(node)
         assertSameState(withoutIndex(node.state()), withoutIndex(kept))
         kept = node.state()
       }
@@ -131,7 +136,7 @@ for (const mode of ['standalone', 'agent'] as const)
       agent = await node.startAgent()
       pod.remove()
       assert.deepEqual(silent(await call('DEL', it)), DONE)
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('DEL: the container renamed the NIC and took its alias (HD-11)', async () => {
@@ -141,7 +146,7 @@ for (const mode of ['standalone', 'agent'] as const)
       pod.ip('link set eth0 name hidden')
       run('ip', ['-n', pod.name, 'link', 'set', 'hidden', 'alias', ''])
       assert.deepEqual(silent(await call('DEL', it)), DONE)
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('DEL: a new namespace at the same path keeps its own interface of that name (DEL-10)', async () => {
@@ -153,7 +158,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.deepEqual(silent(await call('DEL', it)), DONE)
       assert.match(pod.ip('-o link'), /eth0/)
       pod.remove()
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('DEL: the name is taken by another link meanwhile, which stays', async () => {
@@ -169,7 +174,7 @@ for (const mode of ['standalone', 'agent'] as const)
       node.ip('link del dev23')
       node.ip(`link set ${back.ifname} down`)
       node.ip(`link del ${back.ifname}`)
-      plugIn(node)
+      await plugIn(node)
       kept = node.state()
     })
 
@@ -180,7 +185,7 @@ for (const mode of ['standalone', 'agent'] as const)
       const [link] = JSON.parse(node.ip('-d -j link show dev23'))
       assert.deepEqual([link.ifalias, link.flags.includes('UP'), link.mtu], [undefined, false, 1400])
       node.ip('link del dev23')
-      plugIn(node)
+      await plugIn(node)
       kept = node.state()
     })
 
@@ -192,7 +197,7 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.deepEqual(silent(await call('DEL', it)), DONE)
         assert.match(pod.ip('-o link'), /eth0/)
       }
-      assertBack()
+      await assertBack()
     })
 
     test('ADD: none named, or none found, is an error in the words of the reference (HD-01, HD-02, HD-04)', async () => {
@@ -218,7 +223,7 @@ for (const mode of ['standalone', 'agent'] as const)
         const { code, msg } = errorOf(await call('ADD', it, { ...alone, ...more }))
         assert.deepEqual([code, msg], [7, message])
       }
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('ADD: by MAC in any case, the name before the MAC (HD-01, HD-03)', async () => {
@@ -228,7 +233,7 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.equal(JSON.parse(pod.ip('-j link show eth0'))[0].address, MAC)
         assert.deepEqual(silent(await call('DEL', it)), DONE)
       }
-      assertBack()
+      await assertBack()
     })
 
     test('ADD: by PCI address, device path and auxiliary device, also behind virtio (HD-02, HD-03)', async () => {
@@ -246,7 +251,7 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.equal(result.interfaces[0].mac, MAC)
         assert.deepEqual(silent(await call('DEL', it, alone)), DONE)
       }
-      assertBack()
+      await assertBack()
     })
 
     test('ADD: a device that a program drives stays where it is, and the IPAM plugin is asked (HD-13)', async () => {
@@ -260,7 +265,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.equal(pod.ip('-o link').includes('eth0'), false)
       assert.deepEqual(silent(await call('CHECK', it, { ...more, prevResult: result }, { env })), DONE)
       assert.deepEqual(silent(await call('DEL', it, more, { env })), DONE)
-      assertBack()
+      await assertBack()
     })
 
     test('ADD: an interface of that name stays, and the NIC too (HD-06, COM-02)', async () => {
@@ -271,7 +276,7 @@ for (const mode of ['standalone', 'agent'] as const)
         [error.code, error.msg],
         [104, 'Cannot attach eth0: the container has an interface of that name'],
       )
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('ADD: CNI_IFNAME may be a name that the NIC has, or that another link of the node has', async () => {
@@ -280,7 +285,7 @@ for (const mode of ['standalone', 'agent'] as const)
         resultOf(await call('ADD', it))
         assert.equal(JSON.parse(pod.ip('-j link'))[1].ifname, ifName)
         assert.deepEqual(silent(await call('DEL', it)), DONE)
-        assertBack()
+        await assertBack()
       }
     })
 
@@ -290,10 +295,10 @@ for (const mode of ['standalone', 'agent'] as const)
       const routes = [{ dst: '10.9.0.0/16', gw: '10.77.0.1' }]
       const ipam = { type: 'static', addresses: [{ address: '10.50.0.9/24' }], routes }
       assert.equal(errorOf(await call('ADD', it, withAddress({ ipam }))).code, 100)
-      assertBack()
+      await assertBack()
       const noAddress = { type: 'static', addresses: [] }
       errorOf(await call('ADD', it, withAddress({ ipam: noAddress })))
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('ADD: twice is an error, and the first attachment stays as it is (COM-18)', async () => {
@@ -303,7 +308,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.equal(errorOf(await call('ADD', it, withAddress({ device: 'eth0', allowDefaultRoute: true }))).code, 104)
       assertSameState(node.state(pod), was)
       await call('DEL', it, withAddress())
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('ADD: a NIC that another container has is an error, and stays there', async () => {
@@ -312,7 +317,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.match(errorOf(await call('ADD', second.it)).msg, /^failed to find host device/)
       assert.match(first.pod.ip('-o link'), /eth0/)
       await call('DEL', first.it)
-      assertBack()
+      await assertBack()
     })
 
     testByAgent("ADD: the NIC of the node's default route only where that is meant (HD-16)", async () => {
@@ -323,7 +328,7 @@ for (const mode of ['standalone', 'agent'] as const)
       resultOf(await call('ADD', it, { ...alone, device: 'eth0', allowDefaultRoute: true }))
       assert.match(pod.ip('-o link'), /eth0/)
       assert.deepEqual(silent(await call('DEL', it)), DONE)
-      assertBack()
+      await assertBack()
     })
 
     testByAgent(
@@ -344,7 +349,7 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.match(pod.ip('-6 route'), /default via fd00:50::1 dev eth0/)
         assert.deepEqual(silent(await call('CHECK', it, withAddress({ ipam, prevResult: result }))), DONE)
         await call('DEL', it)
-        assertBack()
+        await assertBack()
       },
     )
 
@@ -356,7 +361,7 @@ for (const mode of ['standalone', 'agent'] as const)
         if (cniVersion >= '0.3') assert.equal(result.interfaces[0].mac, MAC)
         await call('DEL', it, withAddress({ cniVersion }))
       }
-      assertBack()
+      await assertBack()
     })
 
     testByAgent('host-device-plus: the NIC that the lease names, also one that is still on its way', async () => {
@@ -380,14 +385,18 @@ for (const mode of ['standalone', 'agent'] as const)
         const answer = call('ADD', it, more, { env })
         if (late) {
           await new Promise(resolve => setTimeout(resolve, 300))
-          plugIn(node)
+          node.ip(`link add dev23 address ${MAC} type veth peer name peer23`)
         }
         const result = resultOf(await answer)
         assert.deepEqual([result.interfaces[0].mac, result.ips[0].address], [MAC, '192.168.52.30/24'])
         assert.match(pod.ip('route'), /default via 192\.168\.52\.1 dev eth0/)
         assert.deepEqual(silent(await call('DEL', it, more, { env })), DONE)
-        if (late) kept = node.state()
-        assertBack()
+        if (!late) continue
+        assert.match(node.ip('-o link'), / dev23@/)
+        node.ip('link del dev23')
+        await plugIn(node)
+        kept = node.state()
+        await assertBack()
       }
     })
 
@@ -416,7 +425,7 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.equal(error.code, 103)
         assert.match(`${error.msg} ${error.details ?? ''}`, message)
         assert.deepEqual(silent(await call('DEL', it, withAddress())), DONE)
-        assertBack()
+        await assertBack()
       })
 
     test('STATUS: 50 where the device is missing, not where a container has it (STA-02)', async () => {
@@ -442,7 +451,7 @@ for (const mode of ['standalone', 'agent'] as const)
       resultOf(await call('ADD', it, more))
       await new Promise(resolve => setTimeout(resolve, 150))
       assert.deepEqual(silent(await call('GC', status, { ...more, 'cni.dev/valid-attachments': [] })), DONE)
-      assertBack()
+      await assertBack()
     })
 
     testByAgent(
@@ -468,14 +477,14 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.match(node.ip('-o link'), / dev23@/)
         assert.deepEqual(silent(await call('DEL', second.it)), DONE)
         node.ip('link del dev23')
-        plugIn(node)
+        await plugIn(node)
         kept = node.state()
       },
     )
   })
 
 /** A NIC of the node that has everything which moving it takes away. */
-function plugIn(node: Netns): void {
+async function plugIn(node: Netns): Promise<void> {
   const lines = [
     'link add dev23 type veth peer name peer23 address 02:00:00:00:00:56',
     'link set peer23 up',
@@ -489,6 +498,7 @@ function plugIn(node: Netns): void {
     'route add 2001:db8:98::/48 via fd00:99::1',
   ]
   run('ip', ['-n', node.name, '-batch', '-'], lines.join('\n'))
+  await eventually('carrier', () => (node.ip('-o link').match(/LOWER_UP/g) ?? []).length === 4)
 }
 
 /** Links that were made anew have other numbers. */
