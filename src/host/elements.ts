@@ -2,18 +2,7 @@
 
 import { EINVAL, ENOENT } from '#libc'
 import type { Transport } from '#netlink'
-import {
-  type Change,
-  commit,
-  deleteElement,
-  destroyElement,
-  type Element,
-  type NamedSet,
-  NftablesError,
-} from '#nftables'
-
-/** An element and where it stands. */
-export type ElementOf = { readonly set: NamedSet; readonly element: Element }
+import { type Change, commit, deleteElement, destroyElement, type ElementOf, NftablesError } from '#nftables'
 
 /** Transports whose kernel (before 6.3) has no removal that tolerates absence. */
 const withoutDestroy = new WeakSet<Transport>()

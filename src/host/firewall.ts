@@ -7,6 +7,7 @@ import {
   addElement,
   commit,
   deleteTable,
+  type ElementOf,
   formatElement,
   hasElements,
   hooks,
@@ -17,7 +18,7 @@ import {
   NftablesError,
   policies,
 } from '#nftables'
-import { commitUnlessAbsent, type ElementOf, removeElements } from './elements.ts'
+import { commitUnlessAbsent, removeElements } from './elements.ts'
 import { type IpVersion, ipVersions, versionOf } from './match.ts'
 import { checkParts, ensureParts, type FindMore, table } from './part.ts'
 import { addInside, addInsideRule, guard, insideSet, nat, parseInsideSet, sets } from './ruleset.ts'

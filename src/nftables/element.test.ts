@@ -3,7 +3,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { NetlinkError, type Request } from '#netlink'
-import { addElement, deleteElement, destroyElement, elementListAttributes, hasElements, listKeys } from './element.ts'
+import {
+  addElement,
+  deleteElement,
+  destroyElement,
+  elementListAttributes,
+  hasElements,
+  listElements,
+  listKeys,
+  readElements,
+} from './element.ts'
 
 // Bytes captured from nft 1.0.6 (strace of its sendmsg), from the family header on, one attribute per line.
 const golden = (...lines: string[]) => Uint8Array.fromHex(lines.join(''))
@@ -70,6 +79,36 @@ test('addElement: writes key and value of a map as nft does', () => {
   assert.deepEqual(elementListAttributes.encode(elementListAttributes.decode(bytes.subarray(4))), bytes.subarray(4))
   const { setId: _, ...expected } = elementListAttributes.decode(bytes.subarray(4))
   assert.deepEqual(elementListAttributes.decode(change.body.subarray(4)), expected)
+})
+
+test('addElement: writes the comment as nft does, and exclusively where asked', () => {
+  // nft 'add element inet mooring portmap_any_v4 { udp . 8081 comment "v1" : 10.0.0.1 . 80 }'
+  const bytes = golden(
+    '01000000', // nfgenmsg: inet
+    '0c0001006d6f6f72696e6700', // NFTA_SET_ELEM_LIST_TABLE mooring
+    '13000200706f72746d61705f616e795f76340000', // NFTA_SET_ELEM_LIST_SET portmap_any_v4
+    '0800040000000001', // NFTA_SET_ELEM_LIST_SET_ID 0x1
+    '34000380', // NFTA_SET_ELEM_LIST_ELEMENTS
+    '30000180', //   NFTA_LIST_ELEM
+    '100001800c000100110000001f910000', //     NFTA_SET_ELEM_KEY
+    '100002800c0001000a00000100500000', //     NFTA_SET_ELEM_DATA
+    '090006000003763100000000', //     NFTA_SET_ELEM_USERDATA
+  )
+  const key = ['inet_proto', 'inet_service'] as const
+  const map = { table, name: 'portmap_any_v4', key, data: ['ipv4_addr', 'inet_service'] } as const
+  const element = { key: [17, 8081], value: [Uint8Array.of(10, 0, 0, 1), 80], comment: 'v1' }
+  const change = addElement(map, element)
+  const { setId: _, ...expected } = elementListAttributes.decode(bytes.subarray(4))
+  assert.deepEqual(elementListAttributes.decode(change.body.subarray(4)), expected)
+  assert.equal(change.flags, 0x400)
+  assert.equal(addElement(map, element, { exclusive: true }).flags, 0x600)
+  const message = { type: 0x0a0c, flags: 2, seq: 1, body: bytes }
+  const kernel = { execute: () => [{ messages: [message], tolerated: undefined }] }
+  assert.deepEqual(listElements(kernel, map), [element])
+  assert.deepEqual(readElements(kernel, [{ set: map, element: { key: element.key } }]), [element])
+  assert.deepEqual(readElements({ execute: () => [{ messages: [], tolerated: 2 }] }, [{ set: map, element }]), [
+    undefined,
+  ])
 })
 
 test('addElement: writes a verdict as nft does', () => {

@@ -9,13 +9,14 @@ import {
   NLM_F_ACK,
   NLM_F_CREATE,
   NLM_F_DUMP,
+  NLM_F_EXCL,
   nested,
   string,
   type Transport,
   u32be,
 } from '#netlink'
 import { type Data, data, type Verdict, verdictData } from './data.ts'
-import { decodeFields, encodeFields, type Field, formatFields } from './datatype.ts'
+import { type DataTypeName, decodeFields, encodeFields, type Field, formatFields } from './datatype.ts'
 import {
   type Change,
   decodeAnswer,
@@ -26,6 +27,7 @@ import {
   NFT_MSG_NEWSETELEM,
 } from './message.ts'
 import { formatSet, type NamedSet } from './set.ts'
+import { decodeComment, encodeComment } from './userdata.ts'
 
 // linux/netfilter/nf_tables.h, enum nft_set_elem_list_attributes and nft_set_elem_attributes
 const NFTA_SET_ELEM_LIST_TABLE = 1
@@ -68,14 +70,22 @@ export type Element = {
   readonly end?: readonly Field[]
   /** What a map holds at this key. */
   readonly value?: readonly Field[] | Verdict
+  /** Kept by the kernel with the element, shown by `nft`; never compared. At most 127 bytes. */
+  readonly comment?: string
 }
+
+/** An element and where it stands. */
+export type ElementOf = { readonly set: NamedSet; readonly element: Element }
 
 export const formatElement = (set: NamedSet, element: Element): string =>
   `element ${formatFields(element.key)} of ${formatSet(set)}`
 
-/** Adds one element; success where it is there already, EBUSY where a map holds another value at the key. */
-export const addElement = (set: NamedSet, element: Element): Change =>
-  change(NFT_MSG_NEWSETELEM, 'add', set, element, NLM_F_CREATE)
+/**
+ * Adds one element; success where it is there already, EBUSY where a map holds another value at the key. `exclusive`:
+ * EEXIST where the key is there, whatever it holds.
+ */
+export const addElement = (set: NamedSet, element: Element, options: { exclusive?: boolean } = {}): Change =>
+  change(NFT_MSG_NEWSETELEM, 'add', set, element, NLM_F_CREATE | (options.exclusive ? NLM_F_EXCL : 0))
 
 /** Removes one element. ENOENT where it, or the set, is not there. */
 export const deleteElement = (set: NamedSet, element: Element): Change =>
@@ -97,7 +107,10 @@ function change(type: number, verb: string, set: NamedSet, element: Element, fla
 /** A range of one field is two elements of the kernel, the second flagged as its end. */
 function encodeElement(set: NamedSet, element: Element): ElementAttributes[] {
   const key = { value: encodeFields(set.key, element.key) }
-  const value = element.value === undefined ? {} : { data: encodeValue(set, element.value) }
+  const value = {
+    ...(element.value === undefined ? {} : { data: encodeValue(set, element.value) }),
+    ...(element.comment === undefined ? {} : { userdata: encodeComment(element.comment) }),
+  }
   if (element.end === undefined) return [{ key, ...value }]
   const end = { value: encodeFields(set.key, element.end) }
   if (set.key.length > 1) return [{ key, keyEnd: end, ...value }]
@@ -118,7 +131,14 @@ function encodeValue(set: NamedSet, value: readonly Field[] | Verdict): Data {
  * The keys of a set without ranges.
  * @returns undefined where there is no such set. @throws {NetlinkError}
  */
-export function listKeys(transport: Transport, set: NamedSet): Field[][] | undefined {
+export const listKeys = (transport: Transport, set: NamedSet): (readonly Field[])[] | undefined =>
+  listElements(transport, set)?.map(({ key }) => key)
+
+/**
+ * The elements of a set or map without ranges and verdicts.
+ * @returns undefined where there is no such set. @throws {NetlinkError}
+ */
+export function listElements(transport: Transport, set: NamedSet): Element[] | undefined {
   const dump = message(
     NFT_MSG_GETSETELEM,
     set.table.family,
@@ -128,21 +148,35 @@ export function listKeys(transport: Transport, set: NamedSet): Field[][] | undef
   )
   const reply = transport.execute([dump])[0]!
   if (reply.tolerated !== undefined) return undefined
-  return reply.messages.flatMap(answer =>
-    (decodeAnswer(answer.body, elementListAttributes).values.elements ?? []).map(element =>
-      decodeFields(set.key, element.key?.value ?? new Uint8Array(0)),
-    ),
-  )
+  return reply.messages.flatMap(answer => decodeElements(set, answer.body))
+}
+
+function decodeElements(set: NamedSet, body: Uint8Array): Element[] {
+  return (decodeAnswer(body, elementListAttributes).values.elements ?? []).map(({ key, data, userdata }) => {
+    const comment = decodeComment(userdata)
+    const holdsFields = Array.isArray(set.data) && data?.value !== undefined
+    return {
+      key: decodeFields(set.key, key?.value ?? new Uint8Array(0)),
+      ...(holdsFields ? { value: decodeFields(set.data as readonly DataTypeName[], data.value!) } : {}),
+      ...(comment === undefined ? {} : { comment }),
+    }
+  })
 }
 
 /** Whether each of the elements is there, in order; false as well where its set is not. One send. @throws {NetlinkError} */
-export function hasElements(
-  transport: Transport,
-  elements: readonly { readonly set: NamedSet; readonly element: Element }[],
-): boolean[] {
-  const requests = elements.map(({ set, element }) => ({
-    ...change(NFT_MSG_GETSETELEM, 'read', set, element, NLM_F_ACK),
+export const hasElements = (transport: Transport, elements: readonly ElementOf[]): boolean[] =>
+  getElements(transport, elements).map(reply => reply.tolerated === undefined)
+
+/** What stands at the keys of the elements, in order; undefined where nothing does. One send. @throws {NetlinkError} */
+export const readElements = (transport: Transport, elements: readonly ElementOf[]): (Element | undefined)[] =>
+  getElements(transport, elements).map(
+    (reply, index) => reply.messages.flatMap(answer => decodeElements(elements[index]!.set, answer.body))[0],
+  )
+
+function getElements(transport: Transport, elements: readonly ElementOf[]) {
+  const requests = elements.map(({ set, element: { value: _value, comment: _comment, ...place } }) => ({
+    ...change(NFT_MSG_GETSETELEM, 'read', set, place, NLM_F_ACK),
     tolerate: [ENOENT],
   }))
-  return transport.execute(requests).map(reply => reply.tolerated === undefined)
+  return transport.execute(requests)
 }

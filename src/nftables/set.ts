@@ -113,7 +113,7 @@ function dataOf(set: NamedSet): { dataType?: number; dataBytes?: number } {
 // libnftnl, udata.h, and nftables, enum byteorder: without these `nft list` prints host-order keys reversed.
 const NFTNL_UDATA_SET_KEYBYTEORDER = 0
 const NFTNL_UDATA_SET_DATABYTEORDER = 1
-const NFTNL_UDATA_SET_MERGE_ELEMENTS = 6
+const NFTNL_UDATA_SET_DATA_INTERVAL = 6
 const byteOrders = { none: 0, host: 1, network: 2 } as const
 
 function userdataOf(set: NamedSet): Uint8Array {
@@ -121,7 +121,7 @@ function userdataOf(set: NamedSet): Uint8Array {
   if (set.data !== undefined) {
     const order = set.data === 'verdict' ? byteOrders.none : byteOrderOf(set.data)
     entries.push([NFTNL_UDATA_SET_DATABYTEORDER, u32.encode(order)])
-    entries.push([NFTNL_UDATA_SET_MERGE_ELEMENTS, u32.encode(0)])
+    entries.push([NFTNL_UDATA_SET_DATA_INTERVAL, u32.encode(0)])
   }
   return encodeUserdata(entries)
 }
