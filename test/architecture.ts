@@ -20,6 +20,7 @@ export const LEVEL_OF_ROOM: Readonly<Record<string, number>> = {
   host: 4,
   rtnetlink: 3,
   nftables: 3,
+  conntrack: 3,
   netlink: 2,
   libc: 1,
   base: 0,

@@ -77,6 +77,8 @@ test('removePod: absence is success, a missing permission is not', () => {
 test('checkPod: without the rules the elements are not enough', () => {
   assert.deepEqual(checkPod(fakeKernel(), pod), [
     'the rules of chain inet mooring prerouting are not there',
+    'the rules of chain inet mooring outside_v4 are not there',
+    'the rules of chain inet mooring outside_v6 are not there',
     'the rules of chain inet mooring postrouting are not there',
   ])
 })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { type Ip, parsePrefix } from '#base'
+import { type Ip, type Prefix, parsePrefix } from '#base'
 import { compare, type Expression, families, loadField, loadMeta, mask } from '#nftables'
 
 // Conditions of our rules. Registers 1 to 4 hold 16 bytes each and follow one another; a condition uses register 1 for
@@ -29,9 +29,9 @@ export const isVersion = (version: IpVersion): Expression[] => [
   compare(REGISTER, '==', Uint8Array.of(protocols[version])),
 ]
 
-/** The packet comes from, or goes to, an address of the prefix that the text says. */
-export const isWithin = (version: IpVersion, end: 'source' | 'destination', text: string): Expression[] => {
-  const { ip, length } = parsePrefix(text)
+/** The packet comes from, or goes to, an address of the prefix. */
+export const isWithin = (version: IpVersion, end: 'source' | 'destination', prefix: string | Prefix): Expression[] => {
+  const { ip, length } = typeof prefix === 'string' ? parsePrefix(prefix) : prefix
   const whole = length === ip.length * 8
   return [
     ...isVersion(version),

@@ -81,9 +81,8 @@ function findMissing(transport: Transport, { parts, ifPresent = [], more }: Want
   const isCurrent = (part: Part) =>
     part.chains.every(({ chain, rules }) => {
       const state = states.find(({ name }) => name === chain.name)
-      if (chain.base === undefined) return state !== undefined
-      // Nothing jumps to a base chain, so its use count is the number of its rules.
-      return state?.comment === fingerprint(part) && state.use === rules.length
+      if (chain.base !== undefined) return state?.comment === fingerprint(part) && state.use === rules.length
+      return state !== undefined && state.use >= useOf(part, chain, rules)
     })
   const isThere = (part: Part) => part.chains.some(({ chain }) => present.includes(chain.name))
   const renewed = [...parts, ...ifPresent.filter(isThere)].filter(part => !isCurrent(part))
@@ -93,15 +92,28 @@ function findMissing(transport: Transport, { parts, ifPresent = [], more }: Want
   return { changes, renewed }
 }
 
-/** Base chains of the parts whose rules are not all there, in words. @throws {NetlinkError} */
+/**
+ * The kernel's use count of a chain: its rules and the jumps that lead to it. Nothing jumps to a base chain; a regular
+ * one may have more rules than the part says (`Wanted.more`).
+ */
+function useOf(part: Part, chain: Chain, rules: readonly Rule[]): number {
+  const verdicts = part.chains
+    .flatMap(each => each.rules)
+    .flatMap(rule => rule.expressions)
+    .map(({ kind, data }: { kind: string; data?: unknown }) => (kind === 'immediate' ? (data as Immediate) : undefined))
+  return rules.length + verdicts.filter(verdict => verdict?.data?.verdict?.chain === chain.name).length
+}
+type Immediate = { data?: { verdict?: { chain?: string } } }
+
+/** Chains of the parts whose rules are not all there, in words. @throws {NetlinkError} */
 export function checkParts(transport: Transport, parts: readonly Part[]): string[] {
-  const bases = parts.flatMap(part => part.chains).filter(({ chain }) => chain.base !== undefined)
+  const chains = parts.flatMap(part => part.chains.map(each => ({ ...each, part })))
   const states = getChains(
     transport,
-    bases.map(({ chain }) => chain),
+    chains.map(({ chain }) => chain),
   )
-  return bases
-    .filter(({ rules }, index) => states[index]?.use !== rules.length)
+  return chains
+    .filter(({ part, chain, rules }, index) => !((states[index]?.use ?? -1) >= useOf(part, chain, rules)))
     .map(({ chain }) => `the rules of chain ${table.family} ${table.name} ${chain.name} are not there`)
 }
 

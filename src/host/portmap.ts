@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatIp, type Ip, ipEquals, networkOf, type Prefix, prefixContains } from '#base'
+import { deleteFlow, type Flow, listFlows } from '#conntrack'
+import { EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '#libc'
+import { NetlinkError, type Transport } from '#netlink'
+import {
+  addElement,
+  commit,
+  type ElementOf,
+  type Field,
+  formatElement,
+  listElements,
+  listSets,
+  NftablesError,
+  readElements,
+} from '#nftables'
+import { decodeAddress, decodeLink, decodeRoute, dumpAddresses, getLink, lookupRoute } from '#rtnetlink'
+import type { HostContext } from './context.ts'
+import { removeElements } from './elements.ts'
+import { type IpVersion, ipVersions, versionOf } from './match.ts'
+import { checkParts, ensureParts, table } from './part.ts'
+import {
+  addPortmapNeeds,
+  type Condition,
+  everywhere,
+  localhost,
+  nearSet,
+  parseNearSet,
+  parsePortMap,
+  portMap,
+  portmap,
+} from './portmap-rules.ts'
+import { ensureSysctl } from './sysctl.ts'
+
+/** IPPROTO_*, by the names that configurations use. */
+export const portProtocols = Object.freeze({ tcp: 6, udp: 17, sctp: 132 } as const)
+
+/** A port of the node that leads to a pod. */
+export type HostPort = {
+  readonly protocol: number
+  readonly hostPort: number
+  /** The node's address to which connections are taken; undefined: all of the node's addresses. */
+  readonly hostIp?: Ip | undefined
+  readonly pod: Ip
+  readonly podPort: number
+}
+
+/** All ports of one attachment. */
+export type HostPorts = {
+  /** Names the attachment; the comment of every element. At most 127 bytes. */
+  readonly owner: string
+  readonly ports: readonly HostPort[]
+  /** Given: sources whose address is replaced by the node's, told by this bit of the mark. */
+  readonly masquerade?: { readonly bit: number; readonly all: boolean; readonly near: readonly Prefix[] } | undefined
+  readonly conditions: { readonly [V in IpVersion]: readonly Condition[] }
+}
+
+/** Whose a port is that was asked for. */
+export type TakenPort = { readonly owner: string; readonly port: HostPort }
+
+/** The elements of the ports, each with the port that it is of. */
+function elementsOf({ owner: comment, ports, masquerade, conditions }: HostPorts): (ElementOf & { port: HostPort })[] {
+  return ports.flatMap(port => {
+    const { protocol, hostPort, hostIp, pod, podPort } = port
+    const version = versionOf(pod)
+    const group = { target: hostIp === undefined ? 'any' : 'to', version, conditions: conditions[version] } as const
+    const asked: Field[] = [...(hostIp === undefined ? [] : [hostIp]), protocol, hostPort]
+    const near = sourcesOf(masquerade, version).map(({ ip, length }) => ({
+      set: nearSet({ ...group, length, bit: masquerade!.bit }),
+      element: { key: [ip, ...asked], comment },
+      port,
+    }))
+    return [{ set: portMap(group), element: { key: asked, value: [pod, podPort], comment }, port }, ...near]
+  })
+}
+
+/** Networks from which an answer would not find its way back, and without it those that are told. */
+function sourcesOf(masquerade: HostPorts['masquerade'], version: IpVersion): Prefix[] {
+  if (masquerade === undefined) return []
+  if (masquerade.all) return [everywhere[version]]
+  const near = masquerade.near.filter(({ ip }) => versionOf(ip) === version).map(networkOf)
+  // ::1 cannot leave the node at all.
+  return version === 'v4' ? [...near, localhost] : near
+}
+
+/**
+ * Leads ports to a pod, all or none. Makes what the table lacks.
+ * @returns `taken` where another has one of the ports: nothing was done then. `rebuilt` where the chains had to be made,
+ *   so that the other pods' elements may be missing.
+ * @throws {NetlinkError}
+ */
+export function addPorts(transport: Transport, ports: HostPorts): { rebuilt: boolean; taken?: TakenPort } {
+  const elements = elementsOf(ports)
+  const changes = elements.map(({ set, element }) => addElement(set, element, { exclusive: true }))
+  let rebuilt = false
+  for (let tries = 1; ; tries++) {
+    try {
+      commit(transport, changes)
+      return { rebuilt }
+    } catch (error) {
+      if (!(error instanceof NftablesError) || tries === TRIES_MAX) throw error
+      if (error.errno === ENOENT) rebuilt = ensurePortmap(transport, [ports]) || rebuilt
+      else if (error.errno === EEXIST) {
+        const found = readElements(transport, elements)
+        const other = found.findIndex(each => each !== undefined && each.comment !== ports.owner)
+        if (other >= 0) return { rebuilt, taken: { owner: found[other]!.comment ?? '', port: elements[other]!.port } }
+        // What an earlier attempt of the same attachment left.
+        removeElements(
+          transport,
+          elements.filter((_, index) => found[index] !== undefined),
+        )
+      } else throw error
+    }
+  }
+}
+
+/** One for what is missing, one for what an earlier attempt left, and as many again for a table that is flushed meanwhile. */
+const TRIES_MAX = 5
+
+/** @returns whether the chains had to be made anew */
+function ensurePortmap(transport: Transport, all: readonly HostPorts[]): boolean {
+  const sets = new Set(all.flatMap(elementsOf).map(({ set }) => set.name))
+  const needs = {
+    maps: [...sets].flatMap(name => parsePortMap(name) ?? []),
+    sets: [...sets].flatMap(name => parseNearSet(name) ?? []),
+  }
+  const renewed = ensureParts(transport, {
+    parts: [portmap],
+    more: (kernel, { renewed: anew }) => addPortmapNeeds(needs, listSets(kernel, table), anew.includes(portmap)),
+  })
+  return renewed.includes(portmap)
+}
+
+/**
+ * Puts back what is missing of several attachments, after somebody flushed the table. A port that another took meanwhile
+ * is that one's. @throws {NetlinkError}
+ */
+export function restorePorts(transport: Transport, all: readonly HostPorts[]): void {
+  if (all.length === 0) return
+  ensurePortmap(transport, all)
+  for (const ports of all) {
+    const elements = elementsOf(ports)
+    const found = readElements(transport, elements)
+    for (const [index, { set, element }] of elements.entries()) {
+      if (found[index] !== undefined) continue
+      try {
+        commit(transport, [addElement(set, element, { exclusive: true })])
+      } catch (error) {
+        if (!(error instanceof NftablesError && error.errno === EEXIST)) throw error
+      }
+    }
+  }
+}
+
+/** Ends what leads to a pod by its ports; what is not there, or another's by now, is no matter. @throws {NetlinkError} */
+export function removePorts(transport: Transport, ports: HostPorts): void {
+  const elements = elementsOf(ports)
+  const found = readElements(transport, elements)
+  const own = elements.filter((_, index) => found[index]?.comment === ports.owner)
+  if (own.length > 0) removeElements(transport, own)
+}
+
+/** The names of owners that have ports, with them; read from the kernel. @throws {NetlinkError} */
+export function listPorts(transport: Transport): { owner: string; ports: HostPort[] }[] {
+  const owners = new Map<string, HostPort[]>()
+  for (const { group, elements } of readMaps(transport))
+    for (const { key, value, comment = '' } of elements) {
+      const ports = owners.get(comment) ?? []
+      owners.set(comment, ports)
+      const [protocol, hostPort] = key.slice(-2) as [number, number]
+      const [pod, podPort] = value as unknown as [Ip, number]
+      const hostIp = group.target === 'to' ? { hostIp: key[0] as Ip } : {}
+      ports.push({ protocol, hostPort, ...hostIp, pod, podPort })
+    }
+  return [...owners].map(([owner, ports]) => ({ owner, ports }))
+}
+
+function readMaps(transport: Transport) {
+  return listSets(transport, table)
+    .flatMap(name => parsePortMap(name) ?? [])
+    .map(group => ({ group, elements: listElements(transport, portMap(group)) ?? [] }))
+}
+
+/**
+ * Ends what an owner has, found by its name alone: all sets are read.
+ * @returns its ports. @throws {NetlinkError}
+ */
+export function removeOwner(transport: Transport, owner: string): HostPort[] {
+  const sets = listSets(transport, table)
+  const found = [
+    ...sets.flatMap(name => parsePortMap(name) ?? []).map(portMap),
+    ...sets.flatMap(name => parseNearSet(name) ?? []).map(nearSet),
+  ].flatMap(set =>
+    (listElements(transport, set) ?? [])
+      .filter(({ comment }) => comment === owner)
+      .map((element): ElementOf => ({ set, element })),
+  )
+  const ports = listPorts(transport).find(each => each.owner === owner)?.ports ?? []
+  if (found.length > 0) removeElements(transport, found)
+  return ports
+}
+
+/** The differences between the node and what ADD made, in words; none: all is well. @throws {NetlinkError} */
+export function checkPorts(transport: Transport, ports: HostPorts): string[] {
+  const elements = elementsOf(ports)
+  const found = readElements(transport, elements)
+  const faults = elements.flatMap(({ set, element }, index) => {
+    const there = found[index]
+    const what = formatElement(set, element)
+    if (there === undefined) return [`${what} is missing`]
+    if (there.comment !== ports.owner) return [`${what} is of "${there.comment ?? ''}", not of "${ports.owner}"`]
+    const [pod, podPort] = (there.value ?? []) as unknown as [Ip?, number?]
+    const [wanted, wantedPort] = (('value' in element ? element.value : undefined) ?? []) as unknown as [Ip?, number?]
+    if (wanted === undefined || (pod !== undefined && ipEquals(pod, wanted) && podPort === wantedPort)) return []
+    return [`${what} leads to ${pod === undefined ? 'nothing' : formatIp(pod)} port ${podPort}, not to the pod`]
+  })
+  return [...faults, ...checkParts(transport, [portmap])]
+}
+
+/**
+ * Forgets the UDP connections to ports of the node, so that the next packet of each is led where the port leads now. UDP
+ * alone: a flow has no end, and as long as packets come it keeps its way.
+ * @throws {NetlinkError}
+ */
+export function forgetFlows({ netfilter, route }: HostContext, ports: readonly HostPort[]): void {
+  const udp = ports.filter(({ protocol }) => protocol === portProtocols.udp)
+  for (const version of ipVersions) {
+    const wanted = udp.filter(({ pod }) => versionOf(pod) === version)
+    if (wanted.length === 0) continue
+    const own = route.execute([dumpAddresses()])[0]!.messages.map(message => decodeAddress(message).prefix.ip)
+    const isOwn = (ip: Ip) => own.some(each => ipEquals(each, ip)) || prefixContains(localhost, ip)
+    const isOurs = (flow: Flow) =>
+      wanted.some(
+        ({ hostPort, hostIp }) =>
+          flow.destinationPort === hostPort &&
+          (hostIp === undefined ? isOwn(flow.destination) : ipEquals(flow.destination, hostIp)),
+      )
+    const flows = listUdp(netfilter, version, [...new Set(wanted.map(({ hostPort }) => hostPort))]).filter(isOurs)
+    if (flows.length > 0) netfilter.execute(flows.map(deleteFlow))
+  }
+}
+
+/** With one port the kernel compares it, else all of UDP is read at once. */
+function listUdp(transport: Transport, version: IpVersion, ports: readonly number[]): Flow[] {
+  const [first, second] = ports
+  const filter = { version, protocol: portProtocols.udp }
+  try {
+    return listFlows(
+      transport,
+      first === undefined || second !== undefined ? filter : { ...filter, destinationPort: first },
+    )
+  } catch (error) {
+    // A kernel without ctnetlink (CONFIG_NF_CT_NETLINK).
+    if (error instanceof NetlinkError && (error.errno === EINVAL || error.errno === EOPNOTSUPP)) return []
+    throw error
+  }
+}
+
+/**
+ * Lets packets of 127.0.0.1 leave by the link that leads to a pod, and their answers in. The setting goes with the link.
+ * Nothing where no route leads there.
+ * @throws {NetlinkError}
+ */
+export function routeLocalnet({ route }: HostContext, pod: Ip): void {
+  const found = route.execute([lookupRoute(pod)])[0]!.messages[0]
+  const index = found === undefined ? undefined : decodeRoute(found).outInterface
+  if (index === undefined) return
+  const link = route.execute([getLink({ index })])[0]!.messages[0]
+  const name = link === undefined ? undefined : decodeLink(link).ifname
+  if (name !== undefined) ensureSysctl('1', 'ipv4', 'conf', name, 'route_localnet')
+}
+
+/** Adds ports and all that goes with them, or nothing. See `addPorts`. */
+export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: boolean; taken?: TakenPort } {
+  const outcome = addPorts(context.netfilter, ports)
+  if (outcome.taken !== undefined) return outcome
+  try {
+    forgetFlows(context, ports.ports)
+    const v4 = ports.ports.find(({ pod }) => versionOf(pod) === 'v4')
+    if (ports.masquerade !== undefined && v4 !== undefined) routeLocalnet(context, v4.pod)
+    return outcome
+  } catch (error) {
+    removePorts(context.netfilter, ports)
+    throw error
+  }
+}
+
+/** The opposite: by what the ADD noted, or, without it, by the owner's name. */
+export function detachPorts(context: HostContext, owned: HostPorts | { readonly owner: string }): void {
+  let { ports } = owned as Partial<HostPorts>
+  if (ports === undefined) ports = removeOwner(context.netfilter, owned.owner)
+  else removePorts(context.netfilter, owned as HostPorts)
+  forgetFlows(context, ports)
+}
