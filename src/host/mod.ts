@@ -18,6 +18,8 @@ export type { NicState } from './nic-state.ts'
 export { makesPair, type Pair } from './pair.ts'
 export type { PodLink, PodLinkExpectation, PodLinkRoute, PodLinkState, SettledAddresses } from './pod-link.ts'
 export * as podLink from './pod-link.ts'
+export { type HostPort, type HostPorts, portProtocols } from './portmap.ts'
+export { type Condition, fitsName } from './portmap-rules.ts'
 export {
   commonNextHops,
   type NextHop,
@@ -29,4 +31,4 @@ export {
 export { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 export { findBusDevice, findKernelDevice, isPlugged } from './sysfs.ts'
 export type { Uplink } from './uplink.ts'
-export type { AttachRoutedPod } from './verbs.ts'
+export type { AttachRoutedPod, FirewallPart } from './verbs.ts'

@@ -118,8 +118,8 @@ export function addPorts(transport: Transport, ports: HostPorts): { rebuilt: boo
 /** One for what is missing, one for what an earlier attempt left, and as many again for a table that is flushed meanwhile. */
 const TRIES_MAX = 5
 
-/** @returns whether the chains had to be made anew */
-function ensurePortmap(transport: Transport, all: readonly HostPorts[]): boolean {
+/** Makes what is missing of the chains, and of what these ports need. @returns whether the chains had to be made anew */
+export function ensurePortmap(transport: Transport, all: readonly HostPorts[]): boolean {
   const sets = new Set(all.flatMap(elementsOf).map(({ set }) => set.name))
   const needs = {
     maps: [...sets].flatMap(name => parsePortMap(name) ?? []),
@@ -153,12 +153,19 @@ export function restorePorts(transport: Transport, all: readonly HostPorts[]): v
   }
 }
 
-/** Ends what leads to a pod by its ports; what is not there, or another's by now, is no matter. @throws {NetlinkError} */
-export function removePorts(transport: Transport, ports: HostPorts): void {
-  const elements = elementsOf(ports)
+/**
+ * Ends what leads to a pod by its ports; what is not there, or another's by now, is no matter.
+ * @returns the ports that are not another's. @throws {NetlinkError}
+ */
+export function removePorts(transport: Transport, { owner, ...rest }: HostPorts): HostPort[] {
+  const elements = elementsOf({ owner, ...rest })
   const found = readElements(transport, elements)
-  const own = elements.filter((_, index) => found[index]?.comment === ports.owner)
+  const own = elements.filter((_, index) => found[index]?.comment === owner)
   if (own.length > 0) removeElements(transport, own)
+  const foreign = new Set(
+    elements.filter((_, index) => (found[index]?.comment ?? owner) !== owner).map(({ port }) => port),
+  )
+  return rest.ports.filter(port => !foreign.has(port))
 }
 
 /** The names of owners that have ports, with them; read from the kernel. @throws {NetlinkError} */
@@ -288,8 +295,17 @@ export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: 
 
 /** The opposite: by what the ADD noted, or, without it, by the owner's name. */
 export function detachPorts(context: HostContext, owned: HostPorts | { readonly owner: string }): void {
-  let { ports } = owned as Partial<HostPorts>
-  if (ports === undefined) ports = removeOwner(context.netfilter, owned.owner)
-  else removePorts(context.netfilter, owned as HostPorts)
-  forgetFlows(context, ports)
+  const { netfilter } = context
+  forgetFlows(context, 'ports' in owned ? removePorts(netfilter, owned) : removeOwner(netfilter, owned.owner))
+}
+
+/** For verbs.ts: ports of the node that lead to pods. */
+export const portVerbs = {
+  attachPorts: (context: HostContext, { ports }: { ports: HostPorts }) => attachPorts(context, ports),
+  detachPorts: (context: HostContext, { owned }: { owned: HostPorts | { readonly owner: string } }): void =>
+    detachPorts(context, owned),
+  listPorts: (context: HostContext) => listPorts(context.netfilter),
+  checkPorts: (context: HostContext, { ports }: { ports: HostPorts }): string[] => checkPorts(context.netfilter, ports),
+  restorePorts: (context: HostContext, { all }: { all: readonly HostPorts[] }): void =>
+    restorePorts(context.netfilter, all),
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { deadlineIn, type Ip, ipEquals } from '#base'
+import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
 import type { HostContext } from './context.ts'
 import {
@@ -17,6 +18,7 @@ import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
 import { awaitPodAddresses, type SettledAddresses } from './pod-link.ts'
+import { ensurePortmap, portVerbs } from './portmap.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
   attachRouted,
@@ -58,6 +60,13 @@ function ensureNode(context: HostContext, needs: NodeNeeds): void {
   })
   seen.set(key, performance.now() + ENSURED_MS)
 }
+
+/** What kinds of plugins need of the table. */
+const ensureFirewallPart = {
+  pods: ensureTable,
+  portmap: (netfilter: Transport) => ensurePortmap(netfilter, []),
+} as const
+export type FirewallPart = keyof typeof ensureFirewallPart
 
 /**
  * Everything that can be done to a node, as synchronous functions of a thread's context and plain data. Each is all or
@@ -141,8 +150,10 @@ export const verbs = {
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),
-  /** Makes the table where it is missing. @returns true where it had to be made: the pods' elements are missing */
-  ensureFirewall: (context: HostContext): boolean => ensureTable(context.netfilter),
+  /** Makes what is missing of parts of the table. @returns true where one had to be made: elements may be missing */
+  ensureFirewall: (context: HostContext, { parts }: { parts: readonly FirewallPart[] }): boolean =>
+    parts.map(part => ensureFirewallPart[part](context.netfilter)).some(made => made),
+  ...portVerbs,
   /** Puts pods back into a table that was made again. */
   addFirewallPods(context: HostContext, { pods }: { pods: readonly FirewallPod[] }): void {
     for (const pod of pods) addPod(context.netfilter, pod)

@@ -27,6 +27,7 @@ import {
   string,
   type ValidAttachment,
 } from '#cni'
+import type { FirewallPart } from '#host'
 import { asDel, callOf, keyOf, recordOf } from './record.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
@@ -56,6 +57,8 @@ export type InterfacePlugin<Config, Traces extends JsonValue> = {
   findFaults(check: Check<Config, Traces>): Promise<readonly string[]>
   /** STATUS. @throws {CniError} 50 naming what is missing, and how to get it */
   requireReady?(config: Config, world: World): Promise<void>
+  /** The part of the firewall's table that it needs, where that is not `pods`. */
+  readonly firewallPart?: FirewallPart
   /** Puts back the firewall elements of attachments after somebody flushed the table, all that are ready. */
   restore?(all: readonly Traces[], world: World): Promise<void>
 }
@@ -90,6 +93,7 @@ export type Check<Config, Traces> = At & {
 
 /** A plugin that keeps records in the journal. */
 export type RecordedPlugin = Plugin<World> & {
+  readonly firewallPart?: FirewallPart | undefined
   /** See `InterfacePlugin.restore`; takes the texts of the journal. */
   restore?(traces: readonly string[], world: World): Promise<void>
 }
@@ -253,6 +257,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
   if (restore === undefined) return plugin
   return {
     ...plugin,
+    firewallPart: definition.firewallPart,
     restore: (all, world) =>
       restore(
         all.map(traces => JSON.parse(traces) as Traces),

@@ -10,6 +10,7 @@ import { hostDevice } from './main/host-device/host-device.ts'
 import { loopback } from './main/loopback/loopback.ts'
 import { ptp } from './main/ptp/ptp.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
+import { portmap } from './meta/portmap/portmap.ts'
 import { isShim } from './shim.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
@@ -25,6 +26,7 @@ const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
   ['host-device', hostDevice],
   ['host-device-plus', hostDevice],
   ['ptp', ptp],
+  ['portmap', portmap],
   ['veth-route', vethRoute],
 ])
 
@@ -93,8 +95,11 @@ export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
 
 /** Puts back what somebody took away who flushed the node's rule set (firewalld, a restart of nftables). */
 export async function keepFirewall(world: World): Promise<void> {
-  const isUsed = [...readyByType(world).keys()].some(type => interfacePlugins.get(type)?.restore !== undefined)
-  if (isUsed && (await world.host.ensureFirewall())) await restoreFirewall(world)
+  const used = [...readyByType(world).keys()].flatMap(type => interfacePlugins.get(type) ?? [])
+  const parts = new Set(
+    used.filter(plugin => plugin.restore !== undefined).map(plugin => plugin.firewallPart ?? 'pods'),
+  )
+  if (parts.size > 0 && (await world.host.ensureFirewall({ parts: [...parts] }))) await restoreFirewall(world)
 }
 
 async function restoreFirewall(world: World): Promise<void> {
