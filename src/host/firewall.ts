@@ -19,9 +19,19 @@ import {
   policies,
 } from '#nftables'
 import { commitUnlessAbsent, removeElements } from './elements.ts'
-import { type IpVersion, ipVersions, versionOf } from './match.ts'
+import { ipVersions, versionOf } from './match.ts'
 import { checkParts, ensureParts, type FindMore, table } from './part.ts'
-import { addInside, addInsideRule, guard, insideSet, nat, parseInsideSet, sets } from './ruleset.ts'
+import {
+  addInside,
+  addInsideRule,
+  guard,
+  type Inside,
+  insideOf,
+  insideSet,
+  nat,
+  parseInsideSet,
+  sets,
+} from './ruleset.ts'
 
 /** What the firewall knows of a pod. */
 export type FirewallPod = {
@@ -40,10 +50,11 @@ export type FirewallPod = {
   readonly unchecked?: boolean | undefined
 }
 
-type Needs = {
+/** What a pod's elements need of the table. */
+export type Needs = {
   readonly checked: boolean
   readonly masquerade: boolean
-  readonly inside: readonly { version: IpVersion; length: number }[]
+  readonly inside: readonly Inside[]
 }
 
 /**
@@ -57,7 +68,7 @@ export function ensureTable(transport: Transport): boolean {
 }
 
 /** @returns whether anything that pods have elements in had to be made, so that there may have been some before. */
-function ensure(transport: Transport, needs: Needs): boolean {
+export function ensure(transport: Transport, needs: Needs): boolean {
   const parts = [...(needs.checked ? [guard] : []), ...(needs.masquerade ? [nat] : [])]
   const ifPresent = [guard, nat].filter(part => !parts.includes(part))
   const renewed = ensureParts(transport, { parts, ifPresent, more: missingInside(needs) })
@@ -70,8 +81,7 @@ const missingInside =
   (transport, { renewed, present }) => {
     if (!needs.masquerade && !nat.chains.some(({ chain }) => present.includes(chain.name))) return []
     const made = listSets(transport, table).flatMap(name => parseInsideSet(name) ?? [])
-    const isMade = (inside: { version: IpVersion; length: number }) =>
-      made.some(({ version, length }) => version === inside.version && length === inside.length)
+    const isMade = (inside: Inside) => made.some(each => insideSet(each).name === insideSet(inside).name)
     return [
       ...(renewed.includes(nat) ? made.map(addInsideRule) : []),
       ...needs.inside.filter(inside => !isMade(inside)).flatMap(addInside),
@@ -98,11 +108,19 @@ export function addPod(transport: Transport, pod: FirewallPod): boolean {
 }
 
 function needsOf({ masquerade, unchecked = false }: FirewallPod): Needs {
-  const inside = new Map(
-    networksOf(masquerade).map(({ ip, length }) => [`${versionOf(ip)}/${length}`, { version: versionOf(ip), length }]),
-  )
-  return { checked: !unchecked, masquerade: masquerade !== undefined, inside: [...inside.values()] }
+  return {
+    checked: !unchecked,
+    masquerade: masquerade !== undefined,
+    inside: insidesOf(networksOf(masquerade), false),
+  }
 }
+
+/** The prefix lengths of networks, each once. */
+export const insidesOf = (networks: readonly Prefix[], shared: boolean): Inside[] => [
+  ...new Map(
+    networks.map(network => insideOf(network, shared)).map(inside => [insideSet(inside).name, inside]),
+  ).values(),
+]
 
 /** A network of one address is the pod itself, to which it sends nothing: no element. */
 const networksOf = (masquerade: readonly Prefix[] = []) =>
@@ -116,7 +134,7 @@ function elementsOf({ link, addresses, masquerade, metadata, unchecked }: Firewa
     if (masquerade !== undefined) found.push({ set: sets.masquerade[versionOf(address)], element })
   }
   for (const network of networksOf(masquerade))
-    found.push({ set: insideSet(network), element: { key: [link, network.ip] } })
+    found.push({ set: insideSet(insideOf(network, false)), element: { key: [link, network.ip] } })
   if (metadata && !unchecked) found.push({ set: sets.metadataAllowed, element: { key: [link] } })
   return found
 }
@@ -165,11 +183,12 @@ export function listPods(transport: Transport): FirewallPod[] {
       if (!checked.has(pod.link)) pod.addresses.push(address)
     })
   }
-  for (const { set, length } of listSets(transport, table).flatMap(name => parseInsideSet(name) ?? []))
-    each(set, (pod, ip) => {
-      pod.masquerade ??= []
-      pod.masquerade.push({ ip, length })
-    })
+  for (const inside of listSets(transport, table).flatMap(name => parseInsideSet(name) ?? []))
+    if (!inside.shared)
+      each(insideSet(inside), (pod, ip) => {
+        pod.masquerade ??= []
+        pod.masquerade.push({ ip, length: inside.length })
+      })
   return [...pods.values()].map(pod => (checked.has(pod.link) ? pod : { ...pod, unchecked: true }))
 }
 

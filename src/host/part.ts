@@ -13,6 +13,8 @@ import {
   commit,
   deleteChain,
   ERESTART,
+  formatChain,
+  formatTable,
   getChains,
   type NamedSet,
   NftablesError,
@@ -21,7 +23,7 @@ import {
   type Table,
 } from '#nftables'
 
-/** The one table of ours. */
+/** Our table for what is routed; what is bridged has one of its own. */
 export const table: Table = { family: 'inet', name: 'mooring' }
 
 /**
@@ -33,7 +35,7 @@ export type Part = {
   readonly chains: readonly { readonly chain: Chain; readonly rules: readonly Rule[] }[]
 }
 
-/** What somebody needs of the table. */
+/** What somebody needs of a table; all parts are of the same. */
 export type Wanted = {
   /** Made where they are missing, damaged or of another release. */
   readonly parts: readonly Part[]
@@ -87,7 +89,10 @@ function findMissing(transport: Transport, { parts, ifPresent = [], more }: Want
   const isThere = (part: Part) => part.chains.some(({ chain }) => present.includes(chain.name))
   const renewed = [...parts, ...ifPresent.filter(isThere)].filter(part => !isCurrent(part))
   const changes = renewed.flatMap(part => makePart(part, present))
-  if (renewed.length > 0) changes.unshift(addTable(table))
+  const tables = new Map(
+    renewed.flatMap(({ chains }) => chains).map(({ chain }) => [formatTable(chain.table), chain.table]),
+  )
+  changes.unshift(...tables.values().map(addTable))
   changes.push(...(more?.(transport, { renewed, present }) ?? []))
   return { changes, renewed }
 }
@@ -114,7 +119,7 @@ export function checkParts(transport: Transport, parts: readonly Part[]): string
   )
   return chains
     .filter(({ part, chain, rules }, index) => !((states[index]?.use ?? -1) >= useOf(part, chain, rules)))
-    .map(({ chain }) => `the rules of chain ${table.family} ${table.name} ${chain.name} are not there`)
+    .map(({ chain }) => `the rules of chain ${formatChain(chain)} are not there`)
 }
 
 const fingerprints = new WeakMap<Part, string>()

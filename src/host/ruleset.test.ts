@@ -4,12 +4,15 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parsePrefix } from '#base'
 import { ruleAttributes } from '#nftables'
-import { addInsideRule, insideSet, parseInsideSet } from './ruleset.ts'
+import { addInsideRule, insideOf, insideSet, parseInsideSet } from './ruleset.ts'
 
 test('insideSet, parseInsideSet: one set per family and prefix length', () => {
-  assert.equal(insideSet(parsePrefix('10.99.0.0/16')).name, 'inside_16_v4')
-  const parsed = parseInsideSet('inside_64_v6')
-  assert.deepEqual([parsed?.version, parsed?.length, parsed?.set], ['v6', 64, insideSet(parsePrefix('fd00::/64'))])
+  const v4 = insideOf(parsePrefix('10.99.0.0/16'), false)
+  assert.deepEqual(insideSet(v4).name, 'inside_16_v4')
+  assert.deepEqual(parseInsideSet('inside_16_v4'), v4)
+  const shared = insideOf(parsePrefix('fd00::/64'), true)
+  assert.deepEqual(insideSet(shared).key, ['ifname', 'ipv6_addr', 'ipv6_addr'])
+  assert.deepEqual(parseInsideSet(insideSet(shared).name), shared)
   assert.equal(parseInsideSet('pod_links'), undefined)
 })
 
@@ -45,7 +48,9 @@ test('addInsideRule: is what nft makes of the same rule', () => {
     ].join(''),
   )
   const { expressions: theirs } = ruleAttributes.decode(bytes)
-  const { expressions: ours } = ruleAttributes.decode(addInsideRule({ version: 'v4', length: 16 }).body.subarray(4))
+  const { expressions: ours } = ruleAttributes.decode(
+    addInsideRule({ version: 'v4', length: 16, shared: false }).body.subarray(4),
+  )
   assert.deepEqual(
     ours,
     theirs?.map(expression => {

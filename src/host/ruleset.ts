@@ -54,24 +54,44 @@ export const sets = {
 }
 
 /**
+ * A prefix length of networks that are not outside for a pod. `shared`: several pods' packets come in by its link, a
+ * bridge, so that its address is part of the key.
+ */
+export type Inside = { readonly version: IpVersion; readonly length: number; readonly shared: boolean }
+
+/**
  * What is not outside for a pod: link and network. One set, and one rule, per prefix length in use on the node, since a
  * rule masks the destination before it looks it up. An interval set of pod and network would need neither, but inserting
  * into one copies it: 1000 pods would pay for each other.
  */
-export const insideSet = (network: Prefix): NamedSet => insideSetOf(versionOf(network.ip), network.length)
-const insideSetOf = (version: IpVersion, length: number): NamedSet => linkAddressSet(`inside_${length}`, version)
+export function insideSet({ version, length, shared }: Inside): NamedSet {
+  const address = addressTypes[version]
+  return {
+    table,
+    name: `inside_${length}_${shared ? 'of_' : ''}${version}`,
+    key: ['ifname', ...(shared ? [address] : []), address],
+  }
+}
 
-/** The opposite: the family and prefix length of a set's name; undefined for other sets. */
-export function parseInsideSet(name: string): { set: NamedSet; length: number; version: IpVersion } | undefined {
-  const match = /^inside_(\d{1,3})_(v4|v6)$/.exec(name)
+/** The prefix length of a network, and its family. */
+export const insideOf = (network: Prefix, shared: boolean): Inside => ({
+  version: versionOf(network.ip),
+  length: network.length,
+  shared,
+})
+
+/** What a set's name says; undefined for other sets. */
+export function parseInsideSet(name: string): Inside | undefined {
+  const match = /^inside_(\d{1,3})_(of_)?(v4|v6)$/.exec(name)
   if (match === null) return undefined
-  const [length, version] = [Number(match[1]), match[2] as IpVersion]
-  return { set: insideSetOf(version, length), length, version }
+  return { length: Number(match[1]), shared: match[2] !== undefined, version: match[3] as IpVersion }
 }
 
 // Registers 1 to 4 hold 16 bytes each and follow one another: a link's name fills the first, the address comes next.
 const KEY = 1
 const KEY_ADDRESS = 2
+/** After a link's name and an address; a register of 4 bytes for IPv4 (NFT_REG32_05), which nft writes so as well. */
+const KEY_SECOND_ADDRESS = { v4: 13, v6: 3 } as const
 const linkAndSource = (version: IpVersion): Expression[] => [
   ...isVersion(version),
   loadMeta('iifname', KEY),
@@ -175,19 +195,23 @@ export const nat: Part = {
 }
 
 /** Makes the set of a prefix length, and the rule that looks destinations up in it. EEXIST where it was made already. */
-export function addInside(network: { version: IpVersion; length: number }): Change[] {
-  const set = insideSetOf(network.version, network.length)
-  return [addSet(set, { exclusive: true }), addInsideRule(network)]
-}
+export const addInside = (inside: Inside): Change[] => [
+  addSet(insideSet(inside), { exclusive: true }),
+  addInsideRule(inside),
+]
 
 /** The rule alone. */
-export function addInsideRule({ version, length }: { version: IpVersion; length: number }): Change {
+export function addInsideRule(inside: Inside): Change {
+  const { version, length, shared } = inside
+  const { source, destination } = addressFields[version]
+  const register = shared ? KEY_SECOND_ADDRESS[version] : KEY_ADDRESS
   const expressions = [
     ...isVersion(version),
     loadMeta('iifname', KEY),
-    loadField(addressFields[version].destination, KEY_ADDRESS),
-    mask(KEY_ADDRESS, maskOf(length, version === 'v4' ? 4 : 16)),
-    isIn(KEY, insideSetOf(version, length).name),
+    ...(shared ? [loadField(source, KEY_ADDRESS)] : []),
+    loadField(destination, register),
+    mask(register, maskOf(length, version === 'v4' ? 4 : 16)),
+    isIn(KEY, insideSet(inside).name),
     give('return'),
   ]
   return addRule(outsideChain[version], { expressions, comment: 'network of the pod' }, { first: true })

@@ -40,6 +40,8 @@ export const RTM_GROUP_LINK = 1
 export const IFNAMSIZ = 16
 export const IFF_UP = 0x1
 export const IFF_NOARP = 0x80
+/** Takes every frame, because somebody set it so: who only listens for a while (tcpdump) does not show here. */
+export const IFF_PROMISC = 0x100
 /** Carrier and up: traffic can flow. */
 export const IFF_LOWER_UP = 0x10000
 
