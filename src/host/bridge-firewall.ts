@@ -99,15 +99,17 @@ function bridgedElements({ macCheck, owner: comment }: BridgedFirewall): Element
 
 /**
  * Adds a pod's elements; makes what the tables lack.
- * @returns true where `inet mooring` had to be made again, so that other pods' elements are missing
+ * @returns true where a table had to be made again, so that other pods' elements are missing
  * @throws {NftablesError} naming the element; what was added before stays
  */
 export function addBridged(transport: Transport, firewall: BridgedFirewall): boolean {
-  addElements(transport, bridgedElements(firewall), () => void ensureParts(transport, { parts: [macCheck] }))
   let rebuilt = false
+  addElements(transport, bridgedElements(firewall), () => {
+    rebuilt = ensureParts(transport, { parts: [macCheck] }).length > 0
+  })
   const networks = firewall.masquerade?.addresses.filter(({ ip, length }) => length < ip.length * 8) ?? []
   addElements(transport, routedElements(firewall), () => {
-    rebuilt = ensure(transport, { checked: false, masquerade: true, inside: insidesOf(networks, true) })
+    rebuilt = ensure(transport, { checked: false, masquerade: true, inside: insidesOf(networks, true) }) || rebuilt
   })
   return rebuilt
 }

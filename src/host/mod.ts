@@ -6,6 +6,8 @@
 
 export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
 export { readBootId } from './boot.ts'
+export type { BridgedExpectation, BridgedPod, FoundBridge, GatewayWanted } from './bridge.ts'
+export type { BridgedFirewall } from './bridge-firewall.ts'
 export { HostContext } from './context.ts'
 export type { FirewallPod } from './firewall.ts'
 export * as firewall from './firewall.ts'

@@ -3,6 +3,7 @@
 import { deadlineIn, type Ip, ipEquals } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
+import { bridgeVerbs, ensureGateway, type FoundGateway, type GatewayWanted } from './bridge.ts'
 import type { HostContext } from './context.ts'
 import {
   addPod,
@@ -141,6 +142,14 @@ export const verbs = {
   ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
 
   ...nicVerbs,
+
+  ...bridgeVerbs,
+  /** See bridge.ts. The node forwards for the pods then. */
+  ensureBridgeGateway(context: HostContext, wanted: GatewayWanted): FoundGateway {
+    const [v4, v6] = [4, 16].map(bytes => wanted.addresses.some(({ ip }) => ip.length === bytes)) as [boolean, boolean]
+    ensureNode(context, { v4, v6, nextHop: false, uplink: undefined })
+    return ensureGateway(context, wanted)
+  },
 
   /** See probe.ts. */
   probeArp: (

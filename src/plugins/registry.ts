@@ -6,6 +6,7 @@ import type { RecordedPlugin } from './interface.ts'
 import { hostLocal } from './ipam/host-local/host-local.ts'
 import { staticIpam } from './ipam/static/static.ts'
 import { tcnpIpam } from './ipam/tcnp-ipam/tcnp-ipam.ts'
+import { bridge } from './main/bridge/bridge.ts'
 import { hostDevice } from './main/host-device/host-device.ts'
 import { loopback } from './main/loopback/loopback.ts'
 import { ptp } from './main/ptp/ptp.ts'
@@ -23,6 +24,7 @@ const ipamPlugins: ReadonlyMap<string, Plugin<World>> = new Map([
 ])
 
 const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
+  ['bridge', bridge],
   ['host-device', hostDevice],
   ['host-device-plus', hostDevice],
   ['ptp', ptp],

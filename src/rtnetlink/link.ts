@@ -136,17 +136,22 @@ export function addLink(
   }
 }
 
-/** Changes a link: attributes, and `up` or down. */
-export function setLink(target: Target, change: LinkAttributes & { up?: boolean }, about?: string): Request {
-  const { up, ...values } = change
+/** Changes a link: attributes, `up` or down, and whether it takes every frame. */
+export function setLink(
+  target: Target,
+  change: LinkAttributes & { up?: boolean; promiscuous?: boolean },
+  about?: string,
+): Request {
+  const { up, promiscuous, ...values } = change
+  const flag = (wanted: boolean | undefined, bit: number) => (wanted === undefined ? 0 : bit)
   return {
     type: RTM_NEWLINK,
     flags: NLM_F_ACK,
     body: concat([
       linkHeader.encode({
         index: 'index' in target ? target.index : 0,
-        flags: up === true ? IFF_UP : 0,
-        change: up === undefined ? 0 : IFF_UP,
+        flags: (up === true ? IFF_UP : 0) | (promiscuous === true ? IFF_PROMISC : 0),
+        change: flag(up, IFF_UP) | flag(promiscuous, IFF_PROMISC),
       }),
       linkAttributes.encode('index' in target ? values : { ifname: target.ifname, ...values }),
     ]),

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash, randomBytes } from 'node:crypto'
+import {
+  type Deadline,
+  deadlineIn,
+  formatMac,
+  formatPrefix,
+  ipEquals,
+  isV4,
+  localMac,
+  type Prefix,
+  prefixContains,
+} from '#base'
+import { EEXIST, EOPNOTSUPP, ETIMEDOUT } from '#libc'
+import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
+import {
+  addAddress,
+  addLink,
+  addPortVlans,
+  BR_STATE_FORWARDING,
+  decodeAddress,
+  decodeLink,
+  decodePortVlans,
+  deleteAddress,
+  deleteLink,
+  deletePortVlans,
+  dumpAddresses,
+  dumpPortVlans,
+  getLink,
+  IFA_F_NODAD,
+  IFF_PROMISC,
+  IFF_UP,
+  type Link,
+  type PortVlans,
+  RTM_GROUP_LINK,
+  setLink,
+} from '#rtnetlink'
+import { addBridged, type BridgedFirewall, checkBridged, findBridged, removeBridged } from './bridge-firewall.ts'
+import type { HostContext } from './context.ts'
+import { createPair, type Pair } from './pair.ts'
+import { configurePodLink, findPodLinkFaults, type PodLink, type PodLinkExpectation } from './pod-link.ts'
+import { ensureSysctl } from './sysctl.ts'
+
+/** The bridge that somebody wants. */
+export type BridgeWanted = {
+  readonly name: string
+  /** Where it has to be made; 0: the kernel's default. */
+  readonly mtuBytes: number
+  readonly vlanFiltering: boolean
+  readonly promiscuous: boolean
+}
+
+/** What there is of that name. */
+export type FoundBridge = {
+  readonly index: number
+  /** IFLA_INFO_KIND; anything but `bridge` was left as it is. */
+  readonly kind: string
+  readonly mac: Uint8Array
+  readonly mtuBytes: number
+  /** False where it was not made by us and filters nothing: then it was left as it is, too. */
+  readonly vlanFiltering: boolean
+  /** The VLAN in which new ports are, 0: none. */
+  readonly defaultVlan: number
+}
+
+/** A bridge, or what else has the name. Undefined: nothing has. */
+export function findBridge({ route }: HostContext, { name }: { name: string }): FoundBridge | undefined {
+  const link = tryFind(route, { ifname: name })
+  return link === undefined ? undefined : describeBridge(link)
+}
+
+function describeBridge(link: Link): FoundBridge {
+  const { linkinfo } = link
+  const settings = linkinfo?.kind === 'bridge' && 'data' in linkinfo ? linkinfo.data : undefined
+  return {
+    index: link.index,
+    kind: linkinfo?.kind ?? '',
+    mac: link.address ?? new Uint8Array(6),
+    mtuBytes: link.mtu ?? 0,
+    vlanFiltering: settings?.vlanFiltering === 1,
+    defaultVlan: settings?.vlanDefaultPvid ?? 0,
+  }
+}
+
+/**
+ * Makes the bridge where it is missing, and sees that it is up. Several may do so at once. It stays for good: who comes
+ * next needs it, and nobody knows who that is.
+ */
+export function ensureBridge({ route }: HostContext, wanted: BridgeWanted): FoundBridge {
+  const { name: ifname, promiscuous, vlanFiltering } = wanted
+  const link = tryFind(route, { ifname }) ?? createBridge(route, wanted)
+  const found = describeBridge(link)
+  if (found.kind !== 'bridge' || (vlanFiltering && !found.vlanFiltering)) return found
+  const down = (link.flags & IFF_UP) === 0
+  const blinkered = promiscuous && (link.flags & IFF_PROMISC) === 0
+  if (down || blinkered)
+    route.execute([setLink({ index: link.index }, { up: true, ...(promiscuous ? { promiscuous } : {}) })])
+  return found
+}
+
+function createBridge(route: Transport, { name: ifname, mtuBytes, vlanFiltering }: BridgeWanted): Link {
+  executeUnlessThere(
+    route,
+    addLink(
+      {
+        ifname,
+        // Given, so that it stays: else it would be the lowest of the ports' and change as they come and go.
+        address: localMac(randomBytes(6)),
+        ...(mtuBytes === 0 ? {} : { mtu: mtuBytes }),
+        linkinfo: { kind: 'bridge', ...(vlanFiltering ? { data: { vlanFiltering: 1 } } : {}) },
+      },
+      { up: true },
+    ),
+  )
+  // No pod may tell the node where its default route leads.
+  ensureSysctl('0', 'ipv6', 'conf', ifname, 'accept_ra')
+  const link = tryFind(route, { ifname })
+  if (link === undefined) throw new NetlinkError(`find bridge ${ifname} just made`, EEXIST)
+  return link
+}
+
+/** @returns false where somebody else has made it meanwhile */
+function executeUnlessThere(route: Transport, request: Request): boolean {
+  return route.execute([{ ...request, tolerate: [EEXIST] }])[0]!.tolerated === undefined
+}
+
+function tryFind(route: Transport, target: { ifname: string } | { index: number }): Link | undefined {
+  const message = route.execute([getLink(target)])[0]!.messages[0]
+  return message === undefined ? undefined : decodeLink(message)
+}
+
+/** The node's address in the network of the pods. */
+export type GatewayWanted = {
+  readonly bridge: { readonly index: number; readonly name: string; readonly mtuBytes: number }
+  /** Given: not the bridge has the addresses, but a pair's end whose other end is a port in this VLAN. */
+  readonly vlan?: { readonly id: number; readonly leave: number }
+  readonly addresses: readonly Prefix[]
+  /** Addresses that are in the way are removed. */
+  readonly force: boolean
+}
+
+export type FoundGateway =
+  | { readonly name: string; readonly mac: Uint8Array }
+  /** The address of the bridge that is in the way of another, where force was not asked for. */
+  | { readonly name: string; readonly conflict: { readonly present: Prefix; readonly wanted: Prefix } }
+
+/** Name of the link that has the node's addresses. */
+export const gatewayName = (bridge: string, vlan: number): string => (vlan === 0 ? bridge : `${bridge}.${vlan}`)
+
+/** Gives the node its addresses in the network of the pods. Several may do so at once. They stay, as the bridge does. */
+export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): FoundGateway {
+  const { bridge, vlan, addresses, force } = wanted
+  const name = gatewayName(bridge.name, vlan?.id ?? 0)
+  const link = vlan === undefined ? tryFind(route, { index: bridge.index }) : ensureVlanLink(route, wanted, vlan)
+  if (link === undefined) throw new Error(`Cannot give the node an address on ${name}: it is gone`)
+  const { index } = link
+  const present = addressesOf(route, index)
+  const has = (list: readonly Prefix[], prefix: Prefix) =>
+    list.some(each => each.length === prefix.length && ipEquals(each.ip, prefix.ip))
+  const missing = addresses.filter(prefix => !has(present, prefix))
+  // The others that this network has are no hindrance to each other.
+  const others = present.filter(prefix => !has(addresses, prefix))
+  const obstacles = missing.flatMap(prefix => others.filter(other => isInTheWay(other, prefix)))
+  if (obstacles.length > 0 && !force)
+    return {
+      name,
+      conflict: { present: obstacles[0]!, wanted: missing.find(each => isInTheWay(obstacles[0]!, each))! },
+    }
+  if (missing.length === 0) return { name, mac: link.address ?? new Uint8Array(6) }
+  ensureSysctl('0', 'ipv6', 'conf', name, 'accept_ra')
+  if (missing.some(({ ip }) => !isV4(ip)) && !ensureSysctl('0', 'ipv6', 'conf', name, 'disable_ipv6'))
+    throw new Error(`Cannot give ${name} an IPv6 address: this kernel has IPv6 switched off`)
+  route.execute([
+    ...obstacles.map(prefix => deleteAddress({ index, prefix })),
+    // Detection would only begin with the first port, and the first pod would have no gateway for a second or two.
+    ...missing.map(prefix => ({
+      ...addAddress({ index, prefix, ...(isV4(prefix.ip) ? {} : { flags: IFA_F_NODAD }) }),
+      tolerate: [EEXIST],
+    })),
+    // Set by hand, so that it stays when ports come and go.
+    setLink({ index }, { address: link.address ?? new Uint8Array(6) }, `keep the MAC of ${name}`),
+  ])
+  return { name, mac: link.address ?? new Uint8Array(6) }
+}
+
+/** A link has one IPv4 address of a network's, and IPv6 addresses of networks that do not overlap. */
+const isInTheWay = (present: Prefix, wanted: Prefix): boolean =>
+  isV4(present.ip) === isV4(wanted.ip) &&
+  (isV4(wanted.ip) || prefixContains(present, wanted.ip) || prefixContains(wanted, present.ip))
+
+const addressesOf = (route: Transport, index: number): Prefix[] =>
+  route
+    .execute([dumpAddresses(index)])[0]!
+    .messages.map(decodeAddress)
+    .filter(address => address.index === index)
+    .map(({ prefix }) => prefix)
+
+/** A link of the name that is not ours is taken as it is: an operator may have made a VLAN link on the bridge. */
+function ensureVlanLink(
+  route: Transport,
+  { bridge }: GatewayWanted,
+  vlan: { id: number; leave: number },
+): Link | undefined {
+  const name = gatewayName(bridge.name, vlan.id)
+  const port = `veth${createHash('sha256').update(`gateway\0${name}`).digest('hex').slice(0, 8)}`
+  if (tryFind(route, { ifname: name }) === undefined)
+    executeUnlessThere(
+      route,
+      addLink({
+        ifname: port,
+        mtu: bridge.mtuBytes,
+        master: bridge.index,
+        address: localMac(randomBytes(6)),
+        linkinfo: {
+          kind: 'veth',
+          data: { peer: { ifname: name, mtu: bridge.mtuBytes, address: localMac(randomBytes(6)) } },
+        },
+      }),
+    )
+  const link = tryFind(route, { ifname: name })
+  if (link === undefined) return undefined
+  const peer =
+    link.linkinfo?.kind === 'veth' && link.link !== undefined ? tryFind(route, { index: link.link }) : undefined
+  const isOurs = peer !== undefined && peer.ifname === port
+  // Whoever made it may not have come so far yet.
+  if (isOurs)
+    route.execute([
+      // The bridge may be another one than when the pair was made.
+      setLink({ index: peer.index }, { master: bridge.index }),
+      ...vlanRequests(peer.index, {
+        join: [{ from: vlan.id, to: vlan.id, pvid: true, untagged: true }],
+        leave: vlan.leave,
+      }),
+      setLink({ index: peer.index }, { up: true }),
+    ])
+  if (isOurs || (link.flags & IFF_UP) === 0) route.execute([setLink({ index: link.index }, { up: true })])
+  return link
+}
+
+/** The VLANs of a port. `leave`: the one that it is in from the beginning, 0: none. */
+export type PortMembership = { readonly join: readonly PortVlans[]; readonly leave: number }
+
+const vlanRequests = (index: number, { join, leave }: PortMembership): Request[] => [
+  ...(leave === 0 ? [] : [deletePortVlans(index, { from: leave, to: leave })]),
+  ...join.map(vlans => addPortVlans(index, vlans)),
+]
+
+/** A pod that is to become a neighbour of the others on a bridge. */
+export type BridgedPod = {
+  readonly pair: Pair & { readonly masterIndex: number }
+  readonly owner: string
+  readonly port: { readonly hairpin: boolean; readonly isolated: boolean; readonly vlans: PortMembership | undefined }
+  /** What is to be on the pod's end; undefined: nothing, and it stays down. */
+  readonly podLink: PodLink | undefined
+  readonly firewall: BridgedFirewall
+}
+
+/** How long a port may take to forward. Without spanning tree it is a matter of the kernel's next breath. */
+const PORT_WAIT_MS = 3_000
+
+/**
+ * Makes the pair with the node's end as a port of the bridge, and returns when frames pass. Leaves nothing when it fails.
+ * @returns true where a table had to be made again, so that other pods' elements are missing
+ * @throws {NetlinkError} EEXIST where one of the names is taken
+ */
+export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
+  const { pair, owner, port, podLink, firewall } = pod
+  const made = createPair(context, pair)
+  try {
+    // Before the pod can send anything.
+    const rebuilt = addBridged(context.netfilter, firewall)
+    const settings = { ...(port.hairpin ? { hairpin: 1 } : {}), ...(port.isolated ? { isolated: 1 } : {}) }
+    const change = {
+      ...(Object.keys(settings).length === 0 ? {} : { linkinfo: { kind: 'bridge_slave', port: settings } }),
+      ifalias: owner,
+      up: true,
+    }
+    context.route.execute([
+      setLink({ index: made.index }, change, `set bridge port ${pair.hostLink} up`),
+      ...(port.vlans === undefined ? [] : vlanRequests(made.index, port.vlans)),
+    ])
+    if (podLink !== undefined) {
+      context.inNetns(pair.netnsFd, route => configurePodLink(route, podLink))
+      awaitForwarding(context, made.index, pair, deadlineIn(PORT_WAIT_MS))
+      if (podLink.addresses.length > 0)
+        // What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells
+        // them again when the MAC is set.
+        context.inNetns(pair.netnsFd, route =>
+          route.execute([setLink({ index: made.peer }, { address: pair.podMac }, `announce ${podLink.ifName}`)]),
+        )
+    }
+    return rebuilt
+  } catch (error) {
+    try {
+      removeBridged(context.netfilter, firewall)
+    } finally {
+      context.route.execute([deleteLink({ index: made.index })])
+    }
+    throw error
+  }
+}
+
+/** With spanning tree a port listens and learns first, for half a minute: that is not waited for. */
+function awaitForwarding({ route }: HostContext, index: number, pair: BridgedPod['pair'], deadline: Deadline): void {
+  const about = `use bridge port ${pair.hostLink}`
+  const isReady = (): boolean => {
+    const link = tryFind(route, { index })
+    if (link === undefined) throw new NetlinkError(about, ETIMEDOUT, 'it is gone')
+    if (link.operstate !== OPERSTATE_UP) return false
+    return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
+  }
+  if (isReady()) return
+  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
+  while (!isReady())
+    if (!notifications.awaitNotification(deadline)) throw new NetlinkError(about, ETIMEDOUT, 'it does not forward')
+}
+
+const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
+
+function hasSpanningTree(route: Transport, index: number): boolean {
+  const linkinfo = tryFind(route, { index })?.linkinfo
+  return linkinfo?.kind === 'bridge' && 'data' in linkinfo && (linkinfo.data?.stpState ?? 0) !== 0
+}
+
+/** What CHECK wants to see. */
+export type BridgedExpectation = {
+  readonly bridge: { readonly name: string; readonly promiscuous: boolean; readonly vlanFiltering: boolean }
+  readonly hostLink: string
+  readonly hostMac: Uint8Array | undefined
+  readonly netnsFd: number
+  readonly port: { readonly hairpin: boolean; readonly isolated: boolean; readonly vlans: readonly PortVlans[] }
+  readonly gateway: { readonly name: string; readonly addresses: readonly Prefix[] } | undefined
+  /** Undefined: the pod's end is nobody's business. */
+  readonly podLink: PodLinkExpectation | undefined
+  readonly firewall: BridgedFirewall
+}
+
+/** Compares a pod with what its ADD made. @returns the differences in words, none: all is well */
+export function checkBridgedPod(context: HostContext, want: BridgedExpectation): string[] {
+  const { route } = context
+  const bridge = tryFind(route, { ifname: want.bridge.name })
+  const host = tryFind(route, { ifname: want.hostLink })
+  const faults = bridgeFaults(bridge, want.bridge)
+  faults.push(...portFaults(route, host, bridge, want))
+  if (want.gateway !== undefined) faults.push(...gatewayFaults(route, want.gateway))
+  faults.push(...checkBridged(context.netfilter, want.firewall))
+  const { podLink } = want
+  if (podLink !== undefined)
+    faults.push(
+      ...context.inNetns(want.netnsFd, pod => {
+        const found = findPodLinkFaults(pod, podLink)
+        const inside = tryFind(pod, { ifname: podLink.ifName })
+        if (host !== undefined && inside !== undefined && (inside.link !== host.index || host.link !== inside.index))
+          found.push(`link ${podLink.ifName} in the pod is not the other end of ${want.hostLink}`)
+        return found
+      }),
+    )
+  return faults
+}
+
+function bridgeFaults(bridge: Link | undefined, want: BridgedExpectation['bridge']): string[] {
+  if (bridge === undefined) return [`bridge ${want.name} is missing`]
+  const found = describeBridge(bridge)
+  if (found.kind !== 'bridge') return [`${want.name} is no bridge but ${found.kind || 'a device'}`]
+  const faults: string[] = []
+  if ((bridge.flags & IFF_UP) === 0) faults.push(`bridge ${want.name} is down`)
+  if (want.promiscuous && (bridge.flags & IFF_PROMISC) === 0) faults.push(`bridge ${want.name} is not promiscuous`)
+  if (want.vlanFiltering && !found.vlanFiltering) faults.push(`bridge ${want.name} does not filter VLANs`)
+  return faults
+}
+
+function portFaults(
+  route: Transport,
+  host: Link | undefined,
+  bridge: Link | undefined,
+  { hostLink, hostMac, port: want, bridge: { name } }: BridgedExpectation,
+): string[] {
+  if (host === undefined) return [`link ${hostLink} on the node is missing`]
+  const faults: string[] = []
+  const { linkinfo } = host
+  if (linkinfo?.kind !== 'veth')
+    faults.push(`link ${hostLink} on the node is no veth but ${linkinfo?.kind ?? 'a device'}`)
+  if ((host.flags & IFF_UP) === 0) faults.push(`link ${hostLink} on the node is down`)
+  if (hostMac !== undefined && formatMac(host.address ?? new Uint8Array(6)) !== formatMac(hostMac))
+    faults.push(`link ${hostLink} has MAC ${formatMac(host.address ?? new Uint8Array(6))}, not ${formatMac(hostMac)}`)
+  const { port } = linkinfo ?? {}
+  if (port === undefined || host.master !== bridge?.index) return [...faults, `link ${hostLink} is no port of ${name}`]
+  if ((port.hairpin === 1) !== want.hairpin)
+    faults.push(`bridge port ${hostLink} has hairpin mode ${want.hairpin ? 'off' : 'on'}`)
+  if ((port.isolated === 1) !== want.isolated)
+    faults.push(`bridge port ${hostLink} is ${want.isolated ? 'not ' : ''}isolated`)
+  return want.vlans.length === 0 ? faults : [...faults, ...vlanFaults(route, host.index, hostLink, want.vlans)]
+}
+
+function vlanFaults(route: Transport, index: number, hostLink: string, want: readonly PortVlans[]): string[] {
+  const ports = route.execute([dumpPortVlans()])[0]!.messages.map(decodePortVlans)
+  const present = ports.find(port => port.index === index)?.vlans ?? []
+  return want
+    .filter(({ from, to, pvid = false, untagged = false }) => {
+      for (let vid = from; vid <= to; vid++) {
+        const found = present.find(each => each.from <= vid && vid <= each.to)
+        if (found === undefined || found.pvid !== pvid || found.untagged !== untagged) return true
+      }
+      return false
+    })
+    .map(({ from, to, pvid }) => {
+      const vlans = from === to ? `VLAN ${from}` : `VLANs ${from} to ${to}`
+      return `bridge port ${hostLink} is not in ${vlans} ${pvid ? 'untagged' : 'tagged'}`
+    })
+}
+
+function gatewayFaults(route: Transport, { name, addresses }: NonNullable<BridgedExpectation['gateway']>): string[] {
+  const link = tryFind(route, { ifname: name })
+  if (link === undefined) return [`link ${name} on the node is missing`]
+  const present = addressesOf(route, link.index).map(formatPrefix)
+  const down = (link.flags & IFF_UP) === 0 ? [`link ${name} on the node is down`] : []
+  return [
+    ...down,
+    ...addresses
+      .map(formatPrefix)
+      .filter(prefix => !present.includes(prefix))
+      .map(prefix => `address ${prefix} is missing on ${name}`),
+  ]
+}
+
+/** Asks the kernel what it cannot do, changing nothing: what is asked for is refused in any case, the question is with what. */
+export function lacksForBridge({ route }: HostContext, needs: { vlanFiltering: boolean }): string[] {
+  const refusal = (request: Request): number => {
+    try {
+      route.execute([request])
+      return 0
+    } catch (error) {
+      if (!(error instanceof NetlinkError)) throw error
+      return error.errno
+    }
+  }
+  // A group address is no link's own.
+  const impossible = Uint8Array.of(1, 0, 0, 0, 0, 0)
+  const lacks = (['bridge', 'veth'] as const).filter(
+    kind => refusal(addLink({ ifname: 'mooring-probe', address: impossible, linkinfo: { kind } })) === EOPNOTSUPP,
+  )
+  if (lacks.length > 0 || !needs.vlanFiltering) return lacks.map(kind => `links of kind ${kind}`)
+  // Only a kernel that knows VLANs looks at the protocol; `lo` is there already.
+  const wrong = { vlanProtocol: 0 }
+  const errno = refusal(addLink({ ifname: 'lo', linkinfo: { kind: 'bridge', data: wrong } }))
+  return errno === EPROTONOSUPPORT ? [] : ['VLAN filtering of bridges']
+}
+
+const EPROTONOSUPPORT = 93
+
+/** What can be done to bridges and the pods on them, for verbs.ts. */
+export const bridgeVerbs = {
+  findBridge,
+  ensureBridge,
+  lacksForBridge: (context: HostContext, needs: { vlanFiltering: boolean }) => lacksForBridge(context, needs),
+  attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }): boolean => attachBridged(context, pod),
+  checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] =>
+    checkBridgedPod(context, want),
+  removeBridgedFirewall: (context: HostContext, { firewall }: { firewall: BridgedFirewall }): void =>
+    removeBridged(context.netfilter, firewall),
+  findBridgedFirewall: (context: HostContext, { owner }: { owner: string }): BridgedFirewall =>
+    findBridged(context.netfilter, owner),
+  addBridgedFirewall(context: HostContext, { all }: { all: readonly BridgedFirewall[] }): void {
+    for (const firewall of all) addBridged(context.netfilter, firewall)
+  },
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatMac, formatPrefix, ipEquals, parseIp, parsePrefix, remainingMs, tryParseMac } from '#base'
+import { CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
+import type { BridgedFirewall, FoundBridge, GatewayWanted } from '#host'
+import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
+import { leaseOf, resultDns, resultRoutes } from '../../lease.ts'
+import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
+import { everyStep } from '../../steps.ts'
+import type { World } from '../../world.ts'
+import { type Config, parseConfig } from './config.ts'
+import { withGateways } from './gateways.ts'
+
+/** What an attachment has on the node: all that DEL must know, when nothing else is left to ask. */
+type Traces = {
+  hostLink: string
+  owner: string
+  /** The link by which its packets come in, and its addresses with their prefix lengths. */
+  masquerade?: { link: string; addresses: string[] }
+  /** The only MAC that it may send from. */
+  onlyMac?: string
+}
+
+/** Pods as neighbours on a bridge of the node, which may have an address there and be their gateway. */
+export const bridge = interfacePlugin<Config, Traces>({
+  type: 'bridge',
+  ipam: 'optional',
+  parse: parseConfig,
+  attach,
+  detach,
+  findTraces,
+  isThere: async ({ hostLink, owner }, { world }) =>
+    (await world.host.describeLink({ name: hostLink }))?.owner === owner,
+  findFaults,
+  requireReady,
+  restore: (all, world) => world.host.addBridgedFirewall({ all: all.map(firewallOf) }),
+})
+
+async function attach(attach: Attach<Config, Traces>): Promise<Result> {
+  const { call, world, config, key, takeAddresses } = attach
+  const found = await ensureBridge(config, world)
+  const mtuBytes = config.mtu === 0 ? found.mtuBytes : config.mtu
+  const lease = await takeAddresses()
+  if (config.layer3) requireIps(lease)
+  checkExpressible(lease, call.cniVersion)
+  const { ips, routes, gateways } = withGateways(lease, config)
+  const gateway = gateways.length === 0 ? undefined : await ensureGateway(config, world, found, gateways)
+  const podMac = config.mac ?? linkNames(key).podMac
+  const { hostMac } = linkNames(key)
+  const hostLink = await makePair(attach, found, { mtuBytes, podMac, ips, routes })
+  await settle(attach, ips)
+  const isSet = Object.values(config.dns ?? {}).some(value => value !== undefined)
+  return {
+    interfaces: [
+      { name: config.bridge, mac: formatMac(found.mac), mtu: found.mtuBytes },
+      { name: hostLink, mac: formatMac(hostMac), mtu: mtuBytes },
+      { name: call.ifName, mac: formatMac(podMac), mtu: mtuBytes, sandbox: call.netns },
+      ...(gateway === undefined || config.vlan === 0 ? [] : [{ name: gateway.name, mac: formatMac(gateway.mac) }]),
+    ],
+    ...(config.layer3 ? { ips: ips.map(ip => ({ ...ip, interface: 2 })) } : {}),
+    ...(routes.length === 0 ? {} : { routes: resultRoutes(leaseOf({ ips, routes }).routes) }),
+    ...(isSet ? resultDns(config.dns) : lease.dns === undefined ? {} : { dns: lease.dns }),
+  }
+}
+
+/** @throws {CniError} 7 where what there is of the name does not do */
+async function ensureBridge(config: Config, world: World): Promise<FoundBridge> {
+  const { bridge: name, mtu: mtuBytes, promiscMode: promiscuous, vlans } = config
+  const found = await world.host.ensureBridge({ name, mtuBytes, promiscuous, vlanFiltering: vlans.length > 0 })
+  refuseBridge(config, found)
+  return found
+}
+
+function refuseBridge({ bridge: name, vlans }: Config, { kind, vlanFiltering }: FoundBridge): void {
+  if (kind !== 'bridge')
+    throw new CniError(codes.invalidConfig, `"${name}" already exists but is not a bridge`, {
+      details: `it is ${kind === '' ? 'a device' : `a link of kind ${kind}`}: choose another name in "bridge"`,
+    })
+  if (vlans.length > 0 && !vlanFiltering)
+    throw new CniError(codes.invalidConfig, `Cannot use VLANs on bridge ${name}: it does not filter them`, {
+      details: `its pods would not be apart; if nothing else on it minds: ip link set ${name} type bridge vlan_filtering 1`,
+    })
+}
+
+/** @throws {CniError} 7 where the bridge has another address, and nobody said that it may go */
+async function ensureGateway(
+  config: Config,
+  world: World,
+  { index, mtuBytes, defaultVlan }: FoundBridge,
+  addresses: GatewayWanted['addresses'],
+): Promise<{ name: string; mac: Uint8Array }> {
+  const { bridge: name, vlan: id, forceAddress: force, preserveDefaultVlan } = config
+  const vlan = id === 0 ? {} : { vlan: { id, leave: preserveDefaultVlan || defaultVlan === id ? 0 : defaultVlan } }
+  const found = await world.host.ensureBridgeGateway({ bridge: { index, name, mtuBytes }, ...vlan, addresses, force })
+  if (!('conflict' in found)) return found
+  const { present, wanted } = found.conflict
+  throw new CniError(
+    codes.invalidConfig,
+    `failed to set bridge addr: "${found.name}" already has an IP address different from ${formatPrefix(wanted)}`,
+    {
+      details: `it has ${formatPrefix(present)}: give this network another bridge, or let the address go with "forceAddress": true`,
+    },
+  )
+}
+
+type Inside = { mtuBytes: number; podMac: Uint8Array } & Required<Pick<Result, 'ips' | 'routes'>>
+
+/** Joins the pod to the bridge. @returns the name of the node's link */
+function makePair(
+  { call, world, config, key, note, undo }: Attach<Config, Traces>,
+  { index: masterIndex, defaultVlan }: FoundBridge,
+  { mtuBytes, podMac, ips, routes }: Inside,
+): Promise<string> {
+  const { owner, hostMac } = linkNames(key)
+  const at = { call, world, key }
+  const lease = leaseOf({ ips, routes })
+  const { ifName, netnsFd } = call
+  const podLink = { ifName, ...lease, detectDuplicates: config.enabledad }
+  return underFreeName(at, async hostLink => {
+    const traces: Traces = {
+      ...{ hostLink, owner },
+      ...(config.ipMasq && config.layer3
+        ? { masquerade: { link: gatewayOf(config), addresses: lease.addresses.map(formatPrefix) } }
+        : {}),
+      ...(config.macspoofchk ? { onlyMac: formatMac(podMac) } : {}),
+    }
+    note(traces)
+    try {
+      const rebuilt = await world.host.attachBridgedPod({
+        pod: {
+          pair: { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex },
+          owner,
+          port: {
+            hairpin: config.hairpinMode,
+            isolated: config.portIsolation,
+            vlans:
+              config.vlans.length === 0
+                ? undefined
+                : { join: config.vlans, leave: config.preserveDefaultVlan ? 0 : defaultVlan },
+          },
+          podLink: config.disableContainerInterface ? undefined : podLink,
+          firewall: firewallOf(traces),
+        },
+      })
+      undo(() => detach(traces, at))
+      if (rebuilt) await world.restoreFirewall()
+      return hostLink
+    } catch (error) {
+      // The verb cleans up behind itself; where it could not, this does, or the record stays.
+      if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
+      throw error
+    }
+  })
+}
+
+/** The link of the node by which pods' packets come to be routed. */
+const gatewayOf = ({ bridge, vlan, isGateway }: Config): string =>
+  isGateway && vlan !== 0 ? `${bridge}.${vlan}` : bridge
+
+const firewallOf = ({ hostLink, owner, masquerade, onlyMac }: Traces): BridgedFirewall => ({
+  owner,
+  masquerade: masquerade && { link: masquerade.link, addresses: masquerade.addresses.map(parsePrefix) },
+  macCheck: onlyMac === undefined ? undefined : { link: hostLink, mac: tryParseMac(onlyMac)! },
+})
+
+/** How long the kernel may take to find out whether somebody else has an IPv6 address. */
+const SETTLE_MS_MAX = 5_000
+
+/** @throws {CniError} 102 where somebody else has one of the addresses */
+async function settle({ call, world, config }: Attach<Config, Traces>, ips: Inside['ips']): Promise<void> {
+  if (!config.enabledad || !ips.some(({ address }) => address.includes(':'))) return
+  const { ifName, netnsFd, deadline } = call
+  const timeoutMs = Math.min(SETTLE_MS_MAX, remainingMs(deadline))
+  const { duplicate, unsettled } = await world.host.awaitPodAddresses({ netnsFd: netnsFd!, ifName, timeoutMs })
+  if (duplicate.length > 0)
+    throw new CniError(
+      codes.addressUnavailable,
+      `Cannot attach ${ifName}: somebody else on the bridge has ${duplicate.map(formatPrefix).join(', ')}`,
+      { details: 'find who has the address, or take it out of the range of the IPAM plugin' },
+    )
+  if (unsettled.length > 0)
+    throw new CniError(
+      codes.tryAgainLater,
+      `Cannot attach ${ifName}: duplicate detection of ${unsettled.map(formatPrefix).join(', ')} did not end in time`,
+    )
+}
+
+async function detach(traces: Traces, { world, key }: Pick<At, 'world' | 'key'>): Promise<void> {
+  const { hostLink: name, owner } = traces
+  await everyStep(
+    () => world.host.removeBridgedFirewall({ firewall: firewallOf(traces) }),
+    () => world.host.removeLinks({ links: [{ name, owner, mac: linkNames(key).hostMac }] }),
+  )
+}
+
+/** Without a record: the link by its names, and what the firewall says is the attachment's. */
+async function findTraces({ world, key }: At): Promise<Traces[]> {
+  const { hostLinks, owner, hostMac } = linkNames(key)
+  const links = await Promise.all(
+    hostLinks.map(async hostLink => ({ hostLink, link: await world.host.describeLink({ name: hostLink }) })),
+  )
+  const own = links.find(
+    ({ link }) => link !== undefined && (link.owner ?? owner) === owner && ipEquals(link.mac, hostMac),
+  )
+  const { masquerade, macCheck } = await world.host.findBridgedFirewall({ owner })
+  const hostLink = own?.hostLink ?? macCheck?.link
+  if (hostLink === undefined && masquerade === undefined) return []
+  return [
+    {
+      ...{ hostLink: hostLink ?? hostLinks[0]!, owner },
+      ...(masquerade === undefined
+        ? {}
+        : { masquerade: { link: masquerade.link, addresses: masquerade.addresses.map(formatPrefix) } }),
+      ...(macCheck === undefined ? {} : { onlyMac: formatMac(macCheck.mac) }),
+    },
+  ]
+}
+
+async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
+  const { call, world, config, key, prevResult, pod, podIndex, addresses, traces } = check
+  const { hostLinks, owner } = linkNames(key)
+  const onNode = prevResult.interfaces?.find(
+    ({ name, sandbox }) => name !== config.bridge && (sandbox ?? '') === '' && hostLinks.includes(name),
+  )
+  const hostLink = onNode?.name ?? traces?.hostLink ?? hostLinks[0]!
+  const ips = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex)
+  const podMac = tryParseMac(pod?.mac ?? '')
+  const firewall = firewallOf({
+    ...{ hostLink, owner },
+    ...(config.ipMasq && config.layer3
+      ? { masquerade: { link: gatewayOf(config), addresses: addresses.map(formatPrefix) } }
+      : {}),
+    ...(config.macspoofchk && pod?.mac !== undefined ? { onlyMac: pod.mac } : {}),
+  })
+  const gateways = config.isGateway
+    ? ips.flatMap(({ address, gateway }) =>
+        gateway === undefined ? [] : [{ ip: parseIp(gateway), length: parsePrefix(address).length }],
+      )
+    : []
+  return await world.host.checkBridgedPod({
+    want: {
+      bridge: { name: config.bridge, promiscuous: config.promiscMode, vlanFiltering: config.vlans.length > 0 },
+      ...{ hostLink, hostMac: tryParseMac(onNode?.mac ?? ''), netnsFd: call.netnsFd! },
+      port: { hairpin: config.hairpinMode, isolated: config.portIsolation, vlans: config.vlans },
+      gateway: gateways.length === 0 ? undefined : { name: gatewayOf(config), addresses: gateways },
+      podLink: config.disableContainerInterface
+        ? undefined
+        : {
+            ...{ ifName: call.ifName, kind: 'veth' },
+            ...(podMac === undefined ? {} : { mac: podMac }),
+            ...leaseOf({ ips, routes: prevResult.routes ?? [] }),
+          },
+      firewall,
+    },
+  })
+}
+
+/** @throws {CniError} 50 where no pod could be attached */
+async function requireReady(config: Config, world: World): Promise<void> {
+  const vlanFiltering = config.vlans.length > 0
+  const found = await world.host.findBridge({ name: config.bridge })
+  try {
+    if (found !== undefined) refuseBridge(config, found)
+  } catch (error) {
+    throw error instanceof CniError
+      ? new CniError(codes.notAvailable, error.message, { details: error.details })
+      : error
+  }
+  const lacks = await world.host.lacksForBridge({ vlanFiltering })
+  if (lacks.length > 0)
+    throw new CniError(
+      codes.notAvailable,
+      `Cannot attach pods to ${config.bridge}: this kernel lacks ${lacks.join(', ')}`,
+      {
+        details: 'load the module (modprobe bridge, veth), or start a kernel with CONFIG_BRIDGE_VLAN_FILTERING',
+      },
+    )
+}
