@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Goal: upstream's current plugins and ours work in one chain, as IPAM of one another, and on a node that changes from one
+// to the other with pods running. Method: the executables of both, called one after another as a runtime does. Needs root
+// and lab/peers.
+
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import {
+  assertSameState,
+  cniBin,
+  errorOf,
+  folder,
+  makeLab,
+  makeNetns,
+  type Netns,
+  type Node,
+  type NodeLab,
+  type Outcome,
+  peers,
+  type RunningAgent,
+  resultOf,
+  skip,
+  start,
+  stateOfKernel,
+  type Verb,
+} from './nodelab.ts'
+
+const THEIRS = peers ?? ''
+const DEFAULTS = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }]
+const noPeers = skip || (peers === undefined && 'needs PEERS_DIR')
+
+/** One plugin of a chain: whose executable, and its configuration. `first` of CNI_PATH is where its IPAM is found. */
+type Link = { theirs?: boolean; type: string; path?: readonly string[] } & { [key: string]: unknown }
+type Pod = { netns: Netns; containerId: string; ifName?: string }
+// biome-ignore lint/suspicious/noExplicitAny: the shape of a result is what the tests look at
+type Result = any
+
+let containers = 0
+const newPod = (): Pod => ({ netns: makeNetns('pod'), containerId: `w${containers++}` })
+
+/** Calls one plugin as a runtime does. */
+function call(node: Node, verb: Verb, pod: Pod, link: Link, more: object = {}): Promise<Outcome> {
+  const { theirs = false, path = [cniBin(), THEIRS], ...config } = link
+  const enter = theirs || node.mode === 'standalone' ? ['/usr/bin/nsenter', `--net=${node.path}`] : []
+  return start([...enter, join(theirs ? THEIRS : cniBin(), link.type)], {
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      ...node.env,
+      CNI_COMMAND: verb,
+      CNI_CONTAINERID: pod.containerId,
+      CNI_NETNS: pod.netns.path,
+      CNI_IFNAME: pod.ifName ?? 'eth0',
+      CNI_PATH: path.join(':'),
+    },
+    stdin: JSON.stringify({ cniVersion: '1.0.0', name: 'net', ...config, ...more }),
+  }).outcome
+}
+
+/** ADD in order, each with the result before. @returns the last */
+async function addChain(node: Node, pod: Pod, chain: readonly Link[]): Promise<Result> {
+  let result: Result
+  for (const link of chain) result = resultOf(await call(node, 'ADD', pod, link, result && { prevResult: result }))
+  return result
+}
+
+async function checkChain(node: Node, pod: Pod, chain: readonly Link[], prevResult: Result): Promise<void> {
+  for (const link of chain) resultOf(await call(node, 'CHECK', pod, link, { prevResult }))
+}
+
+async function delChain(node: Node, pod: Pod, chain: readonly Link[], prevResult: Result): Promise<void> {
+  for (const link of chain.toReversed()) resultOf(await call(node, 'DEL', pod, link, { prevResult }))
+}
+
+describe('with upstream’s plugins', { skip: noPeers }, () => {
+  let lab: NodeLab
+  let node: Node
+  let agent: RunningAgent
+  let kept: string[]
+
+  before(async () => {
+    lab = makeLab({ mode: 'agent' })
+    node = lab.nodes[0]!
+    agent = await node.startAgent()
+    await bringForGood()
+    kept = node.state()
+  })
+  after(() => agent?.[Symbol.asyncDispose]())
+
+  const ranges = [[{ subnet: '10.6.0.0/24' }], [{ subnet: 'fd00:6::/64' }]]
+  const hostLocal = (more: object = {}) => ({
+    type: 'host-local',
+    dataDir: node.leases,
+    ranges,
+    routes: DEFAULTS,
+    ...more,
+  })
+  const addresses = [
+    { address: '10.6.0.77/24', gateway: '10.6.0.1' },
+    { address: 'fd00:6::77/64', gateway: 'fd00:6::1' },
+  ]
+  const fixed = () => ({ type: 'static', addresses, routes: DEFAULTS })
+  const ptp = (more: object = {}): Link => ({ type: 'ptp', ipam: hostLocal(), ...more })
+
+  /** What the first pods bring for good: table and settings. */
+  async function bringForGood(): Promise<void> {
+    for (const link of [ptp({ ipMasq: true }), ptp({ theirs: true }), { type: 'veth-route', ipam: hostLocal() }]) {
+      const pod = newPod()
+      await delChain(node, pod, [link], await addChain(node, pod, [link]))
+    }
+  }
+  const assertNothingLeft = (when = '') => assertSameState(node.state(), kept, when)
+
+  test('ptp: pod and node have the same of both, but for names, MACs and what ours knows better', async () => {
+    const seen = await Promise.all(
+      [true, false].map(async theirs => {
+        // At the same time on two nodes, because they have the same addresses.
+        const own = makeLab({ mode: 'standalone' }).nodes[0]!
+        const pod = newPod()
+        const link = { ...ptp({ theirs }), ipam: fixed() }
+        const { interfaces, ...result } = await addChain(own, pod, [link])
+        const names = interfaces.map(({ name, sandbox }: { name: string; sandbox?: string }) => [
+          name.replace(/^veth.*/, 'veth'),
+          sandbox?.replace(pod.netns.name, 'pod'),
+        ])
+        const text = (of: Netns) =>
+          stateOfKernel(of)
+            .map(line => line.replaceAll(own.name, 'node').replaceAll(pod.netns.name, 'pod'))
+            .map(line => line.replaceAll(interfaces[0].name, 'veth'))
+            .filter(
+              line =>
+                /\b(inet6?|via|default|src|dev)\b/.test(line) &&
+                !/link\/ether|fe80::|proto kernel|table local|PERMANENT/.test(line),
+            )
+            .map(line =>
+              line
+                .replace(/^(\w+): \d+:/, '$1:')
+                .replace(/ (noprefixroute|nodad|brd \S+)\b/g, '')
+                .replace(/ +/g, ' '),
+            )
+            .sort()
+        const state = { pod: text(pod.netns), node: text(own).filter(line => /10\.6|fd00:6/.test(line)) }
+        await delChain(own, pod, [link], { ...result, interfaces })
+        return { names, result, state }
+      }),
+    )
+    // Upstream's host route has scope host, which is no matter; ours are known by their number.
+    const known = (lines: string[]) => lines.map(line => line.replace(/ scope host| proto 98/g, '').trim())
+    const [upstreams, ours] = seen as [(typeof seen)[0], (typeof seen)[0]]
+    assert.deepEqual([ours.names, ours.result], [upstreams.names, upstreams.result])
+    assert.deepEqual(ours.state.pod, upstreams.state.pod)
+    assert.deepEqual(known(ours.state.node), known(upstreams.state.node))
+  })
+
+  // One as the IPAM of the other
+
+  for (const [ipam, of] of [
+    ['host-local', () => hostLocal()],
+    ['static', fixed],
+  ] as const) {
+    for (const type of ['ptp', 'veth-route'])
+      test(`upstream's ${ipam} gives addresses to our ${type}`, async () => {
+        const pod = newPod()
+        const link: Link = { type, ipam: of(), ipMasq: true, path: [THEIRS] }
+        const result = await addChain(node, pod, [link])
+        assert.match(result.ips[0].address, /^10\.6\.0\.\d+\/24$/)
+        assert.equal(result.ips.length, 2)
+        await checkChain(node, pod, [link], result)
+        resultOf(await call(node, 'STATUS', pod, link, { cniVersion: '1.1.0' }))
+        await delChain(node, pod, [link], result)
+        assertNothingLeft()
+      })
+    for (const type of ['ptp', 'bridge', 'macvlan'])
+      test(`our ${ipam} gives addresses to upstream's ${type}`, async () => {
+        const pod = newPod()
+        const link: Link = { theirs: true, type, ipam: of(), path: [cniBin()], master: 'eth0', bridge: 'cni9' }
+        const result = await addChain(node, pod, [link])
+        assert.match(result.ips[0].address, /^10\.6\.0\.\d+\/24$/)
+        await checkChain(node, pod, [link], result)
+        resultOf(await call(node, 'STATUS', pod, link, { cniVersion: '1.1.0' }))
+        await delChain(node, pod, [link], result)
+        if (type === 'bridge') node.ip('link del cni9')
+        assertNothingLeft()
+      })
+  }
+
+  // Chains
+
+  const tuning = (): Link => ({
+    ...{ theirs: true, type: 'tuning', mtu: 1400, dataDir: folder('tuning') },
+    sysctl: { 'net.ipv4.conf.IFNAME.log_martians': '1' },
+  })
+  const portmap = (backend: string): Link => ({
+    ...{ theirs: true, type: 'portmap', backend, snat: true },
+    runtimeConfig: { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] },
+  })
+  const bandwidth = (): Link => ({
+    ...{ theirs: true, type: 'bandwidth' },
+    ...{ ingressRate: 8_000_000, ingressBurst: 800_000, egressRate: 8_000_000, egressBurst: 800_000 },
+  })
+  const firewall = (): Link => ({ theirs: true, type: 'firewall', backend: 'iptables' })
+  const sbr = (): Link => ({ theirs: true, type: 'sbr' })
+
+  /** Upstream's tables stay for good, with their chains; what they say of a pod has to be gone. */
+  const assertNothingOf = (pod: Pod, when = '') => {
+    const ruleset = node.run('nft', 'list', 'ruleset')
+    assert.doesNotMatch(ruleset, new RegExp(`\\b${pod.containerId}\\b|10\\.6\\.0\\.|fd00:6:`), when)
+    for (const [, family, name] of ruleset.matchAll(/^table (\w+) (\w+)/gm))
+      if (name !== 'mooring') node.run('nft', 'delete', 'table', family!, name!)
+    assertNothingLeft(when)
+  }
+
+  for (const [what, chain] of [
+    ['tuning', () => [tuning()]],
+    ['portmap with iptables', () => [portmap('iptables')]],
+    ['portmap with nftables', () => [portmap('nftables')]],
+    ['bandwidth', () => [bandwidth()]],
+    ['firewall', () => [firewall()]],
+    ['all of them', () => [tuning(), portmap('iptables'), bandwidth(), firewall()]],
+  ] as const)
+    for (const type of ['ptp', 'veth-route'])
+      test(`${what} of upstream works behind our ${type}: ADD, CHECK, DEL, DEL`, async () => {
+        const pod = newPod()
+        const links: Link[] = [{ type, ipam: hostLocal(), ipMasq: true }, ...chain()]
+        const result = await addChain(node, pod, links)
+        const ours = resultOf(await call(node, 'CHECK', pod, links[0]!, { prevResult: result }))
+        assert.equal(ours, undefined)
+        pod.netns.run('ping', '-qc1', '-W1', '192.0.2.2')
+        await checkChain(node, pod, links, result)
+        for (const _ of [1, 2]) await delChain(node, pod, links, result)
+        assertNothingOf(pod, what)
+      })
+
+  test('sbr of upstream works behind our ptp: its routes are in a table of their own', async () => {
+    const pod = newPod()
+    const links = [ptp(), sbr()]
+    const result = await addChain(node, pod, links)
+    assert.match(pod.netns.ip('route show table 100'), /default via 10\.6\.0\.1 dev eth0/)
+    await delChain(node, pod, links, result)
+    assertNothingOf(pod)
+  })
+
+  test('our loopback hands on what upstream’s ptp made, and upstream’s what ours made', async () => {
+    for (const theirs of [true, false]) {
+      const pod = newPod()
+      const links: Link[] = [ptp({ theirs }), { theirs: !theirs, type: 'loopback' }]
+      const first = resultOf(await call(node, 'ADD', pod, links[0]!))
+      const second = resultOf(await call(node, 'ADD', pod, links[1]!, { prevResult: first }))
+      assert.deepEqual(second, first)
+      await checkChain(node, pod, links, second)
+      await delChain(node, pod, links, second)
+      assertNothingOf(pod)
+    }
+  })
+
+  // A node that changes
+
+  const rename = (link: Link, theirs: boolean): Link => ({ ...link, theirs })
+  test('a pod that upstream’s ptp made is checked and removed by ours', async () => {
+    for (const ipam of [hostLocal(), fixed()]) {
+      const pod = newPod()
+      const theirs = { ...ptp({ theirs: true }), ipam }
+      const result = await addChain(node, pod, [theirs])
+      const ours = rename(theirs, false)
+      const again = errorOf(await call(node, 'ADD', pod, ours))
+      assert.equal(again.code, 104)
+      resultOf(await call(node, 'CHECK', pod, ours, { prevResult: result }))
+      pod.netns.ip('route del default')
+      assert.match(errorOf(await call(node, 'CHECK', pod, ours, { prevResult: result })).msg, /route 0\.0\.0\.0\/0 /)
+      await delChain(node, pod, [ours], result)
+      assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)
+      assertNothingOf(pod)
+    }
+  })
+
+  test('a pod that our ptp made is checked and removed by upstream’s', async () => {
+    for (const ipam of [hostLocal(), fixed()]) {
+      const pod = newPod()
+      const ours = { ...ptp(), ipam }
+      const result = await addChain(node, pod, [ours])
+      const theirs = rename(ours, true)
+      resultOf(await call(node, 'CHECK', pod, theirs, { prevResult: result }))
+      await delChain(node, pod, [theirs], result)
+      assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)
+      // The record stays for whoever looks after the node next: ours removes it, and finds nothing else.
+      await delChain(node, pod, [ours], result)
+      assertNothingOf(pod)
+    }
+  })
+})
