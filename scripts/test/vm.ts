@@ -22,7 +22,7 @@ export interface VmRun {
 export function runInVm({ files, without, timeoutMs }: VmRun): Readable {
   const seconds = String(Math.ceil(timeoutMs / 1000))
   const inside = [process.execPath, fileURLToPath(import.meta.url), without, ...files]
-  const vm = spawn(`${root}/lab/vmlab`, ['--timeout', seconds, '--', ...inside], {
+  const vm = spawn(`${root}/lab/vmlab`, ['--timeout', seconds, '--nic', '--nic', '--', ...inside], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
   })
