@@ -92,13 +92,15 @@ const KEY = 1
 const KEY_ADDRESS = 2
 /** After a link's name and an address; a register of 4 bytes for IPv4 (NFT_REG32_05), which nft writes so as well. */
 const KEY_SECOND_ADDRESS = { v4: 13, v6: 3 } as const
-const linkAndSource = (version: IpVersion): Expression[] => [
+/** Loads the key of link of arrival and source. */
+export const linkAndSource = (version: IpVersion): Expression[] => [
   ...isVersion(version),
   loadMeta('iifname', KEY),
   loadField(addressFields[version].source, KEY_ADDRESS),
 ]
 
-const METADATA = { v4: '169.254.169.254/32', v6: 'fe80::a9fe:a9fe/128' } as const
+/** Where clouds answer questions about the machine that asks. */
+export const METADATA = { v4: '169.254.169.254/32', v6: 'fe80::a9fe:a9fe/128' } as const
 
 const guardChain: Chain = {
   table,

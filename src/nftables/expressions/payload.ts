@@ -21,7 +21,7 @@ export const payloadAttributes = nested(
   }),
 )
 
-/** Header fields by nft's names. Those of `ip`, `ip6` and `arp` only after the packet's family or protocol was matched. */
+/** Header fields by nft's names. Those of `ip`, `ip6`, `arp` and `icmp` only after the packet's family or protocol was matched. */
 const fields = {
   'ether saddr': { base: LINK_HEADER, offset: 6, bytes: 6 },
   'arp saddr ip': { base: NETWORK_HEADER, offset: 14, bytes: 4 },
@@ -29,6 +29,7 @@ const fields = {
   'ip daddr': { base: NETWORK_HEADER, offset: 16, bytes: 4 },
   'ip6 saddr': { base: NETWORK_HEADER, offset: 8, bytes: 16 },
   'ip6 daddr': { base: NETWORK_HEADER, offset: 24, bytes: 16 },
+  'icmp type': { base: TRANSPORT_HEADER, offset: 0, bytes: 1 },
   'th sport': { base: TRANSPORT_HEADER, offset: 0, bytes: 2 },
   'th dport': { base: TRANSPORT_HEADER, offset: 2, bytes: 2 },
 } as const
