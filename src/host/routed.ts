@@ -188,7 +188,7 @@ const addPodRoute = (outInterface: number, { destination, ...rest }: PodRoute): 
     'append',
   )
 
-function enableIpv6(ifName: string): void {
+export function enableIpv6(ifName: string): void {
   ensureSysctl('0', 'ipv6', 'conf', 'lo', 'disable_ipv6')
   if (!ensureSysctl('0', 'ipv6', 'conf', ifName, 'disable_ipv6'))
     throw new Error('Cannot give the pod an IPv6 address: this kernel has IPv6 switched off')
@@ -201,7 +201,7 @@ function enableIpv6(ifName: string): void {
  * Carrier reaches the node's end by a kernel worker a moment after the pod's end went up; until then its queue drops.
  * Nearly always it is there already.
  */
-function awaitOperational({ route }: HostContext, index: number, deadline: Deadline): void {
+export function awaitOperational({ route }: HostContext, index: number, deadline: Deadline): void {
   const isUp = () => decodeLink(route.execute([getLink({ index })])[0]!.messages[0]!).operstate === OPERSTATE_UP
   if (isUp()) return
   using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)

@@ -32,6 +32,7 @@ import {
   type RoutedTraces,
 } from './routed.ts'
 import { findUplink, listAddresses } from './uplink.ts'
+import { vethHostVerbs } from './veth-host-verbs.ts'
 
 /** How long the node's own settings are taken for granted after they were seen right. */
 const ENSURED_MS = 5_000
@@ -142,6 +143,7 @@ export const verbs = {
   ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
 
   ...nicVerbs,
+  ...vethHostVerbs,
 
   ...bridgeVerbs,
   /** See bridge.ts. The node forwards for the pods then. */

@@ -82,15 +82,20 @@ function encode(rule: Rule): Uint8Array {
   ])
 }
 
-const describe = (rule: Rule) =>
-  `rule ${rule.priority}${rule.source === undefined ? '' : ` from ${formatPrefix(rule.source)}`} lookup ${rule.table}`
+/** `rule 1024 from 10.0.0.2/32 iif veth1 lookup 256`, for messages. */
+export function describeRule({ priority, source, mark, inInterface, table }: Rule): string {
+  const from = source === undefined ? '' : ` from ${formatPrefix(source)}`
+  const marked = mark === undefined ? '' : ` fwmark 0x${mark.toString(16)}`
+  const iif = inInterface === undefined ? '' : ` iif ${inInterface}`
+  return `rule ${priority}${from}${marked}${iif} lookup ${table}`
+}
 
 /** Adds a rule; EEXIST where the same is there. */
 export const addRule = (rule: Rule): Request => ({
   type: RTM_NEWRULE,
   flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
   body: encode(rule),
-  about: `add ${describe(rule)}`,
+  about: `add ${describeRule(rule)}`,
 })
 
 /** Removes a rule. Absence is success. */
@@ -98,7 +103,7 @@ export const deleteRule = (rule: Rule): Request => ({
   type: RTM_DELRULE,
   flags: NLM_F_ACK,
   body: encode(rule),
-  about: `remove ${describe(rule)}`,
+  about: `remove ${describeRule(rule)}`,
   tolerate: [ENOENT],
 })
 

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { type Deadline, deadlineIn, type Ip, ipEquals, isV4, type Prefix, prefixContains } from '#base'
+import { EEXIST, ENOENT } from '#libc'
+import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
+import { commit, deleteTable, NftablesError } from '#nftables'
+import {
+  AF_INET,
+  AF_INET6,
+  addNeighbour,
+  addRoute,
+  addRule,
+  decodeAddress,
+  decodeLink,
+  decodeRoute,
+  decodeRule,
+  deleteLink,
+  deleteRoute,
+  deleteRule,
+  dumpAddresses,
+  dumpRoutes,
+  dumpRules,
+  getLink,
+  type Link,
+  protocols,
+  type Route,
+  RT_TABLE_MAIN,
+  type Rule,
+  scopes,
+  setLink,
+} from '#rtnetlink'
+import type { HostContext } from './context.ts'
+import { isOwned, type OwnedLink } from './links.ts'
+import { createPair } from './pair.ts'
+import { awaitOperational, enableIpv6 } from './routed.ts'
+import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
+import { makePodTable, podTable } from './veth-host-ruleset.ts'
+import {
+  familiesOf,
+  familyOf,
+  nodeRoutes,
+  nodeRules,
+  nodeTable,
+  podRoutes,
+  podRules,
+  podTableRoutes,
+  underlayMark,
+  underlayTable,
+  type VethHostPod,
+} from './veth-host-state.ts'
+
+/** linux/rtnetlink.h, RTN_UNICAST. */
+const UNICAST = 1
+
+/** What has to be known before a pod gets a veth to its node; `mtuBytes` undefined: the pod has no such NIC. */
+export function surveyVethHost(
+  context: HostContext,
+  { netnsFd, underlay }: Pick<VethHostPod, 'netnsFd' | 'underlay'>,
+): { mtuBytes: number | undefined; tables: number[] } {
+  const mtuBytes = context.inNetns(netnsFd, route => findLink(route, underlay)?.mtu)
+  const tables = [AF_INET, AF_INET6].flatMap(family => listRules(context.route, family).map(({ table }) => table))
+  return { mtuBytes, tables: [...new Set(tables)] }
+}
+
+/** NetlinkError.request where a routing table has an owner already: choose another. */
+export const claimsTable = (table: number): string => `take routing table ${table}`
+
+/**
+ * Makes the pair, and on both sides routes, rules and settings; returns when packets pass both ways.
+ *
+ * Leaves nothing when it fails. @throws {NetlinkError} EEXIST where one of the names, or the table, is taken.
+ */
+export function attachVethHost(
+  context: HostContext,
+  pod: VethHostPod,
+  uplink: string,
+  deadline: Deadline = deadlineIn(10_000),
+): void {
+  const families = familiesOf(pod)
+  for (const family of families)
+    if (context.route.execute([dumpRoutes(family, { table: pod.table })])[0]!.messages.length > 0)
+      throw new NetlinkError(claimsTable(pod.table), EEXIST)
+  const pair = createPair(context, pod)
+  try {
+    prepareNode(pod, uplink)
+    context.route.execute(nodeSide(pod, pair.index), deadline)
+    context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
+    awaitOperational(context, pair.index, deadline)
+  } catch (error) {
+    try {
+      detachVethHost(context, pod)
+    } finally {
+      context.route.execute([deleteLink({ index: pair.index })])
+    }
+    throw error
+  }
+}
+
+function prepareNode(pod: VethHostPod, uplink: string): void {
+  const families = familiesOf(pod)
+  if (families.includes(AF_INET)) {
+    ensureSysctl('1', 'ipv4', 'ip_forward')
+    // Answers come back through the pod, from addresses that the node itself reaches by other links.
+    ensureSysctl('2', 'ipv4', 'conf', pod.hostLink, 'rp_filter')
+  }
+  if (families.includes(AF_INET6)) {
+    // A router ignores router advertisements, and with them the node's own default route, unless told otherwise.
+    if (tryReadSysctl('ipv6', 'conf', uplink, 'accept_ra') === '1')
+      ensureSysctl('2', 'ipv6', 'conf', uplink, 'accept_ra')
+    ensureSysctl('1', 'ipv6', 'conf', 'all', 'forwarding')
+    if (!ensureSysctl('0', 'ipv6', 'conf', pod.hostLink, 'disable_ipv6'))
+      throw new Error('Cannot join a pod with an IPv6 address: this kernel has IPv6 switched off')
+  }
+}
+
+function nodeSide(pod: VethHostPod, index: number): Request[] {
+  return [
+    setLink({ index }, { up: true, ifalias: pod.owner }, `set link ${pod.hostLink} up`),
+    // Nobody has to ask, whatever arp_ignore says; and for IPv6 the pod would not answer on this link.
+    ...pod.addresses.map(({ ip }) => addNeighbour({ index, address: ip, mac: pod.podMac })),
+    ...nodeRoutes(pod).map(route => addRoute({ ...route, outInterface: index })),
+    ...nodeTable(pod).map(route => ({ ...addRoute({ ...route, outInterface: index }), about: claimsTable(pod.table) })),
+    ...nodeRules(pod).map(addRule),
+  ]
+}
+
+/** Everything in the pod, with the thread in its namespace. */
+function joinPod(route: Transport, pod: VethHostPod, index: number, deadline: Deadline): void {
+  const underlay = findLink(route, pod.underlay)
+  if (underlay === undefined) throw new Error(`Cannot find link ${pod.underlay} in the pod: it is gone`)
+  preparePod(pod)
+  const before = pod.isDefault ? familiesOf(pod).flatMap(family => routesOf(route, family, underlay.index)) : []
+  const source = sourceChooser(route, pod)
+  // By themselves: the kernel does what follows a refusal, and the pod must not lose what could not be copied.
+  const copies = pod.isDefault ? copyRoutes(pod, before, underlay.index) : []
+  if (copies.length > 0)
+    route.execute(
+      copies.map(each => addRoute(each)),
+      deadline,
+    )
+  route.execute(
+    [
+      setLink({ index }, { up: true }, `set link ${pod.ifName} up in the pod`),
+      ...pod.nodeAddresses.map(address => addNeighbour({ index, address, mac: pod.hostMac })),
+      ...before.filter(each => each.destination === undefined).map(deleteRoute),
+      ...podRoutes(pod, source).map(each => addRoute({ ...each, outInterface: index }, 'append')),
+      ...podTableRoutes(pod).map(each => addRoute({ ...each, outInterface: index })),
+      ...podRules(pod).map(addRule),
+    ],
+    deadline,
+  )
+  using netfilter = new NetlinkSocket(NETLINK_NETFILTER)
+  const { ifName, mark, isDefault } = pod
+  commit(netfilter, makePodTable({ ifName, mark, ...(isDefault ? { underlayMark: underlayMark(mark) } : {}) }))
+}
+
+function preparePod({ ifName, underlay, isDefault, ...pod }: VethHostPod): void {
+  const families = familiesOf(pod)
+  if (families.includes(AF_INET)) {
+    ensureSysctl('1', 'ipv4', 'ip_forward')
+    // A client of a NodePort keeps its address, which the pod reaches by its own NIC.
+    ensureSysctl('2', 'ipv4', 'conf', ifName, 'rp_filter')
+    // The other way round: what comes by the NIC, from where the default route does not lead.
+    if (isDefault) ensureSysctl('2', 'ipv4', 'conf', underlay, 'rp_filter')
+  }
+  if (families.includes(AF_INET6)) {
+    enableIpv6(ifName)
+    if (!isDefault && tryReadSysctl('ipv6', 'conf', underlay, 'accept_ra') === '1')
+      ensureSysctl('2', 'ipv6', 'conf', underlay, 'accept_ra')
+    ensureSysctl('1', 'ipv6', 'conf', 'all', 'forwarding')
+  }
+}
+
+/** Routes of the main table by a link, but for those that every link has. */
+const routesOf = (route: Transport, family: number, index: number): Route[] =>
+  route
+    .execute([dumpRoutes(family, { table: RT_TABLE_MAIN })])[0]!
+    .messages.map(decodeRoute)
+    .filter(entry => entry.outInterface === index && entry.type === UNICAST && !isLinkLocal(entry.destination))
+const isLinkLocal = (destination: Prefix | undefined) => destination?.ip[0] === 0xfe && destination.ip.length === 16
+
+/** The pod's routes by its own NIC, in a table of their own; with its gateway, where no route names one. */
+function copyRoutes(pod: VethHostPod, before: readonly Route[], index: number): Route[] {
+  const table = underlayTable(pod.table)
+  const copies = before.map(({ preferredSource: _, ...each }) => ({ ...each, table, protocol: protocols.boot }))
+  // A route on the link comes before those that need it.
+  copies.sort((a, b) => Number(a.gateway !== undefined) - Number(b.gateway !== undefined))
+  const missing = pod.gateways.filter(gateway => {
+    const family = familyOf(gateway)
+    const isReachable = pod.addresses.some(address => prefixContains(address, gateway))
+    return isReachable && !copies.some(each => each.family === family && each.destination === undefined)
+  })
+  const firsts = missing.filter((gateway, at) => missing.findIndex(each => isV4(each) === isV4(gateway)) === at)
+  return [
+    ...copies,
+    ...firsts.map(gateway => ({
+      ...{ family: familyOf(gateway), gateway, outInterface: index, table, protocol: protocols.boot },
+    })),
+  ]
+}
+
+/** The pod speaks from the address that the node knows: said only where it has others to choose from. */
+function sourceChooser(route: Transport, { addresses }: VethHostPod): (family: number) => Ip | undefined {
+  const present = route
+    .execute([dumpAddresses()])[0]!
+    .messages.map(decodeAddress)
+    .filter(({ scope }) => scope === scopes.universe)
+  return family => {
+    const own = addresses.find(({ ip }) => familyOf(ip) === family)!.ip
+    return present.some(({ prefix: { ip } }) => familyOf(ip) === family && !ipEquals(ip, own)) ? own : undefined
+  }
+}
+
+/** What DEL must know. `ifName`, `underlay` and `netnsFd` for the pod's side, where it is still there. */
+export type VethHostTraces = Pick<VethHostPod, 'hostLink' | 'ifName' | 'underlay' | 'table' | 'mark' | 'addresses'>
+
+/**
+ * Takes away what does not go with the link: rules on the node; and in the pod, where there still is one, rules, the table
+ * of nf_tables, and what stands in for the pod's routes. The link may go later. Absence is success.
+ */
+export function detachVethHost(context: HostContext, traces: VethHostTraces & { netnsFd?: number | undefined }): void {
+  const { netnsFd } = traces
+  try {
+    context.route.execute(nodeRules(traces).map(deleteRule))
+  } finally {
+    if (netnsFd !== undefined) context.inNetns(netnsFd, route => leavePod(route, traces))
+  }
+}
+
+function leavePod(route: Transport, traces: VethHostTraces): void {
+  const { ifName, underlay, table } = traces
+  const [link, nic] = [findLink(route, ifName), findLink(route, underlay)]
+  const rules = [AF_INET, AF_INET6]
+    .flatMap(family => listRules(route, family))
+    .filter(rule => rule.protocol === protocols.mooring && [table, underlayTable(table)].includes(rule.table))
+  const copies = familiesOf(traces).flatMap(family =>
+    route.execute([dumpRoutes(family, { table: underlayTable(table) })])[0]!.messages.map(decodeRoute),
+  )
+  const defaults = copies.filter(each => each.destination === undefined && each.outInterface === nic?.index)
+  route.execute([
+    ...rules.map(deleteRule),
+    // Those to the veth first: there is one default route of a metric.
+    ...(link === undefined ? [] : familiesOf(traces).map(family => deleteRoute({ family, outInterface: link.index }))),
+    ...defaults.map(({ table: _, ...each }) => ({ ...addRoute(each), tolerate: [EEXIST] })),
+    ...copies.map(deleteRoute),
+  ])
+  using netfilter = new NetlinkSocket(NETLINK_NETFILTER)
+  try {
+    commit(netfilter, [deleteTable(podTable(ifName))])
+  } catch (error) {
+    if (!(error instanceof NftablesError && error.errno === ENOENT)) throw error
+  }
+}
+
+/**
+ * What an attachment left on the node, found without any record: by its link, if that is still the owner's, or by rules
+ * that name a link which is gone.
+ */
+export function findVethHost(
+  { route }: HostContext,
+  owned: OwnedLink,
+): Pick<VethHostTraces, 'hostLink' | 'table' | 'mark' | 'addresses'> | undefined {
+  const link = findLink(route, owned.name)
+  if (link !== undefined && !isOwned(link, owned)) return undefined
+  const rules = [AF_INET, AF_INET6]
+    .flatMap(family => listRules(route, family))
+    .filter(rule => rule.protocol === protocols.mooring && rule.inInterface === owned.name)
+  if (link === undefined && rules.length === 0) return undefined
+  const routes =
+    link === undefined
+      ? []
+      : [AF_INET, AF_INET6].flatMap(family =>
+          route
+            .execute([dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring })])[0]!
+            .messages.map(decodeRoute),
+        )
+  const addresses = routes.flatMap(({ outInterface, destination }) =>
+    destination !== undefined && outInterface === link?.index ? [destination] : [],
+  )
+  return {
+    hostLink: owned.name,
+    addresses,
+    table: rules.find(rule => rule.table !== RT_TABLE_MAIN)?.table ?? 0,
+    mark: rules.find(rule => rule.mark !== undefined)?.mark ?? 0,
+  }
+}
+
+/** Removes every rule of ours that names the link, whatever else it says. */
+export function removeVethHostRulesOf({ route }: HostContext, hostLink: string): void {
+  const rules = [AF_INET, AF_INET6]
+    .flatMap(family => listRules(route, family))
+    .filter(rule => rule.protocol === protocols.mooring && rule.inInterface === hostLink)
+  route.execute(rules.map(deleteRule))
+}
+
+export const listRules = (route: Transport, family: number): Rule[] =>
+  route.execute([dumpRules(family)])[0]!.messages.map(decodeRule)
+
+export function findLink(route: Transport, ifname: string): Link | undefined {
+  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
+  return message === undefined ? undefined : decodeLink(message)
+}
