@@ -180,6 +180,7 @@ export const blockingVerbs = {
   removeLinks: 'removals',
   moveNicIn: 'removals',
   bringNicHome: 'removals',
+  detachVethHost: 'removals',
   awaitPodAddresses: 'waits',
   awaitLinkChange: 'waits',
 } as const satisfies { readonly [V in keyof Verbs]?: string }

@@ -21,7 +21,7 @@ import {
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { tryReadSysctl } from './sysctl.ts'
-import { findLink, listRules } from './veth-host.ts'
+import { findLink, isStrict, listRules } from './veth-host.ts'
 import { podChains } from './veth-host-ruleset.ts'
 import {
   familiesOf,
@@ -38,15 +38,15 @@ import {
   type VethHostPod,
 } from './veth-host-state.ts'
 
+export type Expected = Omit<VethHostPod, 'gateways'>
+
 /** Compares a pod with what its ADD made, on both sides. @returns the differences in words, none: all is well */
-export const checkVethHost = (context: HostContext, pod: Omit<VethHostPod, 'gateways'>): string[] => [
-  ...nodeFaults(context.route, pod),
+export const checkVethHost = (context: HostContext, pod: Expected, uplink: string): string[] => [
+  ...nodeFaults(context.route, pod, uplink),
   ...context.inNetns(pod.netnsFd, route => podFaults(route, pod)),
 ]
 
-type Expected = Omit<VethHostPod, 'gateways'>
-
-function nodeFaults(route: Transport, pod: Expected): string[] {
+function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
   const link = findLink(route, pod.hostLink)
   const faults = linkFaults(link, pod.hostLink, pod.hostMac, 'on the node')
   if (link !== undefined) {
@@ -56,7 +56,8 @@ function nodeFaults(route: Transport, pod: Expected): string[] {
   }
   faults.push(...ruleFaults(route, nodeRules(pod), 'on the node'))
   if (familiesOf(pod).includes(AF_INET)) {
-    if (link !== undefined) faults.push(...looseFaults(pod.hostLink, 'on the node'))
+    if (link !== undefined) faults.push(...settingFaults('on the node', 'ipv4', 'conf', pod.hostLink, 'src_valid_mark'))
+    if (isStrict(uplink)) faults.push(`rp_filter of ${uplink} is strict: packets to the pod are dropped`)
     faults.push(...settingFaults('on the node', 'ipv4', 'ip_forward'))
   }
   if (familiesOf(pod).includes(AF_INET6))
@@ -73,7 +74,8 @@ function podFaults(route: Transport, pod: Expected): string[] {
     // With or without the source: whether it was needed depends on what addresses the pod had then.
     const routes = [...podRoutes(pod, () => undefined), ...podTableRoutes(pod)]
     faults.push(...routeFaults(route, routes, link, 'in the pod'))
-    if (familiesOf(pod).includes(AF_INET)) faults.push(...looseFaults(pod.ifName, 'in the pod'))
+    if (familiesOf(pod).includes(AF_INET))
+      faults.push(...settingFaults('in the pod', 'ipv4', 'conf', pod.ifName, 'src_valid_mark'))
   }
   faults.push(...ruleFaults(route, podRules(pod), 'in the pod'))
   if (pod.isDefault) faults.push(...underlayFaults(route, pod))
@@ -137,12 +139,6 @@ function underlayFaults(route: Transport, pod: Expected): string[] {
     family => route.execute([dumpRoutes(family, { table })])[0]!.messages.length === 0,
   )
   return isMissing ? [`the routes of table ${table}, by ${pod.underlay}, are missing in the pod`] : []
-}
-
-// The kernel takes the greater of the two.
-function looseFaults(link: string, where: string): string[] {
-  const [own, all] = [link, 'all'].map(name => Number(tryReadSysctl('ipv4', 'conf', name, 'rp_filter') ?? 2))
-  return Math.max(own!, all!) === 1 ? [`rp_filter of ${link} is strict ${where}: answers are dropped`] : []
 }
 
 const settingFaults = (where: string, ...key: string[]): string[] =>

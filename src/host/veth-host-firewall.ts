@@ -27,6 +27,7 @@ function elementsOf({ link, mark, addresses, plain, metadata }: VethHostRules): 
   const own = { key: [link] }
   return [
     { set: sets.links, element: own },
+    ...addresses.map(({ address }) => ({ set: sets.addresses[versionOf(address)], element: { key: [link, address] } })),
     ...addresses.map(({ address, node }) => ({
       set: sets.nodes[versionOf(address)],
       element: { key: [link, address], value: [node] },
@@ -62,8 +63,9 @@ export const removeVethHostRules = (transport: Transport, pod: VethHostRules): v
 export function forgetVethHostLink(transport: Transport, link: string): void {
   for (const mark of listSets(transport, table).flatMap(name => parseLinksSet(name) ?? [])) {
     const sets = vethHostSets(mark)
-    const elements = [sets.links, sets.plain, sets.metadata, ...ipVersions.map(version => sets.nodes[version])].flatMap(
-      set => (listKeys(transport, set) ?? []).filter(key => key[0] === link).map(key => ({ set, element: { key } })),
+    const addressed = ipVersions.flatMap(version => [sets.addresses[version], sets.nodes[version]])
+    const elements = [sets.links, sets.plain, sets.metadata, ...addressed].flatMap(set =>
+      (listKeys(transport, set) ?? []).filter(key => key[0] === link).map(key => ({ set, element: { key } })),
     )
     if (elements.length > 0) removeElements(transport, elements)
   }

@@ -14,8 +14,10 @@ import {
   isIn,
   isNotIn,
   loadConnection,
+  loadDestinationType,
   loadField,
   loadMeta,
+  loadOriginal,
   lookUp,
   mask,
   masquerade,
@@ -34,9 +36,9 @@ import { linkAndSource, METADATA, sets as podSets } from './ruleset.ts'
 // never change with the pods; in each pod stands a small table of its own.
 //
 // Whatever comes from a pod's veth is sent back into the pod by policy routing, where it leaves by the pod's own NIC, unless
-// the packet has our mark: then it goes by the node's main table. The mark says: an answer, or a packet that nobody sent
-// elsewhere (no DNAT). Both are told by connection tracking, so no mark of a connection is needed on the node, and no bit of
-// a packet's mark but our own is touched.
+// the packet has our mark: then it goes by the node's main table. The mark says: the pod's answer to somebody, or a packet
+// that nobody sent elsewhere (no DNAT). Both are told by connection tracking, so connections on the node need no mark, and
+// no bit of a packet's mark but our own is touched.
 
 /** The mark's bits unless a configuration names others. */
 export const DEFAULT_MARK = 0x2000
@@ -47,7 +49,15 @@ export function vethHostSets(mark: number) {
   return {
     /** Links of the pods. */
     links: { table, name: name('links'), key: ['ifname'] } as NamedSet,
-    /** Link and address of each pod, and the node's address that it is replaced by. */
+    /** Which addresses a pod may send from. */
+    addresses: perVersion(
+      (version): NamedSet => ({
+        table,
+        name: `${name('addresses')}_${version}`,
+        key: ['ifname', addressTypes[version]],
+      }),
+    ),
+    /** The node's address that replaces the pod's. */
     nodes: perVersion(
       (version): NamedSet => ({
         table,
@@ -78,8 +88,11 @@ const IP_CT_DIR_ORIGINAL = 0
 const IP_CT_DIR_REPLY = 1
 const IPPROTO_ICMP = 1
 const ICMP_REDIRECT = 5
+/** linux/rtnetlink.h. */
+const RTN_LOCAL = 2
 // Registers of 16 bytes: a key is loaded into 1 and 2.
 const KEY = 1
+const KEY_ADDRESS = 2
 const VALUE = 4
 
 const isDirection = (direction: number): Expression[] => [
@@ -114,10 +127,6 @@ function makeVethHostPart(mark: number): Part {
     loadMeta('iifname', KEY),
     is ? isIn(KEY, sets.links.name) : isNotIn(KEY, sets.links.name),
   ]
-  const nodeAddress = (version: IpVersion): Expression[] => [
-    ...linkAndSource(version),
-    lookUp(KEY, sets.nodes[version].name, VALUE),
-  ]
 
   const byMain = chain('by_main')
   const own = chain('own')
@@ -132,7 +141,7 @@ function makeVethHostPart(mark: number): Part {
     ],
   })
   return {
-    sets: [sets.links, ...Object.values(sets.nodes), sets.plain, sets.metadata],
+    sets: [sets.links, ...Object.values(sets.addresses), ...Object.values(sets.nodes), sets.plain, sets.metadata],
     chains: [
       {
         chain: byMain,
@@ -153,10 +162,25 @@ function makeVethHostPart(mark: number): Part {
         chain: chain('steer', { type: 'filter', hook: 'prerouting', priority: -90, policy: 'accept' }),
         rules: [
           { comment: 'not from a pod', expressions: [...comesFromPod(false), give('accept')] },
-          { comment: 'an answer', expressions: [...isDirection(IP_CT_DIR_REPLY), give({ goto: byMain.name })] },
+          ...ipVersions.map(version => ({
+            comment: 'an answer to the pod: back into it',
+            expressions: [
+              ...isDirection(IP_CT_DIR_REPLY),
+              loadMeta('iifname', KEY),
+              loadOriginal(version === 'v4' ? 'ip saddr' : 'ip6 saddr', KEY_ADDRESS),
+              isIn(KEY, sets.addresses[version].name),
+              give('accept'),
+            ],
+          })),
+          {
+            comment: 'an answer of the pod',
+            expressions: [...isDirection(IP_CT_DIR_REPLY), give({ goto: byMain.name })],
+          },
           toMetadata('v4'),
           toMetadata('v6'),
-          ...ipVersions.map(version => ({ expressions: [...nodeAddress(version), give({ goto: own.name })] })),
+          ...ipVersions.map(version => ({
+            expressions: [...linkAndSource(version), isIn(KEY, sets.addresses[version].name), give({ goto: own.name })],
+          })),
           { comment: 'link-local', expressions: [...isWithin('v6', 'source', 'fe80::/10'), give('accept')] },
           { comment: 'no address yet', expressions: [...isWithin('v6', 'source', '::/128'), give('accept')] },
           {
@@ -181,7 +205,8 @@ function makeVethHostPart(mark: number): Part {
           },
           ...ipVersions.map(version => ({
             expressions: [
-              ...nodeAddress(version),
+              ...linkAndSource(version),
+              lookUp(KEY, sets.nodes[version].name, VALUE),
               translate('snat', version === 'v4' ? 'ip' : 'ip6', { address: VALUE }),
             ],
           })),
@@ -252,6 +277,19 @@ export function podChains({ ifName, mark, underlayMark }: PodRules): Part['chain
       setMark(KEY),
     ],
   })
+  const noteArrival: Rule = {
+    // The kernel asks whether the sender is where the packet came from (rp_filter), by the way of an answer: with the
+    // mark (src_valid_mark), which answers will have. Not for what is sent on: it must not go by the way of answers.
+    expressions: [
+      ...isLink('iifname', true),
+      ...isDirection(IP_CT_DIR_ORIGINAL),
+      loadDestinationType(KEY),
+      compare(KEY, '==', u32.encode(RTN_LOCAL)),
+      loadMeta('mark', KEY),
+      setBits(KEY, mark),
+      setMark(KEY),
+    ],
+  }
   return [
     {
       chain: {
@@ -259,7 +297,11 @@ export function podChains({ ifName, mark, underlayMark }: PodRules): Part['chain
         name: 'prerouting',
         base: { type: 'filter', hook: 'prerouting', priority: -150, policy: 'accept' },
       },
-      rules: [noteConnection(true, mark), ...(underlayMark === undefined ? [] : [noteConnection(false, underlayMark)])],
+      rules: [
+        noteConnection(true, mark),
+        noteArrival,
+        ...(underlayMark === undefined ? [] : [noteConnection(false, underlayMark)]),
+      ],
     },
     {
       // Type "route": the route is looked up again when the mark has changed.

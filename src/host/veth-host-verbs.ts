@@ -10,7 +10,7 @@ import {
   surveyVethHost,
   type VethHostTraces,
 } from './veth-host.ts'
-import { checkVethHost } from './veth-host-check.ts'
+import { checkVethHost, type Expected } from './veth-host-check.ts'
 import {
   addVethHostRules,
   checkVethHostRules,
@@ -68,8 +68,8 @@ export const vethHostVerbs = {
   /** The differences between a pod and what its ADD made. */
   checkVethHost: (
     context: HostContext,
-    { pod, firewall }: { pod: Omit<VethHostPod, 'gateways'>; firewall: VethHostRules },
-  ): string[] => [...checkVethHost(context, pod), ...checkVethHostRules(context.netfilter, firewall)],
+    { pod, uplink, firewall }: { pod: Expected; uplink: string; firewall: VethHostRules },
+  ): string[] => [...checkVethHost(context, pod, uplink), ...checkVethHostRules(context.netfilter, firewall)],
 
   /** Puts pods back into rules that were made again. */
   addVethHostRules(context: HostContext, { pods }: { pods: readonly VethHostRules[] }): void {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { type Deadline, deadlineIn, type Ip, ipEquals, isV4, type Prefix, prefixContains } from '#base'
+import { type Deadline, deadlineIn, formatMac, type Ip, ipEquals, isV4, type Prefix, prefixContains } from '#base'
 import { EEXIST, ENOENT } from '#libc'
 import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
 import { commit, deleteTable, NftablesError } from '#nftables'
@@ -31,6 +31,7 @@ import {
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { isOwned, type OwnedLink } from './links.ts'
+import { ensureForwarding } from './nexthop.ts'
 import { createPair } from './pair.ts'
 import { awaitOperational, enableIpv6 } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
@@ -97,20 +98,24 @@ export function attachVethHost(
 }
 
 function prepareNode(pod: VethHostPod, uplink: string): void {
-  const families = familiesOf(pod)
-  if (families.includes(AF_INET)) {
-    ensureSysctl('1', 'ipv4', 'ip_forward')
-    // Answers come back through the pod, from addresses that the node itself reaches by other links.
-    ensureSysctl('2', 'ipv4', 'conf', pod.hostLink, 'rp_filter')
+  const [v4, v6] = [AF_INET, AF_INET6].map(family => familiesOf(pod).includes(family)) as [boolean, boolean]
+  ensureForwarding({ v4, v6 }, { answering: undefined, advertised: uplink })
+  if (v4) {
+    // The kernel asks by which link it would answer (rp_filter), as if the answer came in by the link that the packet leaves
+    // by: for packets to the pod that is rule 1024, and the answer "back into the pod". So the host interface is content
+    // with any link; and the pod's own, which has no address and for which "any" is as strict, shows our mark as well.
+    if (isStrict(uplink)) ensureSysctl('2', 'ipv4', 'conf', uplink, 'rp_filter')
+    ensureSysctl('0', 'ipv4', 'conf', pod.hostLink, 'rp_filter')
+    ensureSysctl('1', 'ipv4', 'conf', pod.hostLink, 'src_valid_mark')
   }
-  if (families.includes(AF_INET6)) {
-    // A router ignores router advertisements, and with them the node's own default route, unless told otherwise.
-    if (tryReadSysctl('ipv6', 'conf', uplink, 'accept_ra') === '1')
-      ensureSysctl('2', 'ipv6', 'conf', uplink, 'accept_ra')
-    ensureSysctl('1', 'ipv6', 'conf', 'all', 'forwarding')
-    if (!ensureSysctl('0', 'ipv6', 'conf', pod.hostLink, 'disable_ipv6'))
-      throw new Error('Cannot join a pod with an IPv6 address: this kernel has IPv6 switched off')
-  }
+  if (v6 && !ensureSysctl('0', 'ipv6', 'conf', pod.hostLink, 'disable_ipv6'))
+    throw new Error('Cannot join a pod with an IPv6 address: this kernel has IPv6 switched off')
+}
+
+/** True where packets have to come by the link that answers would take. The greater setting of two counts. */
+export function isStrict(link: string): boolean {
+  const settings = [link, 'all'].map(name => Number(tryReadSysctl('ipv4', 'conf', name, 'rp_filter') ?? 0))
+  return Math.max(...settings) === 1
 }
 
 function nodeSide(pod: VethHostPod, index: number): Request[] {
@@ -158,8 +163,10 @@ function preparePod({ ifName, underlay, isDefault, ...pod }: VethHostPod): void 
   const families = familiesOf(pod)
   if (families.includes(AF_INET)) {
     ensureSysctl('1', 'ipv4', 'ip_forward')
-    // A client of a NodePort keeps its address, which the pod reaches by its own NIC.
-    ensureSysctl('2', 'ipv4', 'conf', ifName, 'rp_filter')
+    // A client of a NodePort keeps its address, which the pod reaches by its own NIC. Where `all` asks for the check, the
+    // mark satisfies it, see podChains.
+    ensureSysctl('0', 'ipv4', 'conf', ifName, 'rp_filter')
+    ensureSysctl('1', 'ipv4', 'conf', ifName, 'src_valid_mark')
     // The other way round: what comes by the NIC, from where the default route does not lead.
     if (isDefault) ensureSysctl('2', 'ipv4', 'conf', underlay, 'rp_filter')
   }
@@ -212,7 +219,10 @@ function sourceChooser(route: Transport, { addresses }: VethHostPod): (family: n
 }
 
 /** What DEL must know. `ifName`, `underlay` and `netnsFd` for the pod's side, where it is still there. */
-export type VethHostTraces = Pick<VethHostPod, 'hostLink' | 'ifName' | 'underlay' | 'table' | 'mark' | 'addresses'>
+export type VethHostTraces = Pick<
+  VethHostPod,
+  'hostLink' | 'ifName' | 'underlay' | 'podMac' | 'table' | 'mark' | 'addresses'
+>
 
 /**
  * Takes away what does not go with the link: rules on the node; and in the pod, where there still is one, rules, the table
@@ -228,8 +238,10 @@ export function detachVethHost(context: HostContext, traces: VethHostTraces & { 
 }
 
 function leavePod(route: Transport, traces: VethHostTraces): void {
-  const { ifName, underlay, table } = traces
+  const { ifName, underlay, table, podMac } = traces
   const [link, nic] = [findLink(route, ifName), findLink(route, underlay)]
+  // The namespace is another container's by now, which has a veth of its own.
+  if (link !== undefined && formatMac(link.address ?? podMac) !== formatMac(podMac)) return
   const rules = [AF_INET, AF_INET6]
     .flatMap(family => listRules(route, family))
     .filter(rule => rule.protocol === protocols.mooring && [table, underlayTable(table)].includes(rule.table))

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import type { AttachmentKey } from '#allocator'
 import { localMac } from '#base'
-import { type Call, CniError, codes } from '#cni'
+import { CniError, codes } from '#cni'
 import { makesPair } from '#host'
 import { EEXIST } from '#libc'
 import { NetlinkError } from '#netlink'
@@ -42,9 +42,14 @@ export const isNameTaken = (error: unknown, hostLink: string): boolean =>
 
 /**
  * Makes something under the first of the host link's names that is not another's.
+ * @param inPod key of the configuration that names the container's end, and the name; CNI_IFNAME where left out
  * @throws {CniError} 104 where it is the container that has an interface of the name
  */
-export async function underFreeName<T>({ call, world, key }: At, make: (hostLink: string) => Promise<T>): Promise<T> {
+export async function underFreeName<T>(
+  { call, world, key }: At,
+  make: (hostLink: string) => Promise<T>,
+  inPod: InPod = { key: 'CNI_IFNAME', ifName: call.ifName },
+): Promise<T> {
   const { hostLinks, owner } = linkNames(key)
   for (const hostLink of hostLinks) {
     try {
@@ -52,7 +57,7 @@ export async function underFreeName<T>({ call, world, key }: At, make: (hostLink
     } catch (error) {
       if (!isNameTaken(error, hostLink)) throw error
       const found = await world.host.describeLink({ name: hostLink })
-      if (found === undefined) throw nameTaken(call, error)
+      if (found === undefined) throw nameTaken(inPod, error)
       if (found.owner === owner) throw error
     }
   }
@@ -61,8 +66,10 @@ export async function underFreeName<T>({ call, world, key }: At, make: (hostLink
   })
 }
 
-const nameTaken = (call: Call, cause: unknown) =>
-  new CniError(codes.duplicateAttachment, `Cannot attach ${call.ifName}: the container has an interface of that name`, {
-    details: 'choose another CNI_IFNAME, or delete the earlier attachment first',
+type InPod = { readonly key: string; readonly ifName: string }
+
+const nameTaken = ({ key, ifName }: InPod, cause: unknown) =>
+  new CniError(codes.duplicateAttachment, `Cannot attach ${ifName}: the container has an interface of that name`, {
+    details: `choose another ${key}, or delete the earlier attachment first`,
     cause,
   })

@@ -10,6 +10,7 @@ import { bridge } from './main/bridge/bridge.ts'
 import { hostDevice } from './main/host-device/host-device.ts'
 import { loopback } from './main/loopback/loopback.ts'
 import { ptp } from './main/ptp/ptp.ts'
+import { vethHost } from './main/veth-host/veth-host.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
 import { portmap } from './meta/portmap/portmap.ts'
 import { isShim } from './shim.ts'
@@ -29,6 +30,7 @@ const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
   ['host-device-plus', hostDevice],
   ['ptp', ptp],
   ['portmap', portmap],
+  ['veth-host', vethHost],
   ['veth-route', vethRoute],
 ])
 

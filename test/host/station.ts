@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A host on the test's wire: a thread that lives in one network namespace, echoes UDP and sends it. An echo's payload is
-// the address that the sender was seen with.
+// A host on the test's wire: a thread that lives in one network namespace, answers UDP and TCP and sends it. An answer is
+// the address that the sender was seen with, and as long as the question.
 
 import { createSocket, type Socket } from 'node:dgram'
 import { closeSync, openSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { setNetworkNamespace, unshareNetwork } from '#libc'
 
@@ -12,10 +13,18 @@ const PORT = 7
 const ANSWER_MS = 400
 
 export type Station = AsyncDisposable & {
-  /** Echoes from now on what reaches this address. */
+  /** Answers from now on what reaches this address. */
   listen(address: string): Promise<void>
-  /** Sends a datagram `from` an address of its own. @returns the address that the other side saw; undefined: no answer. */
-  ask(from: string, to: string): Promise<string | undefined>
+  /** Asks `from` an address of its own. @returns the address that the other side saw; undefined: no answer. */
+  ask(from: string, to: string, how?: Question): Promise<string | undefined>
+}
+export type Question = {
+  /** @default 7 */
+  port?: number
+  /** @default 'udp' */
+  protocol?: 'udp' | 'tcp'
+  /** Payload of question and answer. @default 1 */
+  bytes?: number
 }
 
 /** Runs something in the namespace of the descriptor; what runs must be synchronous. */
@@ -40,7 +49,7 @@ export function makeNamespace(): number {
   return fd
 }
 
-type Order = { id: number; listen: string } | { id: number; from: string; to: string }
+type Order = { id: number } & ({ listen: string } | { from: string; to: string; how?: Question | undefined })
 
 /** A station in the namespace of the descriptor. */
 export function startStation(fd: number): Station {
@@ -50,7 +59,7 @@ export function startStation(fd: number): Station {
   worker.on('error', error => {
     for (const { reject } of open.values()) reject(error)
   })
-  const order = (message: { listen: string } | { from: string; to: string }) => {
+  const order = (message: { listen: string } | { from: string; to: string; how?: Question | undefined }) => {
     const id = open.size
     const answer = Promise.withResolvers<string | undefined>()
     open.set(id, answer)
@@ -59,7 +68,7 @@ export function startStation(fd: number): Station {
   }
   return {
     listen: async address => void (await order({ listen: address })),
-    ask: (from, to) => order({ from, to }),
+    ask: (from, to, how) => order({ from, to, how }),
     async [Symbol.asyncDispose]() {
       await worker.terminate()
     },
@@ -76,18 +85,39 @@ function bound(address: string, port: number): Promise<Socket> {
   })
 }
 
+/** The address, padded to the length of the question. */
+const answerTo = (address: string | undefined, bytes: number) => (address ?? '').replace('::ffff:', '').padEnd(bytes)
+
 async function listen(address: string): Promise<undefined> {
   const socket = await bound(address, PORT)
-  socket.on('message', (_, sender) => socket.send(sender.address, sender.port, sender.address))
+  socket.on('message', (question, { address, port }) => socket.send(answerTo(address, question.length), port, address))
+  const server = createServer({ allowHalfOpen: true }, connection => {
+    let bytes = 0
+    connection.on('data', data => {
+      bytes += data.length
+    })
+    connection.on('end', () => connection.end(answerTo(connection.remoteAddress, bytes)))
+    connection.on('error', () => connection.destroy())
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(PORT, address, resolve)
+  })
 }
 
-async function ask(from: string, to: string): Promise<string | undefined> {
+async function ask(from: string, to: string, how: Question = {}): Promise<string | undefined> {
+  const { port = PORT, protocol = 'udp', bytes = 1 } = how
+  const question = '?'.repeat(bytes)
+  return protocol === 'udp' ? askDatagram(from, to, port, question) : askStream(from, to, port, question)
+}
+
+async function askDatagram(from: string, to: string, port: number, question: string): Promise<string | undefined> {
   const socket = await bound(from, 0)
   try {
     return await new Promise(resolve => {
-      socket.on('message', payload => resolve(payload.toString()))
+      socket.on('message', payload => resolve(payload.toString().trimEnd()))
       socket.on('error', () => resolve(undefined))
-      socket.send('?', PORT, to, error => error && resolve(undefined))
+      socket.send(question, port, to, error => error && resolve(undefined))
       setTimeout(resolve, ANSWER_MS, undefined)
     })
   } finally {
@@ -95,10 +125,24 @@ async function ask(from: string, to: string): Promise<string | undefined> {
   }
 }
 
+function askStream(from: string, to: string, port: number, question: string): Promise<string | undefined> {
+  const connection = connect({ host: to, port, localAddress: from, allowHalfOpen: true })
+  let answer = ''
+  return new Promise<string | undefined>(resolve => {
+    connection.setTimeout(ANSWER_MS * 2, () => resolve(undefined))
+    connection.on('connect', () => connection.end(question))
+    connection.on('data', data => {
+      answer += data
+    })
+    connection.on('error', () => resolve(undefined))
+    connection.on('end', () => resolve(answer.length === question.length ? answer.trimEnd() : answer))
+  }).finally(() => connection.destroy())
+}
+
 if (!isMainThread && workerData?.station !== undefined) {
   setNetworkNamespace(workerData.station as number)
   parentPort!.on('message', async (order: Order) => {
-    const answer = 'listen' in order ? await listen(order.listen) : await ask(order.from, order.to)
+    const answer = 'listen' in order ? await listen(order.listen) : await ask(order.from, order.to, order.how)
     parentPort!.postMessage({ id: order.id, answer })
   })
 }

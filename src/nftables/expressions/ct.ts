@@ -19,12 +19,19 @@ export const ctAttributes = nested(
 )
 
 /** enum nft_ct_keys. */
-const ctKeys = { state: 0, direction: 1, status: 2, mark: 3 } as const
+const ctKeys = { state: 0, direction: 1, status: 2, mark: 3, 'ip saddr': 19, 'ip6 saddr': 21 } as const
+const IP_CT_DIR_ORIGINAL = 0
 
 /** Loads a property of the connection. */
-export const loadConnection = (key: keyof typeof ctKeys, register: number) => ({
+export const loadConnection = (key: 'state' | 'direction' | 'status' | 'mark', register: number) => ({
   kind: 'ct' as const,
   data: { key: ctKeys[key], register },
+})
+
+/** Loads an address of the packet that began the connection, before any translation. Linux 4.17. */
+export const loadOriginal = (key: 'ip saddr' | 'ip6 saddr', register: number) => ({
+  kind: 'ct' as const,
+  data: { key: ctKeys[key], register, direction: IP_CT_DIR_ORIGINAL },
 })
 
 /** Sets the connection's mark from a register. */

@@ -3,13 +3,18 @@
 import { formatIp, ipEquals, type Prefix } from '#base'
 import { CniError, codes } from '#cni'
 import type { World } from '../../world.ts'
-import type { Config } from './config.ts'
+
+/** The keys of a configuration that say by which NIC pods are reached. */
+export type UplinkKeys = { hostInterface: string; mtu: number; allowForwardDrop: boolean }
 
 /** The NIC by which pods are reached, with the node's own addresses on it. */
 export type NodeUplink = NonNullable<Awaited<ReturnType<World['host']['findUplink']>>>
 
 /** The NIC that the configuration names, or that of the default route. @throws {CniError} 7 where a named one is missing */
-export async function uplinkFor(config: Config, world: World): Promise<NodeUplink | undefined> {
+export async function uplinkFor(
+  config: Pick<UplinkKeys, 'hostInterface'>,
+  world: World,
+): Promise<NodeUplink | undefined> {
   const name = config.hostInterface === '' ? undefined : config.hostInterface
   const uplink = await world.host.findUplink({ name })
   if (uplink === undefined && name !== undefined)
@@ -20,7 +25,7 @@ export async function uplinkFor(config: Config, world: World): Promise<NodeUplin
 }
 
 /** The MTU of both ends of the pair, in bytes. @throws {CniError} 7 where it is more than the uplink's */
-export function podMtu(config: Config, uplink: NodeUplink | undefined): number {
+export function podMtu(config: Pick<UplinkKeys, 'mtu'>, uplink: NodeUplink | undefined): number {
   if (config.mtu === 0) return uplink?.mtuBytes ?? 1500
   if (uplink !== undefined && config.mtu > uplink.mtuBytes)
     throw new CniError(
@@ -39,4 +44,21 @@ export function refuseNodeAddress(uplink: NodeUplink | undefined, addresses: rea
       `Cannot attach: the IPAM gave ${formatIp(own.ip)}, which is the node's own address on ${uplink!.name}`,
       { details: "take the node's addresses out of the IPAM's range" },
     )
+}
+
+/** STATUS: that the NIC is there, and nobody drops what is forwarded. @throws {CniError} 50 */
+export async function requireReachable(config: UplinkKeys, world: World): Promise<void> {
+  try {
+    await uplinkFor(config, world)
+  } catch (error) {
+    throw error instanceof CniError
+      ? new CniError(codes.notAvailable, error.message, { details: error.details })
+      : error
+  }
+  const drops = config.allowForwardDrop ? [] : await world.host.findForeignForwardDrop()
+  if (drops.length > 0)
+    throw new CniError(codes.notAvailable, `Pods cannot be reached: ${drops.join(', ')} drops what is forwarded`, {
+      details:
+        'let pods pass there (docker: iptables -I DOCKER-USER -j ACCEPT, and iptables -P FORWARD ACCEPT); "allowForwardDrop": true ends this check',
+    })
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix } from '#base'
-import { CniError, codes, type Result, requireIps } from '#cni'
+import { type Result, requireIps } from '#cni'
 import { commonNextHops, nextHopFor, type PodRoute } from '#host'
 import { type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { linkNames } from '../../pair.ts'
@@ -16,9 +16,8 @@ import {
   restorePods,
   textsOf,
 } from '../../routed-pair.ts'
-import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
-import { podMtu, refuseNodeAddress, uplinkFor } from './uplink.ts'
+import { podMtu, refuseNodeAddress, requireReachable, uplinkFor } from './uplink.ts'
 
 /**
  * One veth NIC per pod; the default route goes to 169.254.1.1 (fe80::1), which is the node, and the node routes each
@@ -33,7 +32,7 @@ export const vethRoute = interfacePlugin<Config, RoutedTraces>({
   findTraces: findPods,
   isThere: isJoined,
   findFaults,
-  requireReady,
+  requireReady: requireReachable,
   restore: restorePods,
 })
 
@@ -79,22 +78,6 @@ async function findFaults(check: Check<Config, RoutedTraces>): Promise<string[]>
     uplinkIndex: config.proxyNeighbour ? (await uplinkFor(config, world))?.index : undefined,
     firewall: firewallOf(config, addresses),
   })
-}
-
-async function requireReady(config: Config, world: World): Promise<void> {
-  try {
-    await uplinkFor(config, world)
-  } catch (error) {
-    throw error instanceof CniError
-      ? new CniError(codes.notAvailable, error.message, { details: error.details })
-      : error
-  }
-  const drops = config.allowForwardDrop ? [] : await world.host.findForeignForwardDrop()
-  if (drops.length > 0)
-    throw new CniError(codes.notAvailable, `Pods cannot be reached: ${drops.join(', ')} drops what is forwarded`, {
-      details:
-        'let pods pass there (docker: iptables -I DOCKER-USER -j ACCEPT, and iptables -P FORWARD ACCEPT); "allowForwardDrop": true ends this check',
-    })
 }
 
 type Routed = PodRoute & Required<Pick<PodRoute, 'gateway'>>
