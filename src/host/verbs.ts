@@ -32,6 +32,7 @@ import {
   type RoutedTraces,
 } from './routed.ts'
 import { findUplink, listAddresses } from './uplink.ts'
+import { ensureVethHost } from './veth-host-firewall.ts'
 import { vethHostVerbs } from './veth-host-verbs.ts'
 
 /** How long the node's own settings are taken for granted after they were seen right. */
@@ -67,6 +68,7 @@ function ensureNode(context: HostContext, needs: NodeNeeds): void {
 const ensureFirewallPart = {
   pods: ensureTable,
   portmap: (netfilter: Transport) => ensurePortmap(netfilter, []),
+  vethHost: ensureVethHost,
 } as const
 export type FirewallPart = keyof typeof ensureFirewallPart
 

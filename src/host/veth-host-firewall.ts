@@ -3,11 +3,20 @@
 import type { Ip } from '#base'
 import { ENOENT } from '#libc'
 import type { Transport } from '#netlink'
-import { addElement, commit, formatElement, hasElements, listKeys, listSets, NftablesError } from '#nftables'
-import { type ElementOf, removeElements } from './elements.ts'
+import {
+  addElement,
+  commit,
+  type ElementOf,
+  formatElement,
+  hasElements,
+  listKeys,
+  listSets,
+  NftablesError,
+} from '#nftables'
+import { removeElements } from './elements.ts'
 import { ipVersions, versionOf } from './match.ts'
 import { checkParts, ensureParts, table } from './part.ts'
-import { parseLinksSet, vethHostPart, vethHostSets } from './veth-host-ruleset.ts'
+import { DEFAULT_MARK, parseLinksSet, vethHostPart, vethHostSets } from './veth-host-ruleset.ts'
 
 /** What the node's rules know of a pod with a veth to its node. */
 export type VethHostRules = {
@@ -53,6 +62,16 @@ export function addVethHostRules(transport: Transport, pod: VethHostRules): bool
   const renewed = ensureParts(transport, { parts: [vethHostPart(pod.mark)] })
   commit(transport, changes)
   return renewed.length > 0
+}
+
+/**
+ * Makes the rules, or what of them is missing; for each mark in use.
+ * @returns true where they had to be made, so that pods may have lost their elements
+ */
+export function ensureVethHost(transport: Transport): boolean {
+  const marks = listSets(transport, table).flatMap(name => parseLinksSet(name) ?? [])
+  const parts = (marks.length > 0 ? marks : [DEFAULT_MARK]).map(vethHostPart)
+  return ensureParts(transport, { parts }).length > 0
 }
 
 /** Removes a pod's elements; what is not there is no matter. @throws {NftablesError} */

@@ -44,6 +44,7 @@ export const vethHost = interfacePlugin<Config, Traces>({
     (await world.host.describeLink({ name: hostLink }))?.owner === owner,
   findFaults,
   requireReady: requireReachable,
+  firewallPart: 'vethHost',
   restore: (all, world) => world.host.addVethHostRules({ pods: all.map(vethHostRules) }),
 })
 
