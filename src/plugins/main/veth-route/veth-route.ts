@@ -16,8 +16,8 @@ import {
   restorePods,
   textsOf,
 } from '../../routed-pair.ts'
+import { podMtu, refuseNodeAddress, requireReachable, uplinkFor } from '../../uplink.ts'
 import { type Config, parseConfig } from './config.ts'
-import { podMtu, refuseNodeAddress, requireReachable, uplinkFor } from './uplink.ts'
 
 /**
  * One veth NIC per pod; the default route goes to 169.254.1.1 (fe80::1), which is the node, and the node routes each

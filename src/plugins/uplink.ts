@@ -2,7 +2,7 @@
 
 import { formatIp, ipEquals, type Prefix } from '#base'
 import { CniError, codes } from '#cni'
-import type { World } from '../../world.ts'
+import type { World } from './world.ts'
 
 /** The keys of a configuration that say by which NIC pods are reached. */
 export type UplinkKeys = { hostInterface: string; mtu: number; allowForwardDrop: boolean }
