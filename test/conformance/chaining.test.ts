@@ -10,6 +10,7 @@ import {
   fail,
   folder,
   leftovers,
+  mainPlugin,
   missing,
   netns,
   peers,
@@ -250,7 +251,7 @@ suite("CHN upstream's plugins beside ours", { skip: noPeers }, () => {
   test('CHN-02 tuning after veth-route gets its result and passes it on', async () => {
     const sysctl = 'net.ipv4.conf.eth0.arp_filter'
     const chain = [
-      { type: 'veth-route', ipam: subnet() },
+      { type: mainPlugin, ipam: subnet() },
       { type: 'tuning', sysctl: { [sysctl]: '1' }, dataDir: folder('tuning') },
     ]
     await live(chain, ({ ips }, pod) => {
@@ -261,7 +262,7 @@ suite("CHN upstream's plugins beside ours", { skip: noPeers }, () => {
 
   test("DLG-01 upstream's static is the IPAM of veth-route", async () => {
     const ipam = { type: 'static', addresses: [{ address: '10.83.0.7/24', gateway: '10.83.0.1' }] }
-    await live([{ type: 'veth-route', ipam }], ({ ips }) =>
+    await live([{ type: mainPlugin, ipam }], ({ ips }) =>
       assert.deepEqual(ips, [{ address: '10.83.0.7/24', gateway: '10.83.0.1', interface: 1 }]),
     )
   })

@@ -9,6 +9,7 @@ import {
   errorOf,
   folder,
   leftovers,
+  mainPlugin,
   missing,
   netns,
   plugin,
@@ -166,9 +167,9 @@ suite('ENV environment of a plugin', { skip: missing, concurrency: 2 }, () => {
 
   test('ENV-21 veth-route refuses the own namespace and leaves nothing', async () => {
     const node = netns('node')
-    const text = { cniVersion: '1.1.0', name: 'n', type: 'veth-route', ipam: config().ipam }
+    const text = { cniVersion: '1.1.0', name: 'n', type: mainPlugin, ipam: config().ipam }
     const before = leftovers([node.name])
-    const outcome = await plugin('veth-route', { ...environment, CNI_NETNS: node.path }, text, { inNetns: node.path })
+    const outcome = await plugin(mainPlugin, { ...environment, CNI_NETNS: node.path }, text, { inNetns: node.path })
     assert.equal(errorOf(outcome).code, 8)
     assert.equal(leftovers([node.name]), before)
     assert.deepEqual(readdirSync(text.ipam.dataDir), [])
@@ -197,10 +198,10 @@ suite('ENV environment of a plugin', { skip: missing, concurrency: 2 }, () => {
       'K8S_POD_UID=1e4d4eb0;IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=sample;K8S_POD_INFRA_CONTAINER_ID=7828'
     resultOf(await call({ CNI_ARGS: args }))
     const [node, container] = [netns('node'), netns('pod')]
-    const text = { cniVersion: '1.1.0', name: 'n', type: 'veth-route', ipam: config().ipam }
+    const text = { cniVersion: '1.1.0', name: 'n', type: mainPlugin, ipam: config().ipam }
     const env = { ...environment, CNI_NETNS: container.path, CNI_ARGS: args }
-    resultOf(await plugin('veth-route', env, text, { inNetns: node.path }))
-    assertSilent(await plugin('veth-route', { ...env, CNI_COMMAND: 'DEL' }, text, { inNetns: node.path }))
+    resultOf(await plugin(mainPlugin, env, text, { inNetns: node.path }))
+    assertSilent(await plugin(mainPlugin, { ...env, CNI_COMMAND: 'DEL' }, text, { inNetns: node.path }))
   })
 
   test('ENV-26 keys are read in any case, the last duplicate wins, unknown keys are ignored', async () => {
@@ -216,8 +217,8 @@ suite('ENV environment of a plugin', { skip: missing, concurrency: 2 }, () => {
   test('ENV-27 a wrong JSON type is an error that names the key', async () => {
     const wrong = errorOf(await call({}, config({ ipam: { type: 'host-local', subnet: 5 } })))
     assert.match(wrong.msg, /subnet/i)
-    const mtu = { cniVersion: '1.1.0', name: 'n', type: 'veth-route', mtu: '1500', ipam: config().ipam }
-    assert.match(errorOf(await plugin('veth-route', environment, mtu)).msg, /mtu/)
+    const mtu = { cniVersion: '1.1.0', name: 'n', type: mainPlugin, mtu: '1500', ipam: config().ipam }
+    assert.match(errorOf(await plugin(mainPlugin, environment, mtu)).msg, /mtu/)
   })
 
   test('ENV-28 stdin that is huge, has a byte order mark or trailing bytes is error 5 or 6', async () => {

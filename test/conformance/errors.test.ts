@@ -6,7 +6,18 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { codes } from '#cni'
-import { errorOf, execute, folder, missing, type Outcome, plugin, pluginDirectory, pod, stateEnv } from './harness.ts'
+import {
+  errorOf,
+  execute,
+  folder,
+  mainPlugin,
+  missing,
+  type Outcome,
+  plugin,
+  pluginDirectory,
+  pod,
+  stateEnv,
+} from './harness.ts'
 
 const environment: Record<string, string> = {
   CNI_COMMAND: 'ADD',
@@ -73,13 +84,13 @@ suite('ERR errors of a plugin', { skip: missing, concurrency: 2 }, () => {
   test('ERR-10 a configuration that is not valid is error 7', async () => {
     assert.equal(errorOf(await call({}, {})).code, 7)
     assert.equal(errorOf(await call({}, config({ ipam: { type: 'host-local', subnet: 'x' } }))).code, 7)
-    assert.equal(errorOf(await plugin('veth-route', environment, config({ type: 'veth-route', mtu: 'x' }))).code, 7)
+    assert.equal(errorOf(await plugin(mainPlugin, environment, config({ type: mainPlugin, mtu: 'x' }))).code, 7)
   })
 
   test('ERR-11 a path that is no namespace is error 8', async () => {
-    const text = { ...config(), type: 'veth-route' }
+    const text = { ...config(), type: mainPlugin }
     for (const path of ['/tmp', '/etc/hostname', '/run/netns/none', '/dev/null'])
-      assert.equal(errorOf(await plugin('veth-route', { ...environment, CNI_NETNS: path }, text)).code, 8)
+      assert.equal(errorOf(await plugin(mainPlugin, { ...environment, CNI_NETNS: path }, text)).code, 8)
   })
 
   test('ERR-14 no code of ours lies in what the specification reserves', () => {

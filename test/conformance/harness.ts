@@ -121,6 +121,12 @@ export function assertSilent(outcome: Outcome): void {
   assert.deepEqual([outcome.rc, outcome.stdout], [0, ''], outcome.stderr)
 }
 
+/**
+ * The plugin that makes interfaces in tests for which any will do: one with a veth pair and an IPAM plugin.
+ * MOORING_CONFORMANCE_MAIN names another one, for example upstream's ptp.
+ */
+export const mainPlugin: string = process.env['MOORING_CONFORMANCE_MAIN'] ?? 'veth-route'
+
 let installed: string | undefined
 /**
  * The directory with the plugins under test, as `mooring install` makes it. MOORING_CONFORMANCE_PLUGINS names another one,
@@ -293,10 +299,10 @@ export function routedPod(ipam: Record<string, string>, more: object = {}) {
     CNI_NETNS: container.path,
     CNI_PATH: `${fakes.directory}:${pluginDirectory()}`,
   }
-  const object = { cniVersion: '1.1.0', name: 'n', type: 'veth-route', ipam: { type: 'fake-ipam' }, ...more }
+  const object = { cniVersion: '1.1.0', name: 'n', type: mainPlugin, ipam: { type: 'fake-ipam' }, ...more }
   const config = JSON.stringify(object)
   const call = (verb: string, options: { env?: Record<string, string>; config?: string | object } = {}) =>
-    plugin('veth-route', { ...environment, CNI_COMMAND: verb, ...options.env }, options.config ?? config, {
+    plugin(mainPlugin, { ...environment, CNI_COMMAND: verb, ...options.env }, options.config ?? config, {
       inNetns: node.path,
     })
   return { node, container, containerId, fakes, config, call }
