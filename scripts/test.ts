@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // `./mooring test`: chooses the test files, starts the labs that they need, runs them, leaves the machine as it was.
 
+import { globSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { run } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { conformancePage, type Finding } from './test/conformance.ts'
 import { announce, type LabName, Labs } from './test/labs.ts'
-import { Report } from './test/report.ts'
+import { findingOf, Report, type TestEvent } from './test/report.ts'
 import { choose, type Planned, plan, type Suite } from './test/suites.ts'
 import { runInVm } from './test/vm.ts'
 
-const USAGE = `usage: mooring test [--all] [--keep] [--list] [--name PATTERN]... [WORD]...
+const USAGE = `usage: mooring test [--all] [--keep] [--list] [--docs] [--name PATTERN]... [WORD]...
 
 Runs the tests that need nothing but root. A word (part of a path) chooses files; a file that only runs with a lab
 starts that lab.
   --all            with the labs: real OpenStack, real Kubernetes, the reference plugins; says first what it installs
   --keep           leave the labs running that this run started
   --list           print what would run
+  --docs           write what was found into docs/conformance.md and docs/comparison.md
   --name PATTERN   only tests whose name matches this regular expression`
 
 const root = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '')
@@ -29,6 +32,7 @@ function readArguments() {
         all: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
+        docs: { type: 'boolean', default: false },
         name: { type: 'string', multiple: true, default: [] },
         help: { type: 'boolean', short: 'h', default: false },
       },
@@ -88,6 +92,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   if (process.env['OSLAB_DEMO_JSON']) env['OSLAB_DEMO_JSON'] = process.env['OSLAB_DEMO_JSON']
   // Tests and the scripts that they start find this Node.js, not one of the machine.
   env['PATH'] = `${dirname(process.execPath)}:${env['PATH'] ?? ''}`
+  if (options.docs) env['MOORING_DOCS'] = `${root}/docs`
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
   const events = () =>
     suite.inVm
@@ -105,11 +110,33 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   await (suite.measures ? labs.undisturbed(tests) : tests())
 }
 
+/** What the black-box tests find of the reference's executables; that they fail some is what the table is for. */
+async function writeConformance(): Promise<void> {
+  const { PEERS_DIR: directory = '', PEERS_VERSIONS: versions = '' } = await labs.require('peers')
+  report.say("the same black-box tests on the reference's executables, for the table")
+  const files = globSync(`${root}/test/conformance/*.test.ts`)
+  const env = {
+    ...process.env,
+    PEERS_DIR: directory,
+    MOORING_CONFORMANCE_PLUGINS: directory,
+    MOORING_CONFORMANCE_MAIN: 'ptp',
+    MOORING_CONFORMANCE_CNITOOL: `${directory}/cnitool`,
+    PATH: `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}`,
+  } as NodeJS.ProcessEnv
+  const theirs: Finding[] = []
+  for await (const event of run({ cwd: root, files, concurrency: 1, signal: interrupted.signal, env })) {
+    const finding = findingOf(event as unknown as TestEvent)
+    if (finding !== undefined) theirs.push(finding)
+  }
+  writeFileSync(`${root}/docs/conformance.md`, conformancePage(report.findings, theirs, versions))
+}
+
 const needed = [...new Set(planned.flatMap(({ suite }) => labsOf(suite)))]
 announce(needed)
 labs.buildAhead(needed)
 try {
   for (const one of planned) if (!interrupted.signal.aborted) await runSuite(one)
+  if (options.docs && !interrupted.signal.aborted) await writeConformance()
 } catch (cause) {
   report.fail('the test run reaches its end', cause)
 } finally {

@@ -48,7 +48,7 @@ test('mode standalone: a DEL whose agent goes away is error 11, since nobody mig
   assert.deepEqual([code, JSON.parse(stdout).code, JSON.parse(stdout).cniVersion, spooled], [1, 11, '1.0.0', 0])
 })
 
-test('mode agent: an ADD whose agent goes away is error 11', async t => {
+test('ERR-12 mode agent: an ADD whose agent goes away is error 11', async t => {
   const { code, stdout, spooled } = await callWithoutAnswer(t, 'agent', 'ADD')
   assert.deepEqual([code, JSON.parse(stdout).code, spooled], [1, 11, 0])
 })

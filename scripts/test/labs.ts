@@ -148,7 +148,11 @@ export class Labs {
   }
 
   #environment(name: LabName): Record<string, string> {
-    if (name === 'peers') return { PEERS_DIR: this.#ask(name, ['dir']).stdout.trim() }
+    if (name === 'peers') {
+      const versions = this.#ask(name, ['versions']).stdout.matchAll(/^(plugins|cnitool) +\S+ +(\S+)/gm)
+      const told = [...versions].map(([, program, version]) => `${program} ${version}`).join(', ')
+      return { PEERS_DIR: this.#ask(name, ['dir']).stdout.trim(), PEERS_VERSIONS: told }
+    }
     const { env } = LABS[name]
     if (env === undefined) return {}
     const printed = this.#ask(name, env).stdout

@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several runs of node's test runner told as one: the events of all go to one reporter, the closing lines count all.
+import { relative } from 'node:path'
 import type { Readable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { spec } from 'node:test/reporters'
+import type { Finding } from './conformance.ts'
 
-interface TestEvent {
+export interface TestEvent {
   readonly type: string
   readonly data: Record<string, unknown>
 }
 
 const COUNTS = ['tests', 'suites', 'passed', 'failed', 'cancelled', 'skipped', 'todo'] as const
 const LABEL: Partial<Record<(typeof COUNTS)[number], string>> = { passed: 'pass', failed: 'fail' }
+
+/** What an event says of a test; undefined for all others. */
+export function findingOf({ type, data }: TestEvent): Finding | undefined {
+  if (type !== 'test:pass' && type !== 'test:fail') return undefined
+  const { name, file, skip } = data
+  const isSkipped = skip !== undefined && skip !== false
+  return {
+    name: String(name),
+    file: relative(process.cwd(), String(file ?? '')),
+    outcome: type === 'test:fail' ? 'fail' : isSkipped ? 'skip' : 'pass',
+    ...(typeof skip === 'string' ? { reason: skip } : {}),
+  }
+}
 
 export class Report {
   readonly #reporter = new spec()
@@ -21,6 +36,9 @@ export class Report {
   constructor(out: NodeJS.WritableStream) {
     this.#reporter.pipe(out, { end: false })
   }
+
+  /** Every test that was told of, in the order in which they ended. */
+  readonly findings: Finding[] = []
 
   /** A line between the tests. */
   say(message: string): void {
@@ -33,6 +51,8 @@ export class Report {
       const ofWholeRun = event.data['file'] === undefined
       if (event.type === 'test:summary' && ofWholeRun) this.#count(event.data['counts'] as Record<string, number>)
       if (event.type === 'test:pass' && typeof event.data['skip'] === 'string') this.#countSkip(event.data['skip'])
+      const finding = findingOf(event)
+      if (finding !== undefined) this.findings.push(finding)
       // A run's own closing lines; ours come once, at the end.
       if (ofWholeRun && (event.type === 'test:summary' || event.type === 'test:diagnostic')) continue
       this.#emit(event)

@@ -50,6 +50,13 @@ export const SUITES: readonly Suite[] = [
     timeoutMs: 10 * MINUTE_MS,
   },
   {
+    name: 'case by case beside the Go plugins',
+    patterns: ['test/comparison/**/*.test.ts'],
+    labs: ['peers'],
+    concurrency: 1,
+    timeoutMs: 5 * MINUTE_MS,
+  },
+  {
     name: 'on the real OpenStack',
     patterns: ['test/**/real.test.ts'],
     labs: ['openstack'],

@@ -234,7 +234,7 @@ test('statusNetworkList() does nothing before 1.1.0, then stops at the first err
   assert.match(dump('a', 'STATUS', 'env'), /^CNI_CONTAINERID=$/m)
 })
 
-test('gcNetworkList() deletes what is not valid, then lets every plugin collect, and goes on over failures', async () => {
+test('GC-01 gcNetworkList() deletes what is not valid, then lets every plugin collect, and goes on over failures', async () => {
   const { runtime, plugin, order, dump } = place()
   plugin('a', { GC: 'exit 1' })
   plugin('b')

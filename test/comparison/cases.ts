@@ -66,7 +66,7 @@ export class Trial {
 
   /** What is there more than before, in words. A namespace that was deleted takes its links along a moment later. */
   async left(): Promise<string | undefined> {
-    for (const end = performance.now() + 1000; ; await sleep(50)) {
+    for (const end = performance.now() + 400; ; await sleep(20)) {
       const more = this.state().filter(line => !this.#before.includes(line))
       if (more.length === 0) return undefined
       if (performance.now() > end) return `left: ${more.join('; ')}`

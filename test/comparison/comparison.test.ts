@@ -5,9 +5,12 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { before, describe, test } from 'node:test'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
 import { peers, skip } from '../nodelab.ts'
 import { cases, Trial } from './cases.ts'
+import { comparisonPage } from './page.ts'
 import { ourSide, type Side, theirSide } from './sides.ts'
 
 const missing = skip || (peers === undefined ? 'needs lab/peers' : false)
@@ -23,6 +26,7 @@ describe('beside the reference', { skip: missing }, () => {
   let ours: Side
   let theirs: Side
   let number = 0
+  const faults = new Map<string, string>()
 
   /** @returns what is wrong */
   async function judge(
@@ -52,10 +56,16 @@ describe('beside the reference', { skip: missing }, () => {
         })
   })
 
+  after(() => {
+    const docs = process.env['MOORING_DOCS']
+    if (docs !== undefined) writeFileSync(join(docs, 'comparison.md'), comparisonPage(cases, faults, process.env))
+  })
+
   for (const { name, plugins, theirsRight = [], run } of cases)
     for (const type of plugins)
       test(`${type}: ${name}`, { skip: lacking(type) }, async () => {
         const fault = await judge(theirs, type, run)
+        if (fault !== undefined) faults.set(`${type}: ${name}`, fault)
         assert.equal(await judge(ours, type, run), undefined)
         const isRight = theirsRight.includes(type)
         assert.equal(

@@ -16,6 +16,7 @@ import {
   plugin,
   pluginDirectory,
   pod,
+  resultOf,
   stateEnv,
 } from './harness.ts'
 
@@ -64,6 +65,14 @@ suite('ERR errors of a plugin', { skip: missing, concurrency: 2 }, () => {
     const { code, details } = errorOf(await call({}, config({ cniVersion: '9.9.9' })))
     assert.equal(code, 1)
     assert.match(details ?? '', /config is "9\.9\.9", plugin supports \["0\.1\.0" .*"1\.1\.0"\]/)
+  })
+
+  test('ERR-05 a key that no plugin knows is let be, never error 2', async () => {
+    const { ipam, ...rest } = config() as { ipam: object }
+    resultOf(await call({}, { ...rest, ipam, foo: { bar: [1] } }))
+    resultOf(await call({ CNI_COMMAND: 'DEL' }, { ...rest, ipam, foo: 1 }))
+    const unknown = errorOf(await call({ CNI_CONTAINERID: 'c9' }, { ...rest, ipam: { ...ipam, subnet: 'x', foo: 1 } }))
+    assert.notEqual(unknown.code, 2)
   })
 
   test('ERR-07 error 4 names the variable', async () => {

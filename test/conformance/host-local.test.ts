@@ -503,7 +503,7 @@ suite('HL host-local, the end of an attachment', { skip: missing }, () => {
     assert.deepEqual(network.reserved(), ['10.1.2.40'])
   })
 
-  test('STA-02 STA-06 STATUS tells where nothing can be written, and needs no range', async () => {
+  test('STA-02 STA-06 ERR-13 STATUS tells where nothing can be written, and needs no range', async () => {
     const network = new Network({})
     assertSilent(await network.call('STATUS', ''))
     assert.equal(existsSync(network.directory), false)

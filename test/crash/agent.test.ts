@@ -35,7 +35,7 @@ describe('kill -9 of the agent', { skip: skip || withoutStrace }, () => {
     return step
   }
 
-  test('in ADD: one DEL removes everything', async t => {
+  test('in ADD: one DEL removes everything (DEL-07)', async t => {
     const hit = await eachStep(async (syscall, when) => {
       const it = newPod()
       const step = await killAt(syscall, when, () => node.call('ADD', it, { more }))

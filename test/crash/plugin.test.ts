@@ -20,7 +20,7 @@ describe('kill -9 of the plugin in a process of its own', { skip: skip || withou
     it = newPod()
   })
 
-  test('in ADD: one DEL removes everything', async t => {
+  test('in ADD: one DEL removes everything (DEL-07)', async t => {
     const hit = await eachStep(async (syscall, when) => {
       const { prefix, calls } = trace(syscall, `signal=SIGKILL:when=${when}`)
       const { signal, code } = await node.call('ADD', it, { more, prefix })
