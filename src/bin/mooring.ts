@@ -3,15 +3,16 @@
 // The command `mooring`. Each command loads its own rooms only when it is run.
 
 import { Command, Option } from 'commander'
+import release from '../../package.json' with { type: 'json' }
 
 const DATA_DIR = '/var/lib/mooring'
 const SOCKET = '/run/mooring/agent.sock'
 const dataDir = () => new Option('--data-dir <dir>', 'journal and spool').env('MOORING_DATA_DIR').default(DATA_DIR)
 const socket = () => new Option('--socket <path>', "the agent's socket").env('MOORING_SOCKET').default(SOCKET)
 
-const program = new Command('mooring').description(
-  'A complete CNI suite that ties Kubernetes pods to OpenStack networks',
-)
+const program = new Command('mooring')
+  .description('A complete CNI suite that ties Kubernetes pods to OpenStack networks')
+  .version(release.version, '-V, --version', 'print the version')
 program.addHelpText(
   'after',
   '\n  mooring test [--all]     runs the tests (mooring test --help)\n  mooring bench [--quick]  measures beside the Go plugins (mooring bench --help)',
