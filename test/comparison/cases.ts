@@ -109,6 +109,20 @@ export class Trial {
     return { ...config, prevResult: JSON.parse(outcome.stdout) }
   }
 
+  /** ADD of ptp, then of the plugin, with a port. */
+  async addChained(): Promise<Record<string, unknown>> {
+    const config = { ...this.config(), type: 'ptp' }
+    const attachment = { containerId: this.containerId, netns: this.pod.path }
+    const outcome = await this.side.call('ADD', { ...attachment, type: 'ptp', config })
+    this.settle()
+    const portMappings = [{ hostPort: 18080, containerPort: 80, protocol: 'tcp' }]
+    const prevResult = JSON.parse(outcome.stdout)
+    return await this.add({
+      ...{ cniVersion: '1.1.0', name: 'podnet', type: this.type },
+      ...{ runtimeConfig: { portMappings }, prevResult },
+    })
+  }
+
   /** Takes away what a case may have left, so that the next one starts as this one did. */
   async clear(): Promise<void> {
     await this.call('DEL', this.config()).catch(() => undefined)
@@ -210,7 +224,7 @@ export const cases: readonly Case[] = [
     plugins: [...interfaces, 'host-local'],
     async run(trial) {
       const gone = { ...(trial.type === 'host-device' ? { device: 'gone0' } : { master: 'gone0' }) }
-      const impossible = { dataDir: '/proc/no/such/place' }
+      const impossible = { dataDir: '/dev/null/x' }
       const onIpam = ['ptp', 'bridge', 'host-local'].includes(trial.type)
       const config = onIpam ? trial.config({}, impossible) : trial.config(gone)
       return (
@@ -233,19 +247,7 @@ export const cases: readonly Case[] = [
     name: 'GC frees what no valid attachment owns, chained',
     plugins: ['portmap'],
     async run(trial) {
-      const { type: _, ...rest } = trial.config()
-      const attachment = { containerId: trial.containerId, netns: trial.pod.path }
-      const outcome = await trial.side.call('ADD', { ...attachment, type: 'ptp', config: { ...rest, type: 'ptp' } })
-      trial.settle()
-      const prevResult = JSON.parse(outcome.stdout)
-      const portMappings = [{ hostPort: 18080, containerPort: 80, protocol: 'tcp' }]
-      await trial.add({
-        cniVersion: '1.1.0',
-        name: 'podnet',
-        type: 'portmap',
-        runtimeConfig: { portMappings },
-        prevResult,
-      })
+      await trial.addChained()
       await sleep(150)
       const config = { cniVersion: '1.1.0', name: 'podnet', type: 'portmap', 'cni.dev/valid-attachments': [] }
       return succeeded(await trial.call('GC', config), 'GC') ?? (await trial.left())
