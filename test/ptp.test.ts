@@ -475,6 +475,17 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
+    testByAgent('DEL: finds elements without any record or link (PTP-06)', async () => {
+      const { pod, it } = newPod({ ...config(), ipMasq: true })
+      await add(it)
+      pod.remove()
+      await agent?.kill('SIGTERM')
+      for (const suffix of ['', '-wal', '-shm']) rmSync(join(node.dataDir, `journal.db${suffix}`), { force: true })
+      agent = await node.startAgent()
+      await del(it)
+      assertNothingLeft()
+    })
+
     testByAgent('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
       const { it, options, repair } = withFakeIpam({ ips: [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }] }, 'fail')
       await add(it, options)

@@ -274,6 +274,24 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
     }
   })
 
+  for (const ipMasqBackend of ['iptables', 'nftables'])
+    for (const gone of [false, true])
+      test(`masquerade of upstream’s ptp by ${ipMasqBackend} goes with our DEL${gone ? ', the namespace gone before' : ''}`, async () => {
+        const [pod, other] = [newPod(), newPod()]
+        const theirs = ptp({ theirs: true, ipMasq: true, ipMasqBackend })
+        const [result, stays] = [await addChain(node, pod, [theirs]), await addChain(node, other, [theirs])]
+        // As upstream's DEL would leave it: the pair is gone, its rules are not.
+        if (gone) pod.netns.remove()
+        resultOf(await call(node, 'DEL', pod, rename(theirs, false), gone ? {} : { prevResult: result }))
+        const ruleset = node.run('nft', 'list', 'ruleset')
+        const [address, another] = [result, stays].map(({ ips }) => ips[0].address.split('/')[0])
+        assert.ok(!ruleset.includes(`${address} `), ruleset)
+        assert.ok(ruleset.includes(another), 'the other pod keeps its rules')
+        other.netns.run('ping', '-qc1', '-W1', '192.0.2.2')
+        for (const _ of [1, 2]) resultOf(await call(node, 'DEL', other, rename(theirs, false), { prevResult: stays }))
+        assertNothingOf(other)
+      })
+
   test('a pod that our ptp made is checked and removed by upstream’s', async () => {
     for (const ipam of [hostLocal(), fixed()]) {
       const pod = newPod()

@@ -14,6 +14,7 @@ import {
   listPods,
   removePod,
 } from './firewall.ts'
+import { type ForeignAttachment, removeForeignMasquerade } from './foreign-masquerade.ts'
 import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
 import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
@@ -160,6 +161,10 @@ export const verbs = {
     context: HostContext,
     { uplink, probes }: { uplink: { index: number; mac: Uint8Array }; probes: readonly ArpProbe[] },
   ): Ip[] => probeArp(context, uplink, probes),
+
+  /** See foreign-masquerade.ts. */
+  removeForeignMasquerade: (context: HostContext, attachment: ForeignAttachment): void =>
+    removeForeignMasquerade(context.netfilter, attachment),
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),

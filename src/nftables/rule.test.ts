@@ -13,7 +13,7 @@ import { masquerade } from './expressions/masquerade.ts'
 import { loadMeta, setMark } from './expressions/meta.ts'
 import { translate } from './expressions/nat.ts'
 import { loadField } from './expressions/payload.ts'
-import { addRule, ruleAttributes } from './rule.ts'
+import { addRule, deleteRules, findRules, ruleAttributes } from './rule.ts'
 
 // Bytes captured from nft 1.0.6 (strace of its sendmsg), from the family header on, one attribute per line.
 const golden = (...lines: string[]) => Uint8Array.fromHex(lines.join(''))
@@ -485,3 +485,32 @@ function withoutSetId<T extends { kind: string; data?: unknown }>(expression: T)
   const { setId: _, ...data } = expression.data as { setId?: number }
   return { ...expression, data }
 }
+
+test('deleteRules: one by its handle, and all of a chain', () => {
+  const chain = { table: { family: 'ip', name: 'nat' }, name: 'C' } as const
+  const head = golden(
+    '02000000', // nfgenmsg: ip
+    '080001006e617400', // NFTA_RULE_TABLE nat
+    '0600020043000000', // NFTA_RULE_CHAIN C
+  )
+  // nft flush chain ip nat C
+  assert.deepEqual(deleteRules(chain).body, head)
+  // nft delete rule ip nat C handle 2
+  const handle = golden('0c0003000000000000000002') // NFTA_RULE_HANDLE
+  assert.deepEqual(deleteRules(chain, 2n).body, Uint8Array.of(...head, ...handle))
+  assert.equal(deleteRules(chain, 2n).about, 'delete rule 2 of chain ip nat C')
+})
+
+test('findRules: handles of those that have the text, whatever their expressions', () => {
+  const chain = { table: { family: 'ip', name: 'nat' }, name: 'POSTROUTING' } as const
+  const jump = (handle: bigint, target: string) => ({
+    body: addRule(chain, { expressions: [give({ jump: target })], comment: `rule ${handle}` }).body,
+  })
+  const withHandle = (handle: bigint, target: string) => ({
+    body: Uint8Array.of(...jump(handle, target).body, ...ruleAttributes.encode({ handle })),
+  })
+  const messages = [withHandle(3n, 'CNI-a'), withHandle(4n, 'CNI-b'), withHandle(5n, 'CNI-a')]
+  const transport = { execute: () => [{ messages }] } as unknown as Parameters<typeof findRules>[0]
+  assert.deepEqual(findRules(transport, chain, 'CNI-a'), [3n, 5n])
+  assert.deepEqual(findRules(transport, chain, 'CNI-c'), [])
+})

@@ -13,7 +13,7 @@ import {
 } from '#netlink'
 import { type Chain, formatChain } from './chain.ts'
 import { type Expression, expressions } from './expressions/expression.ts'
-import { type Change, decodeAnswer, message, NFT_MSG_GETRULE, NFT_MSG_NEWRULE } from './message.ts'
+import { type Change, decodeAnswer, message, NFT_MSG_DELRULE, NFT_MSG_GETRULE, NFT_MSG_NEWRULE } from './message.ts'
 import { decodeComment, encodeComment } from './userdata.ts'
 
 // linux/netfilter/nf_tables.h, enum nft_rule_attributes
@@ -52,18 +52,41 @@ export function addRule(chain: Pick<Chain, 'table' | 'name'>, rule: Rule, option
   })
 }
 
-/** The rules of a chain, in order. @throws {NetlinkError} */
-export function listRules(transport: Transport, chain: Pick<Chain, 'table' | 'name'>): Rule[] {
-  const dump = message(
+/** Removes one rule of a chain, or without `handle` all of them. */
+export function deleteRules(chain: Pick<Chain, 'table' | 'name'>, handle?: bigint): Change {
+  const values: RuleAttributes = {
+    table: chain.table.name,
+    chain: chain.name,
+    ...(handle === undefined ? {} : { handle }),
+  }
+  return message(NFT_MSG_DELRULE, chain.table.family, ruleAttributes, values, {
+    verb: 'delete',
+    object: `${handle === undefined ? 'rules' : `rule ${handle}`} of chain ${formatChain(chain)}`,
+  })
+}
+
+const dumpRules = (chain: Pick<Chain, 'table' | 'name'>): Change =>
+  message(
     NFT_MSG_GETRULE,
     chain.table.family,
     ruleAttributes,
     { table: chain.table.name, chain: chain.name },
     { verb: 'list', object: `rules of chain ${formatChain(chain)}`, flags: NLM_F_DUMP },
   )
-  return transport.execute([dump])[0]!.messages.map(answer => {
+
+/** The rules of a chain, in order. @throws {NetlinkError} */
+export function listRules(transport: Transport, chain: Pick<Chain, 'table' | 'name'>): Rule[] {
+  return transport.execute([dumpRules(chain)])[0]!.messages.map(answer => {
     const { values } = decodeAnswer(answer.body, ruleAttributes)
     const comment = decodeComment(values.userdata)
     return { expressions: values.expressions ?? [], ...(comment === undefined ? {} : { comment }) }
   })
+}
+
+/** Handles of the rules that have a text in them: the name of a chain to which they lead, a comment. @throws {NetlinkError} */
+export function findRules(transport: Transport, chain: Pick<Chain, 'table' | 'name'>, text: string): bigint[] {
+  return transport
+    .execute([dumpRules(chain)])[0]!
+    .messages.filter(({ body }) => Buffer.from(body.buffer, body.byteOffset, body.length).includes(text))
+    .flatMap(({ body }) => decodeAnswer(body, ruleAttributes).values.handle ?? [])
 }

@@ -46,3 +46,10 @@ export const dnsKeys = object({
 /** As a result has it: without the keys that nobody set. */
 export const resultDns = (dns: Decoded<typeof dnsKeys> | undefined): Pick<Result, 'dns'> =>
   dns === undefined ? {} : { dns: Object.fromEntries(Object.entries(dns).filter(([, value]) => value !== undefined)) }
+
+/** The configuration's settings where there are any, else the IPAM's. */
+export function dnsOf(own: Decoded<typeof dnsKeys> | undefined, leased: Result['dns']): Pick<Result, 'dns'> {
+  const isSet = Object.values(own ?? {}).some(value => value !== undefined && value !== '')
+  if (isSet) return resultDns(own)
+  return leased === undefined ? {} : { dns: leased }
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatMac, formatPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
-import { array, type Dns, object, optional, type Result, string } from '#cni'
+import { formatMac, formatPrefix, hostPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
+import { lookup, type Result } from '#cni'
 import type { FirewallPod, NextHop, PodRoute, RoutedPod, Uplink } from '#host'
 import type { At, Attach, Check } from './interface.ts'
 import { isNameTaken, linkNames, underFreeName } from './pair.ts'
@@ -24,8 +24,8 @@ export type RoutedTraces = {
   metadata?: boolean
   /** See `FirewallPod`. */
   unchecked?: boolean
-  /** MAC of a link that is not ours: what it is known by beside its name. */
-  foreignMac?: string
+  /** Upstream's plugin of the same name made it; the MAC of its link is what that is known by beside its name. */
+  foreign?: { mac: string }
 }
 
 const prefixesOf = (texts: readonly string[]): Prefix[] => texts.map(parsePrefix)
@@ -86,34 +86,37 @@ export function joinPod<Config>(
 
 /** Takes away what `joinPod` made. */
 export async function leavePod(traces: RoutedTraces, { world, key }: At): Promise<void> {
-  const { hostLink: name, owner, uplinkIndex } = traces
+  const { hostLink: name, owner, uplinkIndex, foreign } = traces
+  const mac = foreign === undefined ? linkNames(key).hostMac : (tryParseMac(foreign.mac) ?? new Uint8Array(6))
   await everyStep(
     () =>
       world.host.detachRoutedPod({
         traces: { hostLink: name, addresses: prefixesOf(traces.addresses), uplinkIndex },
         firewall: firewallPod(traces),
       }),
+    async () => {
+      if (foreign !== undefined) await world.host.removeForeignMasquerade(key)
+    },
     // The host route goes with the link.
-    () => world.host.removeLinks({ links: [{ name, owner, mac: macOf(traces) ?? linkNames(key).hostMac }] }),
+    async () => {
+      if (name !== '') await world.host.removeLinks({ links: [{ name, owner, mac }] })
+    },
   )
 }
 
-const macOf = ({ foreignMac }: RoutedTraces) => tryParseMac(foreignMac ?? '')
-
 /**
  * What upstream's plugin of the same name made for the attachment, before ours took its place: the result of that ADD tells
- * the name and the MAC of the node's link, and a link of ours has an owner.
+ * the name and the MAC of the node's link, and a link of ours has an owner. Its masquerade rules follow from the key.
  */
 export async function findForeignPods({ call, world }: At): Promise<RoutedTraces[]> {
   const { interfaces = [], ips = [] } = call.prevResult ?? {}
   const podIndex = interfaces.findIndex(({ name, sandbox }) => name === call.ifName && (sandbox ?? '') !== '')
-  const told = nodeLinkBefore(interfaces, podIndex)
-  const mac = tryParseMac(told?.mac ?? '')
-  if (told === undefined || mac === undefined) return []
-  const found = await world.host.describeLink({ name: told.name })
-  if (found === undefined || found.owner !== undefined || formatMac(found.mac) !== formatMac(mac)) return []
+  const { name = '', mac = '' } = nodeLinkBefore(interfaces, podIndex) ?? {}
+  const found = name === '' ? undefined : await world.host.describeLink({ name })
+  const isIt = found !== undefined && found.owner === undefined && formatMac(found.mac) === mac
+  if (!isIt && lookup(call.config, 'ipMasq') !== true) return []
   const addresses = ips.filter(ip => ip.interface === podIndex).map(({ address }) => address)
-  return [{ hostLink: told.name, owner: '', addresses, unchecked: true, foreignMac: formatMac(mac) }]
+  return [{ hostLink: isIt ? name : '', owner: '', addresses, unchecked: true, foreign: { mac } }]
 }
 
 /** The node's end stands before the pod's in a result. */
@@ -124,18 +127,23 @@ const nodeLinkBefore = (interfaces: NonNullable<Result['interfaces']>, podIndex:
 export async function findPods({ world, key }: At): Promise<RoutedTraces[]> {
   const { hostLinks, owner, hostMac: mac } = linkNames(key)
   const found = await Promise.all(hostLinks.map(name => world.host.findRouted({ name, owner, mac })))
-  const routed = found.filter(each => each !== undefined)
-  if (routed.length === 0) return []
   const firewall = new Map((await world.host.listFirewallPods()).map((pod): [string, FirewallPod] => [pod.link, pod]))
-  return routed.map(({ hostLink, addresses, uplinkIndex }) => {
-    const { masquerade, metadata = false, unchecked } = firewall.get(hostLink) ?? {}
+  const pods = hostLinks.map(async (hostLink, position) => {
+    const [routed, elements] = [found[position], firewall.get(hostLink)]
+    if (routed === undefined) {
+      // The kernel removed the link with the pod's namespace; a link that is there is another's, with elements of its own.
+      if (elements === undefined || (await world.host.describeLink({ name: hostLink })) !== undefined) return undefined
+    }
+    const { masquerade, metadata = false, unchecked } = elements ?? {}
+    const addresses = routed?.addresses ?? elements?.addresses.map(hostPrefix) ?? []
     return {
       ...{ hostLink, owner, addresses: textsOf(addresses), metadata },
-      ...(uplinkIndex === undefined ? {} : { uplinkIndex }),
+      ...(routed?.uplinkIndex === undefined ? {} : { uplinkIndex: routed.uplinkIndex }),
       ...(masquerade === undefined ? {} : { masquerade: textsOf(masquerade) }),
       ...(unchecked === undefined ? {} : { unchecked }),
     }
   })
+  return (await Promise.all(pods)).filter(pod => pod !== undefined)
 }
 
 /** True if the pair that an earlier ADD made is there. */
@@ -177,22 +185,3 @@ export async function findPodFaults<Config>(
 /** Puts back what the firewall knew of the pods. */
 export const restorePods = (all: readonly RoutedTraces[], world: World): Promise<void> =>
   world.host.addFirewallPods({ pods: all.map(firewallPod) })
-
-/** The key `dns` of interface plugins. */
-export const dnsKey = optional(
-  object({
-    nameservers: optional(array(string)),
-    domain: optional(string),
-    search: optional(array(string)),
-    options: optional(array(string)),
-  }),
-)
-
-type DnsOfConfig = { [Key in keyof Dns]: Dns[Key] | undefined }
-
-/** The configuration's settings where there are any, else the IPAM's. */
-export function dnsOf(own: DnsOfConfig | undefined, leased: Dns | undefined): { dns?: Dns } {
-  const entries = Object.entries(own ?? {}).filter(([, value]) => value !== undefined && value !== '')
-  if (entries.length > 0) return { dns: Object.fromEntries(entries) }
-  return leased === undefined ? {} : { dns: leased }
-}

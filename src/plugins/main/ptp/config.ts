@@ -12,7 +12,7 @@ import {
   optional,
   string,
 } from '#cni'
-import { dnsKey } from '../../routed-pair.ts'
+import { dnsKeys } from '../../lease.ts'
 
 const schema = object({
   /** Hide pods behind the node's address when they leave their own subnet. */
@@ -21,7 +21,7 @@ const schema = object({
   ipMasqBackend: optional(string),
   /** 0: 1500 bytes, the kernel's own for a veth, which takes up to 65535. */
   mtu: optional(integer(0, 65_535), 0),
-  dns: dnsKey,
+  dns: optional(dnsKeys),
 })
 
 export type Config = Decoded<typeof schema>

@@ -11,7 +11,7 @@ import {
   parsePrefix,
   prefixContains,
 } from '#base'
-import { CniError, codes, type Result, type Route } from '#cni'
+import { CniError, codes, type Result } from '#cni'
 import type { NextHop, PodRoute } from '#host'
 
 /** An address of the pod and the node's in the same network, by which it reaches everything else. */
@@ -62,14 +62,6 @@ export function networkRoutes(ips: readonly PodIp[]): PodRoute[] {
   const nameOf = ({ destination, gateway }: (typeof routes)[number]) =>
     `${formatPrefix(destination)} ${formatIp(gateway)}`
   return [...new Map(routes.reverse().map(route => [nameOf(route), route])).values()].reverse()
-}
-
-/** A route of a result; without `gw` it leads to the first gateway of its family, and without such one along the link. */
-export function podRoute({ dst, gw, ...rest }: Route, ips: readonly PodIp[]): PodRoute {
-  const destination = networkOf(parsePrefix(dst))
-  const usual = ips.find(({ gateway }) => gateway.length === destination.ip.length)?.gateway
-  const gateway = gw === undefined ? usual : parseIp(gw)
-  return { destination, ...rest, ...(gateway === undefined ? {} : { gateway }) }
 }
 
 /** True unless the route must be another interface's: its gateway is none that this one can reach. */

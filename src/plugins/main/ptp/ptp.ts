@@ -3,9 +3,9 @@
 import { formatMac, formatPrefix } from '#base'
 import { CniError, codes, type Result, requireIps } from '#cni'
 import { type Attach, type Check, interfacePlugin } from '../../interface.ts'
+import { dnsOf, leaseOf } from '../../lease.ts'
 import { linkNames } from '../../pair.ts'
 import {
-  dnsOf,
   findForeignPods,
   findPodFaults,
   findPods,
@@ -17,7 +17,7 @@ import {
 } from '../../routed-pair.ts'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
-import { isWithin, networkRoutes, nextHopsOf, type PodIp, podRoute, readIps } from './next-hops.ts'
+import { isWithin, networkRoutes, nextHopsOf, type PodIp, readIps } from './next-hops.ts'
 
 /** What the kernel gives a veth. */
 const MTU_BYTES = 1500
@@ -47,7 +47,7 @@ async function attach(attach: Attach<Config, RoutedTraces>): Promise<Result> {
   const lease = await takeAddresses()
   const ips = readIps(requireIps(lease))
   const mtu = config.mtu || MTU_BYTES
-  const routes = (lease.routes ?? []).map(route => podRoute(route, ips))
+  const { routes } = leaseOf(lease)
   const hostLink = await joinPod(attach, {
     pod: {
       mtuBytes: mtu,
@@ -79,7 +79,11 @@ async function findFaults(check: Check<Config, RoutedTraces>): Promise<string[]>
   const { config, prevResult, podIndex } = check
   const own = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex)
   const ips = readIps(own)
-  const routes = (prevResult.routes ?? []).map(route => podRoute(route, ips)).filter(route => isWithin(route, ips))
+  const { routes: all } = leaseOf({
+    ips: own,
+    ...(prevResult.routes === undefined ? {} : { routes: prevResult.routes }),
+  })
+  const routes = all.filter(route => isWithin(route, ips))
   return await findPodFaults(check, {
     nextHops: nextHopsOf(ips, routes),
     routes: [...networkRoutes(ips), ...routes],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { boolean, type Decoded, decode, integer, type JsonObject, object, optional, string } from '#cni'
-import { dnsKey } from '../../routed-pair.ts'
+import { dnsKeys } from '../../lease.ts'
 
 /** IPv4 needs 68 bytes (RFC 791), a veth takes up to 65535. */
 const mtu = integer(0, 65_535)
@@ -19,7 +19,7 @@ const schema = object({
   allowMetadata: optional(boolean, false),
   /** STATUS does not mind a foreign firewall that drops what is forwarded. */
   allowForwardDrop: optional(boolean, false),
-  dns: dnsKey,
+  dns: optional(dnsKeys),
 })
 
 export type Config = Decoded<typeof schema>

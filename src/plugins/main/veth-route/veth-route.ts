@@ -4,9 +4,9 @@ import { formatIp, formatMac, isV4, networkOf, type Prefix, parsePrefix } from '
 import { type Result, requireIps } from '#cni'
 import { commonNextHops, nextHopFor, type PodRoute } from '#host'
 import { type Attach, type Check, interfacePlugin } from '../../interface.ts'
+import { dnsOf } from '../../lease.ts'
 import { linkNames } from '../../pair.ts'
 import {
-  dnsOf,
   findPodFaults,
   findPods,
   isJoined,
