@@ -2,7 +2,7 @@
 
 import { EINVAL, ENOENT } from '#libc'
 import type { Transport } from '#netlink'
-import { type Change, commit, deleteElement, destroyElement, type ElementOf, NftablesError } from '#nftables'
+import { type Change, commit, deleteElement, destroyElements, type ElementOf, NftablesError } from '#nftables'
 
 /** Transports whose kernel (before 6.3) has no removal that tolerates absence. */
 const withoutDestroy = new WeakSet<Transport>()
@@ -14,10 +14,7 @@ const withoutDestroy = new WeakSet<Transport>()
 export function removeElements(transport: Transport, elements: readonly ElementOf[]): void {
   if (!withoutDestroy.has(transport)) {
     try {
-      commit(
-        transport,
-        elements.map(({ set, element }) => destroyElement(set, element)),
-      )
+      commit(transport, destroyElements(elements))
       return
     } catch (error) {
       if (!(error instanceof NftablesError)) throw error

@@ -6,6 +6,7 @@ import { EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '#libc'
 import { NetlinkError, type Transport } from '#netlink'
 import {
   addElement,
+  addElements,
   commit,
   type ElementOf,
   type Field,
@@ -92,7 +93,7 @@ function sourcesOf(masquerade: HostPorts['masquerade'], version: IpVersion): Pre
  */
 export function addPorts(transport: Transport, ports: HostPorts): { rebuilt: boolean; taken?: TakenPort } {
   const elements = elementsOf(ports)
-  const changes = elements.map(({ set, element }) => addElement(set, element, { exclusive: true }))
+  const changes = addElements(elements, { exclusive: true })
   let rebuilt = false
   for (let tries = 1; ; tries++) {
     try {

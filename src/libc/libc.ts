@@ -36,6 +36,8 @@ const SOL_SOCKET = 1
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
 const SO_RCVBUFFORCE = 33
+const SO_SNDBUF = 7
+const SO_SNDBUFFORCE = 32
 const POLLIN = 1
 const CLONE_NEWNET = 0x40000000
 const LOCK_EX = 2
@@ -129,11 +131,18 @@ export function setSocketOption(fd: number, level: number, name: number, value: 
 }
 
 /** Enlarges the receive buffer, beyond the machine's limit where privileged. */
-export function setReceiveBuffer(fd: number, bytes: number): void {
+export const setReceiveBuffer = (fd: number, bytes: number): void =>
+  setBuffer(fd, { forced: SO_RCVBUFFORCE, limited: SO_RCVBUF }, bytes)
+
+/** The same for what may be sent at once. */
+export const setSendBuffer = (fd: number, bytes: number): void =>
+  setBuffer(fd, { forced: SO_SNDBUFFORCE, limited: SO_SNDBUF }, bytes)
+
+function setBuffer(fd: number, { forced, limited }: { forced: number; limited: number }, bytes: number): void {
   try {
-    setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes)
+    setSocketOption(fd, SOL_SOCKET, forced, bytes)
   } catch {
-    setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, bytes)
+    setSocketOption(fd, SOL_SOCKET, limited, bytes)
   }
 }
 

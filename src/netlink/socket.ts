@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type Deadline, remainingMs } from '#base'
-import { closeDescriptor, netlinkSocket, receive, send, setReceiveBuffer, setSocketOption } from '#libc'
+import { closeDescriptor, netlinkSocket, receive, send, setReceiveBuffer, setSendBuffer, setSocketOption } from '#libc'
 import { converse, type Reply, type Transport } from './exchange.ts'
 import type { Request } from './message.ts'
 
@@ -14,6 +14,8 @@ const NETLINK_EXT_ACK = 11
 const NETLINK_GET_STRICT_CHK = 12
 
 const RECEIVE_BUFFER_BYTES = 4 << 20
+/** A batch of nf_tables is one datagram, whatever it changes. */
+const BATCH_BYTES_MAX = 4 << 20
 /** The kernel packs dumps into datagrams of at most 32 KiB; a single link with many VFs may be larger. */
 const DATAGRAM_BYTES_MAX = 256 << 10
 
@@ -38,6 +40,7 @@ export class NetlinkSocket implements Transport {
       receive: timeoutMs => receive(fd, buffer, timeoutMs),
     })
     setReceiveBuffer(fd, RECEIVE_BUFFER_BYTES)
+    if (protocol === NETLINK_NETFILTER) setSendBuffer(fd, BATCH_BYTES_MAX)
     setSocketOption(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1)
     setSocketOption(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1)
     if (protocol === NETLINK_ROUTE) setSocketOption(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)

@@ -11,6 +11,7 @@ import {
   NLM_F_DUMP,
   NLM_F_EXCL,
   nested,
+  type Reply,
   string,
   type Transport,
   u32be,
@@ -95,13 +96,45 @@ export const deleteElement = (set: NamedSet, element: Element): Change =>
 export const destroyElement = (set: NamedSet, element: Element): Change =>
   change(NFT_MSG_DESTROYSETELEM, 'delete', set, element, 0)
 
-function change(type: number, verb: string, set: NamedSet, element: Element, flags: number): Change {
-  const values = { table: set.table.name, set: set.name, elements: encodeElement(set, element) }
-  return message(type, set.table.family, elementListAttributes, values, {
-    verb,
-    object: formatElement(set, element),
-    flags,
-  })
+/** An attribute holds 64 KiB; two addresses, names and a comment make 250 bytes. */
+const ELEMENTS_PER_CHANGE = 200
+
+/** As `addElement` for many elements, which share messages: a refusal may name the set instead of the element. */
+export const addElements = (elements: readonly ElementOf[], options: { exclusive?: boolean } = {}): Change[] =>
+  inGroups(elements).map(({ set, group }) =>
+    change(NFT_MSG_NEWSETELEM, 'add', set, group, NLM_F_CREATE | (options.exclusive ? NLM_F_EXCL : 0)),
+  )
+
+/** As `destroyElement` for many. */
+export const destroyElements = (elements: readonly ElementOf[]): Change[] =>
+  inGroups(elements).map(({ set, group }) => change(NFT_MSG_DESTROYSETELEM, 'delete', set, group, 0))
+
+function inGroups(elements: readonly ElementOf[]): { set: NamedSet; group: Element[] }[] {
+  const groups: { set: NamedSet; group: Element[] }[] = []
+  const open = new Map<string, Element[]>()
+  for (const { set, element } of elements) {
+    const name = formatSet(set)
+    let group = open.get(name)
+    if (group === undefined || group.length === ELEMENTS_PER_CHANGE) {
+      group = []
+      open.set(name, group)
+      groups.push({ set, group })
+    }
+    group.push(element)
+  }
+  return groups
+}
+
+function change(type: number, verb: string, set: NamedSet, what: Element | readonly Element[], flags: number): Change {
+  const elements = 'key' in what ? [what] : what
+  const values = {
+    table: set.table.name,
+    set: set.name,
+    elements: elements.flatMap(element => encodeElement(set, element)),
+  }
+  const object =
+    elements.length === 1 ? formatElement(set, elements[0]!) : `${elements.length} elements of ${formatSet(set)}`
+  return message(type, set.table.family, elementListAttributes, values, { verb, object, flags })
 }
 
 /** A range of one field is two elements of the kernel, the second flagged as its end. */
@@ -163,20 +196,26 @@ function decodeElements(set: NamedSet, body: Uint8Array): Element[] {
   })
 }
 
-/** Whether each of the elements is there, in order; false as well where its set is not. One send. @throws {NetlinkError} */
+/** Whether each of the elements is there, in order; false as well where its set is not. @throws {NetlinkError} */
 export const hasElements = (transport: Transport, elements: readonly ElementOf[]): boolean[] =>
   getElements(transport, elements).map(reply => reply.tolerated === undefined)
 
-/** What stands at the keys of the elements, in order; undefined where nothing does. One send. @throws {NetlinkError} */
+/** What stands at the keys of the elements, in order; undefined where nothing does. @throws {NetlinkError} */
 export const readElements = (transport: Transport, elements: readonly ElementOf[]): (Element | undefined)[] =>
   getElements(transport, elements).map(
     (reply, index) => reply.messages.flatMap(answer => decodeElements(elements[index]!.set, answer.body))[0],
   )
 
-function getElements(transport: Transport, elements: readonly ElementOf[]) {
+/** The answers to one send must find room in the socket's buffer, two packets for each. */
+const ELEMENTS_PER_SEND = 500
+
+function getElements(transport: Transport, elements: readonly ElementOf[]): Reply[] {
   const requests = elements.map(({ set, element: { value: _value, comment: _comment, ...place } }) => ({
     ...change(NFT_MSG_GETSETELEM, 'read', set, place, NLM_F_ACK),
     tolerate: [ENOENT],
   }))
-  return transport.execute(requests)
+  const replies: Reply[] = []
+  for (let from = 0; from < requests.length; from += ELEMENTS_PER_SEND)
+    replies.push(...transport.execute(requests.slice(from, from + ELEMENTS_PER_SEND)))
+  return replies
 }

@@ -94,7 +94,9 @@ function ask({ ask: protocol, to, port, fromPort, timeoutMs = ANSWER_MS }: Ask):
   }
   const socket = createSocket(familyOf(to))
   socket.on('message', message => resolve(message.toString())).on('error', () => resolve(undefined))
-  socket.bind(fromPort ?? 0, () => socket.send('x', port, to))
+  // Connected, so that an answer from another address than the one that was asked is none.
+  socket.on('connect', () => socket.send('x'))
+  socket.bind(fromPort ?? 0, () => socket.connect(port, to))
   return end(() => socket.close())
 }
 
