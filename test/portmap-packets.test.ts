@@ -12,7 +12,6 @@ import { inNamespace } from './host/station.ts'
 import { startTalker, type Talker } from './host/talker.ts'
 import {
   type Attachment,
-  errorOf,
   makeLab,
   makeNetns,
   type Netns,
@@ -403,35 +402,6 @@ describe('packets of portmap', { skip }, () => {
     const checked = found.slice(20)
     checked.fill(0, 8, 12)
     assert.equal(new DataView(found.buffer, 28).getUint32(0, true), crc32c(checked))
-  })
-
-  test('with 1000 ports on the node a pod pays for one port what it pays without', async t => {
-    const median = (times: number[]) => times.sort((a, b) => a - b)[times.length >> 1]!
-    async function time(): Promise<number> {
-      const times: number[] = []
-      for (let round = 0; round < 25; round++) {
-        const begin = performance.now()
-        resultOf(await callPortmap('ADD', pod!, both(8080)))
-        resultOf(await callPortmap('DEL', pod!, both(8080)))
-        times.push(performance.now() - begin)
-      }
-      return median(times)
-    }
-    const alone = await time()
-    const many = Array.from({ length: 500 }, (_, index) => both(20_000 + index)).flat()
-    const begin = performance.now()
-    await map(other!, many)
-    t.diagnostic(`1000 ports of one pod: ${Math.round(performance.now() - begin)} ms`)
-    const beside = await time()
-    t.diagnostic(`ADD and DEL of a port: ${alone.toFixed(1)} ms alone, ${beside.toFixed(1)} ms beside 1000 others`)
-    assert.ok(beside < alone * 1.5 + 2, `${beside} ms against ${alone} ms`)
-    mapped.push(pod!)
-    resultOf(await callPortmap('ADD', pod!, both(8080)))
-    assert.equal(await outside!.ask('tcp', NODE.v4, 20_499), `other ::ffff:${OUTSIDE.v4}`)
-    assert.equal(
-      errorOf(await callPortmap('ADD', { ...pod!, it: { ...pod!.it, containerId: 'third' } }, both(20_499))).code,
-      102,
-    )
   })
 })
 

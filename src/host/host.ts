@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads'
 import { HostContext } from './context.ts'
 import type { OwnedLink } from './links.ts'
 import { inNetns, LostThreadError, openOwnNetns, tryOpenNetns } from './netns.ts'
+import type { HostPort } from './portmap.ts'
 import { type BlockingVerb, blockingVerbs, type Verbs, verbs } from './verbs.ts'
 import { reviveError, type WireError } from './wire-error.ts'
 
@@ -30,6 +31,8 @@ export type WorkerReply = { id: number; value: unknown } | { id: number; error: 
 
 /** At most this many links in one group: whoever needs the kernel meanwhile waits 2.5 ms behind 16, 35 behind 200. */
 const GROUP_LINKS_MAX = 16
+/** Calls whose ports are looked for in one walk through all connections. */
+const GROUP_PORTS_MAX = 64
 
 /**
  * The node worked on by the calling thread, which pays less for a verb than for a message to another one. Verbs that block
@@ -45,6 +48,8 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
   const elsewhere = Object.fromEntries(
     Object.keys(blockingVerbs).map(name => [name, (args: unknown) => threads.call(name as BlockingVerb, args)]),
   ) as unknown as Pick<Host, BlockingVerb>
+  const removeLinks = together<OwnedLink>(links => elsewhere.removeLinks({ links }), GROUP_LINKS_MAX)
+  const forgetFlows = together<HostPort>(ports => elsewhere.forgetFlows({ ports }), GROUP_PORTS_MAX)
   const owned = undo.move()
   return {
     ...host,
@@ -52,7 +57,8 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
     ended: Promise.race([here.lost, threads.ended]),
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
     awaitLinkChange: shareWhileRunning(elsewhere.awaitLinkChange),
-    removeLinks: groupRemovals(links => elsewhere.removeLinks({ links })),
+    removeLinks: ({ links }) => removeLinks(links),
+    forgetFlows: ({ ports }) => forgetFlows(ports),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
 }
@@ -134,32 +140,32 @@ function shareWhileRunning<A, T>(ask: (args: A) => Promise<T>): (args: A) => Pro
   }
 }
 
-type Waiting = { links: OwnedLink[]; resolve: () => void; reject: (error: unknown) => void }
+type Waiting<T> = { items: readonly T[]; resolve: () => void; reject: (error: unknown) => void }
 
-/** Group commit: the first removal goes at once, those that come meanwhile go together with the next. */
-function groupRemovals(remove: (links: OwnedLink[]) => Promise<void>): Host['removeLinks'] {
-  const queue: Waiting[] = []
+/** Group commit: the first call goes at once, those that come meanwhile go together with the next, `max` of them. */
+function together<T>(work: (items: T[]) => Promise<void>, max: number): (items: readonly T[]) => Promise<void> {
+  const queue: Waiting<T>[] = []
   let busy = false
-  async function work(): Promise<void> {
+  async function workOff(): Promise<void> {
     busy = true
     while (queue.length > 0) {
-      const together = queue.splice(0, GROUP_LINKS_MAX)
+      const group = queue.splice(0, max)
       try {
-        await remove(together.flatMap(waiting => waiting.links))
-        for (const waiting of together) waiting.resolve()
+        await work(group.flatMap(waiting => waiting.items))
+        for (const waiting of group) waiting.resolve()
       } catch (error) {
         // One bad link must not fail the others: each goes alone, and knows its own error.
-        for (const waiting of together)
-          if (together.length === 1) waiting.reject(error)
-          else await remove(waiting.links).then(waiting.resolve, waiting.reject)
+        for (const waiting of group)
+          if (group.length === 1) waiting.reject(error)
+          else await work([...waiting.items]).then(waiting.resolve, waiting.reject)
       }
     }
     busy = false
   }
-  return ({ links }) =>
+  return items =>
     new Promise((resolve, reject) => {
-      queue.push({ links, resolve, reject })
-      if (!busy) void work()
+      queue.push({ items, resolve, reject })
+      if (!busy) void workOff()
     })
 }
 

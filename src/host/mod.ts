@@ -20,7 +20,8 @@ export type { NicState } from './nic-state.ts'
 export { makesPair, type Pair } from './pair.ts'
 export type { PodLink, PodLinkExpectation, PodLinkRoute, PodLinkState, SettledAddresses } from './pod-link.ts'
 export * as podLink from './pod-link.ts'
-export { type HostPort, type HostPorts, portProtocols } from './portmap.ts'
+export * as portmap from './portmap.ts'
+export { type HostPort, type HostPorts, keepsFlows, portProtocols } from './portmap.ts'
 export { type Condition, fitsName } from './portmap-rules.ts'
 export {
   commonNextHops,

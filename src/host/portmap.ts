@@ -226,9 +226,13 @@ export function checkPorts(transport: Transport, ports: HostPorts): string[] {
   return [...faults, ...checkParts(transport, [portmap])]
 }
 
+/** True where packets that go on keep their old way: a flow of UDP has no end. */
+export const keepsFlows = (ports: readonly HostPort[]): boolean =>
+  ports.some(({ protocol }) => protocol === portProtocols.udp)
+
 /**
- * Forgets the UDP connections to ports of the node, so that the next packet of each is led where the port leads now. UDP
- * alone: a flow has no end, and as long as packets come it keeps its way.
+ * Forgets the UDP connections to ports of the node, so that the next packet of each is led where the port leads now. The
+ * kernel walks through its whole table of connections, 5 ms and more.
  * @throws {NetlinkError}
  */
 export function forgetFlows({ netfilter, route }: HostContext, ports: readonly HostPort[]): void {
@@ -279,12 +283,11 @@ export function routeLocalnet({ route }: HostContext, pod: Ip): void {
   if (name !== undefined) ensureSysctl('1', 'ipv4', 'conf', name, 'route_localnet')
 }
 
-/** Adds ports and all that goes with them, or nothing. See `addPorts`. */
+/** Adds ports and what their packets need, or nothing. See `addPorts`. */
 export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: boolean; taken?: TakenPort } {
   const outcome = addPorts(context.netfilter, ports)
   if (outcome.taken !== undefined) return outcome
   try {
-    forgetFlows(context, ports.ports)
     const v4 = ports.ports.find(({ pod }) => versionOf(pod) === 'v4')
     if (ports.masquerade !== undefined && v4 !== undefined) routeLocalnet(context, v4.pod)
     return outcome
@@ -294,17 +297,20 @@ export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: 
   }
 }
 
-/** The opposite: by what the ADD noted, or, without it, by the owner's name. */
-export function detachPorts(context: HostContext, owned: HostPorts | { readonly owner: string }): void {
-  const { netfilter } = context
-  forgetFlows(context, 'ports' in owned ? removePorts(netfilter, owned) : removeOwner(netfilter, owned.owner))
-}
+/**
+ * The opposite: by what the ADD noted, or, without it, by the owner's name.
+ * @returns the ports whose flows are to be forgotten
+ */
+export const detachPorts = ({ netfilter }: HostContext, owned: HostPorts | { readonly owner: string }): HostPort[] =>
+  'ports' in owned ? removePorts(netfilter, owned) : removeOwner(netfilter, owned.owner)
 
 /** For verbs.ts: ports of the node that lead to pods. */
 export const portVerbs = {
   attachPorts: (context: HostContext, { ports }: { ports: HostPorts }) => attachPorts(context, ports),
-  detachPorts: (context: HostContext, { owned }: { owned: HostPorts | { readonly owner: string } }): void =>
+  detachPorts: (context: HostContext, { owned }: { owned: HostPorts | { readonly owner: string } }): HostPort[] =>
     detachPorts(context, owned),
+  /** Blocks its thread while the kernel walks through all connections of the machine. */
+  forgetFlows: (context: HostContext, { ports }: { ports: readonly HostPort[] }): void => forgetFlows(context, ports),
   listPorts: (context: HostContext) => listPorts(context.netfilter),
   checkPorts: (context: HostContext, { ports }: { ports: HostPorts }): string[] => checkPorts(context.netfilter, ports),
   restorePorts: (context: HostContext, { all }: { all: readonly HostPorts[] }): void =>

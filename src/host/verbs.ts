@@ -180,7 +180,7 @@ export const verbs = {
 export type Verbs = typeof verbs
 
 /**
- * Verbs that keep their thread waiting for 10 ms and more, for a grace period of the kernel or for the segment, by the name
+ * Verbs that keep their thread waiting for 10 ms and more, for a grace period of the kernel, a long table or the segment, by the name
  * of the thread that an agent has for them.
  */
 export const blockingVerbs = {
@@ -190,6 +190,7 @@ export const blockingVerbs = {
   detachVethHost: 'removals',
   awaitPodAddresses: 'waits',
   awaitLinkChange: 'waits',
+  forgetFlows: 'flows',
 } as const satisfies { readonly [V in keyof Verbs]?: string }
 export type BlockingVerb = keyof typeof blockingVerbs
 

@@ -2,7 +2,7 @@
 
 import { isV4, type Prefix, parsePrefix } from '#base'
 import { CniError, codes, type Result } from '#cni'
-import type { HostPort, HostPorts } from '#host'
+import { type HostPort, type HostPorts, keepsFlows } from '#host'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import type { World } from '../../world.ts'
 import { type Config, formatPort, parseConfig } from './config.ts'
@@ -17,7 +17,7 @@ export const portmap = interfacePlugin<Config, Traces>({
   ipam: 'none',
   parse: parseConfig,
   attach,
-  detach: (traces, { world }) => world.host.detachPorts({ owned: hostPortsOf(traces) ?? { owner: traces.owner } }),
+  detach: (traces, { world }) => detach(hostPortsOf(traces) ?? { owner: traces.owner }, world),
   findTraces: async ({ key }) => [{ owner: ownerOf(key) }],
   async isThere({ owner }, { world }) {
     return (await world.host.listPorts()).some(each => each.owner === owner)
@@ -34,7 +34,7 @@ async function attach({ call, world, config, key, note, undo }: Attach<Config, T
   const wanted = hostPortsFor(config, { call, world, key }, podAddresses(call.ifName, prevResult))
   if (wanted.ports.length === 0) return prevResult
   note(tracesOf(wanted))
-  const takeBack = () => undo(() => world.host.detachPorts({ owned: wanted }))
+  const takeBack = () => undo(() => detach(wanted, world))
   const { rebuilt, taken } = await world.host.attachPorts({ ports: wanted }).catch((error: unknown) => {
     // The verb cleans up behind itself; where it could not, this does, or the record stays.
     takeBack()
@@ -48,7 +48,13 @@ async function attach({ call, world, config, key, note, undo }: Attach<Config, T
     )
   takeBack()
   if (rebuilt) await world.restoreFirewall()
+  if (keepsFlows(wanted.ports)) await world.host.forgetFlows({ ports: wanted.ports })
   return prevResult
+}
+
+async function detach(owned: HostPorts | { owner: string }, world: World): Promise<void> {
+  const ports = await world.host.detachPorts({ owned })
+  if (keepsFlows(ports)) await world.host.forgetFlows({ ports })
 }
 
 /** The pod's first address of each family, with its subnet. */
