@@ -3,7 +3,7 @@
 import { closeSync } from 'node:fs'
 import { type Attachment, findAttachment, listAttachments, tryEnterLane } from '#allocator'
 import { identifyNetns, tryOpenNetns } from '#host'
-import { callOf, findOwnPlugin, OWNER_PREFIX, type World } from '#plugins'
+import { delRecorded, findOwnPlugin, OWNER_PREFIX, type World } from '#plugins'
 
 /** An attachment younger than this may be one whose link is still on its way. */
 const AGE_MS_MIN = 5_000
@@ -74,7 +74,7 @@ async function release(world: World, attachment: Attachment, why: string): Promi
   if (lane === undefined) return 'busy'
   if (!isUnchanged(world, attachment)) return undefined
   try {
-    await findOwnPlugin(attachment.type)?.del(callOf(attachment, 'DEL'), world)
+    await delRecorded(attachment, async call => findOwnPlugin(attachment.type)?.del(call, world))
     return { attachment, why }
   } catch (error) {
     return { attachment, why, error }

@@ -18,7 +18,7 @@ const allNodesMac = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1)
  * A courtesy: what cannot be sent, because the uplink is down or its queue is full, is no failure of the pod.
  */
 export function announce(
-  context: HostContext,
+  context: Pick<HostContext, 'packet'>,
   uplink: { index: number; mac: Uint8Array },
   addresses: readonly Ip[],
 ): void {

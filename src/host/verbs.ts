@@ -4,6 +4,17 @@ import { deadlineIn, type Ip, ipEquals } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
 import { bridgeVerbs, ensureGateway, type FoundGateway, type GatewayWanted } from './bridge.ts'
+import {
+  addChild,
+  type Child,
+  type ChildExpectation,
+  type ChildInfo,
+  describePodLink,
+  findChildFaults,
+  findMaster,
+  isKindKnown,
+  removePodLink,
+} from './child.ts'
 import type { HostContext } from './context.ts'
 import {
   addPod,
@@ -139,6 +150,21 @@ export const verbs = {
   takeLoopbackDown: (context: HostContext, { netnsFd }: { netnsFd: number }) => takeLoopbackDown(context, netnsFd),
   readLoopback: (context: HostContext, { netnsFd }: { netnsFd: number }) => readLoopback(context, netnsFd),
 
+  /** See child.ts. */
+  findMaster: (context: HostContext, where: { name: string | undefined; netnsFd: number | undefined }) =>
+    findMaster(context, where),
+  addChild: (context: HostContext, child: Child) => addChild(context, child),
+  findChildFaults: (context: HostContext, want: ChildExpectation): string[] => findChildFaults(context, want),
+  isKindKnown: (context: HostContext, { kind }: { kind: ChildInfo['kind'] }): boolean => isKindKnown(context, kind),
+  describePodLink: (
+    context: HostContext,
+    { netnsFd, link }: { netnsFd: number; link: { index: number } | { ifname: string } },
+  ) => describePodLink(context, netnsFd, link),
+  removePodLink: (
+    context: HostContext,
+    { netnsFd, link }: { netnsFd: number; link: { index: number; kind: string } },
+  ): void => removePodLink(context, netnsFd, link),
+
   /** See pod-link.ts. Blocks its thread while the kernel asks the segment. */
   awaitPodAddresses: (
     context: HostContext,
@@ -185,6 +211,7 @@ export type Verbs = typeof verbs
  */
 export const blockingVerbs = {
   removeLinks: 'removals',
+  removePodLink: 'removals',
   moveNicIn: 'removals',
   bringNicHome: 'removals',
   detachVethHost: 'removals',

@@ -28,7 +28,7 @@ import {
   type ValidAttachment,
 } from '#cni'
 import type { FirewallPart } from '#host'
-import { asDel, callOf, keyOf, recordOf } from './record.ts'
+import { asDel, delRecorded, keyOf, recordOf } from './record.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
 
@@ -201,7 +201,8 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
           `Cannot attach ${call.ifName}: container ${call.containerId} has it already`,
           { details: 'the earlier attachment is left as it is; send DEL first' },
         )
-    await del({ ...callOf(record, 'DEL'), env: asDel(call).env, config: call.config, stdin: call.stdin }, world)
+    const { config, stdin } = call
+    await delRecorded(record, stale => del(stale, world), { env: asDel(call).env, config, stdin })
   }
 
   async function check(call: Call, world: World): Promise<void> {
@@ -246,7 +247,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
         if (now - record.changedMs < GC_AGE_MS_MIN[record.state]) return
         // Deletions take a while: what was attached anew meanwhile is another attachment.
         if (findAttachment(world.journal, record)?.changedMs !== record.changedMs) return
-        await del(callOf(record, 'DEL'), world)
+        await delRecorded(record, dead => del(dead, world))
       }),
       // Read at the moment at which the IPAM is asked: what stays here keeps its address, also what came just now.
       () => ipam?.gc(valid === undefined ? call : withValid(call, [...valid, ...recorded()])),

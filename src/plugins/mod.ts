@@ -14,7 +14,7 @@ export {
 export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
 export { holdNamespaces } from './main/host-device/host-device.ts'
 export { OWNER_PREFIX } from './pair.ts'
-export { callOf, withoutSecrets } from './record.ts'
+export { callOf, delRecorded, withoutSecrets } from './record.ts'
 export { findOwnPlugin, keepFirewall, plugins, TAKEN_PREFIX, worldOf } from './registry.ts'
 export { isShim } from './shim.ts'
 export { toCniError } from './to-cni-error.ts'

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { closeSync } from 'node:fs'
 import type { Attachment, AttachmentKey } from '#allocator'
 import { deadlineIn } from '#base'
 import {
@@ -11,7 +12,7 @@ import {
   type JsonValue,
   parseJsonObject,
 } from '#cni'
-import { identifyNetns } from '#host'
+import { identifyNetns, tryOpenNetns } from '#host'
 
 /** What identifies the attachment that a call is about. */
 export const keyOf = (call: Call, type: string): AttachmentKey => ({
@@ -93,3 +94,35 @@ export const asDel = (call: Call): Call => ({
   deadline: deadlineIn(RECOVERY_MS),
   signal: new AbortController().signal,
 })
+
+/** Does the DEL that the journal kept, in the attachment's namespace where that is still the one that it was made in. */
+export async function delRecorded(
+  attachment: Attachment,
+  del: (call: Call) => Promise<void>,
+  more: Partial<Call> = {},
+): Promise<void> {
+  const call: Call = { ...callOf(attachment, 'DEL'), ...more }
+  const netnsFd = reopenNetns(attachment)
+  if (netnsFd === undefined) return await del(call)
+  const { netns } = attachment
+  try {
+    await del({ ...call, netns, netnsFd, env: { ...call.env, CNI_NETNS: netns } })
+  } finally {
+    closeSync(netnsFd)
+  }
+}
+
+/** The namespace of an attachment, undefined where its path leads to none, or to another by now. */
+function reopenNetns({ netns, netnsDevice, netnsInode }: Attachment): number | undefined {
+  let netnsFd: number | undefined
+  try {
+    netnsFd = tryOpenNetns(netns)
+  } catch {
+    // What cannot be looked into is left alone.
+  }
+  if (netnsFd === undefined) return undefined
+  const { device, inode } = identifyNetns(netnsFd)
+  if (device === netnsDevice && inode === netnsInode) return netnsFd
+  closeSync(netnsFd)
+  return undefined
+}

@@ -8,7 +8,9 @@ import { staticIpam } from './ipam/static/static.ts'
 import { tcnpIpam } from './ipam/tcnp-ipam/tcnp-ipam.ts'
 import { bridge } from './main/bridge/bridge.ts'
 import { hostDevice } from './main/host-device/host-device.ts'
+import { ipvlan } from './main/ipvlan/ipvlan.ts'
 import { loopback } from './main/loopback/loopback.ts'
+import { macvlan } from './main/macvlan/macvlan.ts'
 import { ptp } from './main/ptp/ptp.ts'
 import { vethHost } from './main/veth-host/veth-host.ts'
 import { vethRoute } from './main/veth-route/veth-route.ts'
@@ -28,6 +30,8 @@ const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
   ['bridge', bridge],
   ['host-device', hostDevice],
   ['host-device-plus', hostDevice],
+  ['ipvlan', ipvlan],
+  ['macvlan', macvlan],
   ['ptp', ptp],
   ['portmap', portmap],
   ['veth-host', vethHost],

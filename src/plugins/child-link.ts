@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatMac, formatPrefix, remainingMs, tryParseMac } from '#base'
+import { type Call, CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
+import { type ChildInfo, chooseLinkIndex, type Master, makesChild } from '#host'
+import { EBUSY, EEXIST, EINVAL } from '#libc'
+import { NetlinkError } from '#netlink'
+import {
+  type At,
+  type Attach,
+  type Check,
+  type InterfacePlugin,
+  interfacePlugin,
+  type RecordedPlugin,
+} from './interface.ts'
+import { type Lease, leaseOf, resultRoutes } from './lease.ts'
+import { linkNames } from './pair.ts'
+import type { World } from './world.ts'
+
+/** What macvlan and ipvlan have in common in a configuration, and what each makes of its own keys. */
+export type ChildConfig = {
+  /** Name of the master; empty: the link of the default route. */
+  readonly master: string
+  /** The master is in the container: because the configuration says so, or because an earlier plugin made it there. */
+  readonly masterInPod: boolean
+  /** 0: the master's. */
+  readonly mtu: number
+  readonly info: ChildInfo
+  /** The MAC that somebody asked for. */
+  readonly mac: Uint8Array | undefined
+  /** The link has the master's MAC: all of ipvlan, and macvlan in mode passthru. */
+  readonly sharesMac: boolean
+  /** Addresses and routes of an earlier plugin that the link takes over, where there is no IPAM plugin. */
+  readonly inherited: Pick<Result, 'ips' | 'routes'> | undefined
+  /** The link may go without addresses. */
+  readonly layer2: boolean
+  readonly dns: Pick<Result, 'dns'>
+}
+
+/** A child goes with its namespace, so there is nothing of it on the node: its number and kind, and what it is on. */
+export type ChildTraces = {
+  readonly index: number
+  readonly kind: string
+  /** Number of the master, on the node unless `masterInPod`. */
+  readonly master: number
+  readonly masterInPod: boolean
+  readonly mode: number
+  readonly flags: number
+}
+
+type Definition<Config> = Pick<InterfacePlugin<Config, ChildTraces>, 'parse'> & {
+  readonly type: ChildInfo['kind']
+  /** Refuses what the links that are there already would suffer from. */
+  refuse?(attach: Attach<Config, ChildTraces>, master: Master): void
+}
+
+/** How long the kernel may take to find out whether somebody else has an IPv6 address. */
+const SETTLE_MS_MAX = 5_000
+
+/** Makes a plugin of what tells macvlan and ipvlan apart. */
+export const childPlugin = <Config extends ChildConfig>({ type, parse, refuse }: Definition<Config>): RecordedPlugin =>
+  interfacePlugin<Config, ChildTraces>({
+    type,
+    ipam: 'optional',
+    parse,
+    async attach(attach) {
+      const { call, config, world } = attach
+      const master = await masterOf(config, call, world)
+      const mtuBytes = mtuFor(config, master)
+      refuseMac(config, master)
+      refuse?.(attach, master)
+      const lease = await leaseFor(attach)
+      return await make(attach, master, mtuBytes, lease)
+    },
+    async detach({ index, kind }, { call: { netnsFd }, world }) {
+      if (netnsFd !== undefined) await world.host.removePodLink({ netnsFd, link: { index, kind } })
+    },
+    findTraces: at => findTraces(type, at),
+    async isThere({ index, kind }, { call, world }) {
+      return (await world.host.describePodLink({ netnsFd: call.netnsFd!, link: { index } }))?.kind === kind
+    },
+    findFaults,
+    requireReady: (config, world) => requireReady(type, config, world),
+  })
+
+const findMaster = ({ master, masterInPod }: ChildConfig, call: Pick<Call, 'netnsFd'>, world: World) =>
+  world.host.findMaster({
+    name: master === '' ? undefined : master,
+    netnsFd: masterInPod ? call.netnsFd : undefined,
+  })
+
+/** @throws {CniError} 7 where the master is missing */
+async function masterOf(config: ChildConfig, call: Pick<Call, 'netnsFd'>, world: World): Promise<Master> {
+  const master = await findMaster(config, call, world)
+  if (master !== undefined) return master
+  const where = config.masterInPod ? 'in the container' : 'on the node'
+  if (config.master === '')
+    throw new CniError(codes.invalidConfig, 'no default route interface found', {
+      details: `name the link in "master": without it, it is that of the default route, and there is none ${where}`,
+    })
+  throw new CniError(codes.invalidConfig, `failed to lookup master "${config.master}": Link not found`, {
+    details: `"master" names a link ${where} (ip link)`,
+  })
+}
+
+/** @throws {CniError} 7 where it is more than the master's */
+function mtuFor({ mtu }: ChildConfig, master: Master): number {
+  if (mtu < 0 || mtu > master.mtuBytes)
+    throw new CniError(codes.invalidConfig, `invalid MTU ${mtu}, must be [0, master MTU(${master.mtuBytes})]`)
+  return mtu === 0 ? master.mtuBytes : mtu
+}
+
+/** @throws {CniError} 7 where the link cannot have the MAC that somebody asked for */
+function refuseMac({ mac, sharesMac }: ChildConfig, master: Master): void {
+  if (mac === undefined || !sharesMac || formatMac(mac) === formatMac(master.mac)) return
+  throw new CniError(
+    codes.invalidConfig,
+    `Cannot give the link the MAC ${formatMac(mac)}: in this mode it has that of its master, ${formatMac(master.mac)}`,
+    { details: 'leave "mac" out, or choose another mode' },
+  )
+}
+
+/** Asks for addresses, or takes over those of an earlier plugin. */
+async function leaseFor<Config extends ChildConfig>({
+  call,
+  config,
+  takeAddresses,
+}: Attach<Config, ChildTraces>): Promise<Lease & Pick<Result, 'ips'>> {
+  const taken = await takeAddresses()
+  const given = taken.ips === undefined && config.inherited !== undefined ? config.inherited : taken
+  if (!config.layer2) requireIps(given)
+  checkExpressible(given, call.cniVersion)
+  return { ...leaseOf(given), ...(given.ips === undefined ? {} : { ips: given.ips }) }
+}
+
+async function make<Config extends ChildConfig>(
+  { call, config, key, world, note, undo }: Attach<Config, ChildTraces>,
+  master: Master,
+  mtuBytes: number,
+  { addresses, routes, ips }: Lease & Pick<Result, 'ips'>,
+): Promise<Result> {
+  const { info, masterInPod, sharesMac } = config
+  const { owner, podMac } = linkNames(key)
+  const netnsFd = call.netnsFd!
+  const index = chooseLinkIndex()
+  const flags = info.kind === 'ipvlan' ? info.data.flags : 0
+  note({ index, kind: info.kind, master: master.index, masterInPod, mode: info.data.mode, flags })
+  // The verb cleans up behind itself; where it could not, this does, or the record stays.
+  undo(() => world.host.removePodLink({ netnsFd, link: { index, kind: info.kind } }))
+  const mac = sharesMac ? {} : { mac: config.mac ?? podMac }
+  const link = { ifName: call.ifName, owner, mtuBytes, addresses, routes, ...mac }
+  const made = await world.host
+    .addChild({ info, master: { index: master.index, mac: master.mac }, masterInPod, netnsFd, index, link })
+    .catch((error: unknown) => {
+      throw explain(error, call, config, master)
+    })
+  await settle(call, world, addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier)
+  return {
+    interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
+    ...(ips === undefined ? {} : { ips: ips.map(ip => ({ ...ip, interface: 0 })) }),
+    ...(routes.length === 0 ? {} : { routes: resultRoutes(routes) }),
+    ...config.dns,
+  }
+}
+
+/** Waits until the IPv6 addresses work. @throws {CniError} 102 where somebody else has one */
+async function settle(call: Call, world: World, needed: boolean): Promise<void> {
+  if (!needed) return
+  const { ifName, netnsFd, deadline } = call
+  const timeoutMs = Math.min(SETTLE_MS_MAX, remainingMs(deadline))
+  const { duplicate, unsettled } = await world.host.awaitPodAddresses({ netnsFd: netnsFd!, ifName, timeoutMs })
+  if (duplicate.length > 0)
+    throw new CniError(
+      codes.addressUnavailable,
+      `Cannot attach ${ifName}: somebody else on the segment has ${duplicate.map(formatPrefix).join(', ')}`,
+      { details: 'find the host that has the address, or take it out of the range of the IPAM plugin' },
+    )
+  if (unsettled.length > 0)
+    throw new CniError(
+      codes.tryAgainLater,
+      `Cannot attach ${ifName}: duplicate detection of ${unsettled.map(formatPrefix).join(', ')} did not end in time`,
+    )
+}
+
+/** The kernel's refusal to make the link, in words that name the cause. */
+function explain(error: unknown, { ifName }: Call, { info, masterInPod }: ChildConfig, master: Master): unknown {
+  if (!(error instanceof NetlinkError) || error.request !== makesChild(info.kind, ifName)) return error
+  const subject = `Cannot add ${info.kind} link ${ifName} on master ${master.name}`
+  if (error.errno === EEXIST)
+    return new CniError(
+      codes.duplicateAttachment,
+      `Cannot attach ${ifName}: the container has an interface of that name`,
+      { details: 'choose another CNI_IFNAME, or delete the earlier attachment first', cause: error },
+    )
+  if (error.errno === EBUSY) {
+    const other = info.kind === 'ipvlan' ? 'macvlan' : 'ipvlan'
+    const why =
+      master.bridgeIndex === undefined
+        ? `it has ${other} links, or another user that takes all its packets`
+        : `it is a port of link ${master.bridgeIndex}`
+    return new CniError(codes.kernel, `${subject}: ${why} (EBUSY)`, {
+      details: 'a master serves a bridge, macvlan or ipvlan, one of them: name another link in "master"',
+      cause: error,
+    })
+  }
+  if (error.errno === EINVAL && info.kind === 'macvlan')
+    return new CniError(codes.kernel, `${subject}: mode passthru wants the master for one link alone (EINVAL)`, {
+      details: `see which there are: ip -d link show type macvlan, ${masterInPod ? 'in the container' : 'on the node and in its containers'}`,
+      cause: error,
+    })
+  return error
+}
+
+/** Without a record: the link by the name that was asked for, if its alias or the runtime's result says that it is ours. */
+async function findTraces(kind: ChildInfo['kind'], { call, world, key }: At): Promise<ChildTraces[]> {
+  const { netnsFd, ifName: ifname, netns, prevResult } = call
+  if (netnsFd === undefined) return []
+  const link = await world.host.describePodLink({ netnsFd, link: { ifname } })
+  if (link?.kind !== kind) return []
+  // Also what upstream's plugin of that name made, before ours took its place.
+  const told = prevResult?.interfaces?.find(({ name, sandbox }) => name === ifname && sandbox === netns)?.mac
+  const isTold = link.owner === undefined && link.mac !== undefined && told?.toLowerCase() === formatMac(link.mac)
+  if (link.owner !== linkNames(key).owner && !isTold) return []
+  return [{ index: link.index, kind, master: 0, masterInPod: false, mode: 0, flags: 0 }]
+}
+
+async function findFaults<Config extends ChildConfig>(check: Check<Config, ChildTraces>): Promise<readonly string[]> {
+  const { call, world, config, prevResult, pod, podIndex } = check
+  const mac = tryParseMac(pod?.mac ?? '')
+  const mtuBytes = pod?.mtu ?? (config.mtu === 0 ? undefined : config.mtu)
+  const { addresses, routes } = leaseOf({
+    ips: (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex),
+    routes: prevResult.routes ?? [],
+  })
+  return await world.host.findChildFaults({
+    netnsFd: call.netnsFd!,
+    masterInPod: config.masterInPod,
+    masterName: config.master === '' ? undefined : config.master,
+    info: config.info,
+    link: {
+      ...{ ifName: call.ifName, addresses, routes },
+      ...(mac === undefined ? {} : { mac }),
+      ...(mtuBytes === undefined ? {} : { mtuBytes }),
+    },
+  })
+}
+
+async function requireReady(kind: ChildInfo['kind'], config: ChildConfig, world: World): Promise<void> {
+  if (!(await world.host.isKindKnown({ kind })))
+    throw new CniError(codes.notAvailable, `Cannot make ${kind} links: this kernel has none`, {
+      details: `load the module (modprobe ${kind}), or start a kernel that has it`,
+    })
+  // Nothing can be said of a container that is not there yet.
+  if (config.masterInPod) return
+  try {
+    await masterOf(config, { netnsFd: undefined }, world)
+  } catch (error) {
+    throw error instanceof CniError
+      ? new CniError(codes.notAvailable, error.message, { details: error.details })
+      : error
+  }
+}
