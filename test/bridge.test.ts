@@ -52,7 +52,7 @@ let knowsVlans: boolean | undefined
 /** Whether this kernel filters VLANs (CONFIG_BRIDGE_VLAN_FILTERING). */
 function kernelKnowsVlans(): boolean {
   knowsVlans ??=
-    spawnSync('ip', ['-n', makeNetns('probe').name, 'link', 'add', 'b', 'type', 'bridge', 'vlan_filtering', '1'])
+    spawnSync('ip', ['-n', makeNetns('probe').name, 'link', 'add', 'br0', 'type', 'bridge', 'vlan_filtering', '1'])
       .status === 0
   return knowsVlans
 }

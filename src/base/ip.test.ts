@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
   addToIp,
+  broadcastOf,
   compareIp,
   formatIp,
   formatPrefix,
@@ -80,4 +81,17 @@ test('addToIp() carries, and ends where the family ends', () => {
 test('compareIp() orders by value, not by text', () => {
   const sorted = ['10.0.0.9', '::1', '10.0.0.10'].map(parseIp).sort(compareIp).map(formatIp)
   assert.deepEqual(sorted, ['10.0.0.9', '10.0.0.10', '::1'])
+})
+
+test('broadcastOf() is the last address of an IPv4 network that has room for one', () => {
+  for (const [prefix, last] of [
+    ['10.1.2.3/16', '10.1.255.255'],
+    ['10.1.2.3/30', '10.1.2.3'],
+    ['10.1.2.3/31', undefined],
+    ['10.1.2.3/0', '255.255.255.255'],
+    ['fd00::1/64', undefined],
+  ] as const) {
+    const found = broadcastOf(parsePrefix(prefix))
+    assert.equal(found === undefined ? undefined : formatIp(found), last, prefix)
+  }
 })

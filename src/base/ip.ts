@@ -139,6 +139,12 @@ export function networkOf(prefix: Prefix): Prefix {
   return { ip: prefix.ip.map((byte, index) => byte & maskByte(prefix.length, index)), length: prefix.length }
 }
 
+/** The last address of an IPv4 network, by which all of it is spoken to; undefined where there is none (RFC 3021). */
+export function broadcastOf({ ip, length }: Prefix): Ip | undefined {
+  if (!isV4(ip) || length > 30) return undefined
+  return ip.map((byte, index) => byte | (~maskByte(length, index) & 0xff))
+}
+
 /** True if the address lies in the prefix; never across families. */
 export function prefixContains(prefix: Prefix, ip: Ip): boolean {
   return (

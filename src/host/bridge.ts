@@ -39,7 +39,13 @@ import {
 import { addBridged, type BridgedFirewall, checkBridged, findBridged, removeBridged } from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
 import { createPair, type Pair } from './pair.ts'
-import { configurePodLink, findPodLinkFaults, type PodLink, type PodLinkExpectation } from './pod-link.ts'
+import {
+  configurePodLink,
+  findPodLinkFaults,
+  type PodLink,
+  type PodLinkExpectation,
+  withBroadcast,
+} from './pod-link.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** The bridge that somebody wants. */
@@ -175,7 +181,7 @@ export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): Fo
     ...obstacles.map(prefix => deleteAddress({ index, prefix })),
     // Detection would only begin with the first port, and the first pod would have no gateway for a second or two.
     ...missing.map(prefix => ({
-      ...addAddress({ index, prefix, ...(isV4(prefix.ip) ? {} : { flags: IFA_F_NODAD }) }),
+      ...addAddress({ index, prefix, ...withBroadcast(prefix), ...(isV4(prefix.ip) ? {} : { flags: IFA_F_NODAD }) }),
       tolerate: [EEXIST],
     })),
     // Set by hand, so that it stays when ports come and go.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import {
+  broadcastOf,
   type Deadline,
   deadlineIn,
   formatIp,
@@ -98,7 +99,12 @@ export function configurePodLink(
   route.execute(
     [
       ...pod.addresses.map(prefix =>
-        addAddress({ index, prefix, ...(isV4(prefix.ip) || detectDuplicates ? {} : { flags: IFA_F_NODAD }) }),
+        addAddress({
+          index,
+          prefix,
+          ...withBroadcast(prefix),
+          ...(isV4(prefix.ip) || detectDuplicates ? {} : { flags: IFA_F_NODAD }),
+        }),
       ),
       setLink({ index }, change, `set link ${ifName} up in the pod`),
       ...pod.routes.map(each => addRoute(routeOf(each, index), 'append')),
@@ -106,6 +112,12 @@ export function configurePodLink(
     deadline,
   )
   return stateOf(requireLink(route, ifName))
+}
+
+/** For programs that ask for it (ifconfig shows it); the kernel routes it in any case. */
+export function withBroadcast(prefix: Prefix): { broadcast?: Ip } {
+  const broadcast = broadcastOf(prefix)
+  return broadcast === undefined ? {} : { broadcast }
 }
 
 /** As `ip route` makes them: what is in the pod is the pod's, and goes with it. */

@@ -62,9 +62,9 @@ export type Address = { index: number; prefix: Prefix; scope: number; flags: num
 
 export const familyOf = (address: Ip): number => (isV4(address) ? AF_INET : AF_INET6)
 
-type NewAddress = { index: number; prefix: Prefix; scope?: number; flags?: number }
+type NewAddress = { index: number; prefix: Prefix; scope?: number; flags?: number; broadcast?: Ip }
 
-function encode({ index, prefix, scope, flags }: NewAddress): Uint8Array {
+function encode({ index, prefix, scope, flags, broadcast }: NewAddress): Uint8Array {
   return concat([
     header.encode({
       family: familyOf(prefix.ip),
@@ -76,6 +76,7 @@ function encode({ index, prefix, scope, flags }: NewAddress): Uint8Array {
     addressAttributes.encode({
       local: prefix.ip,
       address: prefix.ip,
+      ...(broadcast === undefined ? {} : { broadcast }),
       // The header's field has room for the old flags only.
       ...(flags !== undefined && flags > 0xff ? { flags } : {}),
     }),

@@ -19,6 +19,8 @@ type Traces = {
   masquerade?: { link: string; addresses: string[] }
   /** The only MAC that it may send from. */
   onlyMac?: string
+  /** The MAC of `hostLink`, where it is not the one that follows from the key: upstream's plugin made it. */
+  hostMac?: string
 }
 
 /** Pods as neighbours on a bridge of the node, which may have an address there and be their gateway. */
@@ -186,15 +188,17 @@ async function settle({ call, world, config }: Attach<Config, Traces>, ips: Insi
 }
 
 async function detach(traces: Traces, { world, key }: Pick<At, 'world' | 'key'>): Promise<void> {
-  const { hostLink: name, owner } = traces
+  const { hostLink: name, owner, hostMac = '' } = traces
+  const mac = tryParseMac(hostMac) ?? linkNames(key).hostMac
   await everyStep(
     () => world.host.removeBridgedFirewall({ firewall: firewallOf(traces) }),
-    () => world.host.removeLinks({ links: [{ name, owner, mac: linkNames(key).hostMac }] }),
+    () => world.host.removeLinks({ links: [{ name, owner, mac }] }),
   )
 }
 
 /** Without a record: the link by its names, and what the firewall says is the attachment's. */
-async function findTraces({ world, key }: At): Promise<Traces[]> {
+async function findTraces(at: At): Promise<Traces[]> {
+  const { world, key } = at
   const { hostLinks, owner, hostMac } = linkNames(key)
   const links = await Promise.all(
     hostLinks.map(async hostLink => ({ hostLink, link: await world.host.describeLink({ name: hostLink }) })),
@@ -204,7 +208,7 @@ async function findTraces({ world, key }: At): Promise<Traces[]> {
   )
   const { masquerade, macCheck } = await world.host.findBridgedFirewall({ owner })
   const hostLink = own?.hostLink ?? macCheck?.link
-  if (hostLink === undefined && masquerade === undefined) return []
+  if (hostLink === undefined && masquerade === undefined) return await findUpstreams(at)
   return [
     {
       ...{ hostLink: hostLink ?? hostLinks[0]!, owner },
@@ -214,6 +218,18 @@ async function findTraces({ world, key }: At): Promise<Traces[]> {
       ...(macCheck === undefined ? {} : { onlyMac: formatMac(macCheck.mac) }),
     },
   ]
+}
+
+/** What upstream's plugin made before ours took its place: the link of which the runtime's result says name and MAC. */
+async function findUpstreams({ call, world, key }: At): Promise<Traces[]> {
+  const told = (call.prevResult?.interfaces ?? []).filter(({ sandbox }) => (sandbox ?? '') === '')
+  for (const { name: hostLink, mac: hostMac = '' } of told) {
+    if (!/^veth[0-9a-f]{8}$/.test(hostLink) || tryParseMac(hostMac) === undefined) continue
+    const link = await world.host.describeLink({ name: hostLink })
+    if (link !== undefined && link.owner === undefined && formatMac(link.mac) === hostMac.toLowerCase())
+      return [{ hostLink, owner: linkNames(key).owner, hostMac }]
+  }
+  return []
 }
 
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
