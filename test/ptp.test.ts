@@ -367,6 +367,16 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
+    testByAgent('an interface plugin as its own IPAM is error 7, and does not call itself without end', async () => {
+      for (const type of ['ptp', 'loopback', 'mooring-ptp']) {
+        const { it } = newPod(config({ type }))
+        const error = errorOf(await node.call('ADD', it))
+        assert.deepEqual([error.code, error.msg], [7, `Cannot ask "${type}" for an address: it is no IPAM plugin`])
+        await del(it)
+        assertNothingLeft(type)
+      }
+    })
+
     // Packets
 
     testByAgent(

@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type Attachment, listAttachments } from '#allocator'
-import { type Call, checkIpamResult, type Ipam, type Plugin, readValidAttachments, selectIpam } from '#cni'
+import {
+  type Call,
+  CniError,
+  checkIpamResult,
+  codes,
+  findPlugin,
+  type Ipam,
+  type Plugin,
+  readValidAttachments,
+  selectIpam,
+} from '#cni'
 import type { RecordedPlugin } from './interface.ts'
 import { hostLocal } from './ipam/host-local/host-local.ts'
 import { staticIpam } from './ipam/static/static.ts'
@@ -63,6 +73,20 @@ function inProcess(plugin: Plugin<World>, type: string, world: World): Ipam {
   }
 }
 
+/** What was never asked for an address has none to release. */
+const NO_IPAM = { del: async () => {} } as unknown as Ipam
+
+/** @throws {CniError} 7 where it is a plugin of ours that gives no addresses: it would be asked for some, without end */
+async function ipamOf(call: Call, type: string, own: ReadonlyMap<string, Ipam>): Promise<Ipam> {
+  if (own.has(type) || findOwnPlugin(type) === undefined) return await selectIpam(type, call.path, own, isShim)
+  const file = await findPlugin(type, call.path).catch(() => undefined)
+  if (file !== undefined && !(await isShim(file))) return await selectIpam(type, call.path, own, isShim)
+  if (call.command === 'DEL') return NO_IPAM
+  throw new CniError(codes.invalidConfig, `Cannot ask "${type}" for an address: it is no IPAM plugin`, {
+    details: `"ipam.type" names one: ${[...ipamPlugins.keys()].join(', ')}, or another's`,
+  })
+}
+
 /**
  * A world whose IPAM plugins are ours in process, and foreign ones executed. The parts may be getters that open what
  * they stand for when it is first used.
@@ -84,7 +108,7 @@ export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
     dataDir: parts.dataDir,
     arrivals: parts.arrivals,
     async ipam(call: Call, type: string) {
-      const ipam = await selectIpam(type, call.path, own, isShim)
+      const ipam = await ipamOf(call, type, own)
       // It takes nothing from a port: nobody need wait for this call.
       if (!takesFromPort.has(ipam)) parts.arrivals?.arrived()
       return ipam

@@ -369,7 +369,8 @@ export const cases: readonly Case[] = [
     name: 'an error has the cniVersion of the configuration',
     plugins: [...interfaces, 'host-local', 'loopback', 'static', 'portmap'],
     async run(trial) {
-      const ipam = { type: trial.type, addresses: [{ address: 'none' }] }
+      // Not the plugin itself, which the reference would execute without end.
+      const ipam = { type: 'static', addresses: [{ address: 'none' }] }
       const config = { cniVersion: '0.4.0', name: 'n', type: trial.type, ipam }
       const outcome = await trial.call('ADD', config, { netns: '/nowhere/at/all' })
       if (outcome.code === 0) return 'ADD succeeds'
