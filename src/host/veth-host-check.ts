@@ -46,13 +46,16 @@ export const checkVethHost = (context: HostContext, pod: Expected, uplink: strin
   ...context.inNetns(pod.netnsFd, route => podFaults(route, pod)),
 ]
 
+/** With or without: whether it was needed depends on what addresses there were then. */
+const anySource = () => undefined
+
 function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
   const link = findLink(route, pod.hostLink)
   const faults = linkFaults(link, pod.hostLink, pod.hostMac, 'on the node')
   if (link !== undefined) {
     if (link.ifalias !== pod.owner) faults.push(`link ${pod.hostLink} on the node is not of this attachment`)
     for (const { ip } of pod.addresses) faults.push(...neighbourFaults(route, link, ip, pod.podMac, 'on the node'))
-    faults.push(...routeFaults(route, [...nodeRoutes(pod), ...nodeTable(pod)], link, 'on the node'))
+    faults.push(...routeFaults(route, [...nodeRoutes(pod, anySource), ...nodeTable(pod)], link, 'on the node'))
   }
   faults.push(...ruleFaults(route, nodeRules(pod), 'on the node'))
   if (familiesOf(pod).includes(AF_INET)) {
@@ -71,8 +74,7 @@ function podFaults(route: Transport, pod: Expected): string[] {
   if (link !== undefined) {
     for (const address of pod.nodeAddresses)
       faults.push(...neighbourFaults(route, link, address, pod.hostMac, 'in the pod'))
-    // With or without the source: whether it was needed depends on what addresses the pod had then.
-    const routes = [...podRoutes(pod, () => undefined), ...podTableRoutes(pod)]
+    const routes = [...podRoutes(pod, anySource), ...podTableRoutes(pod)]
     faults.push(...routeFaults(route, routes, link, 'in the pod'))
     if (familiesOf(pod).includes(AF_INET))
       faults.push(...settingFaults('in the pod', 'ipv4', 'conf', pod.ifName, 'src_valid_mark'))

@@ -58,14 +58,14 @@ export const nodeRules = ({ hostLink, ...shape }: Pick<VethHostPod, 'hostLink' |
     { family, priority: PRIORITY_POD, inInterface: hostLink, table: shape.table, protocol: protocols.mooring },
   ])
 
+/** Which address a machine speaks from; undefined: the kernel chooses the right one by itself. */
+export type ChooseSource = (family: number) => Ip | undefined
+
 /** The pod's host routes on the node. */
-export const nodeRoutes = (shape: Shape): Route[] =>
+export const nodeRoutes = (shape: Shape, source: ChooseSource): Route[] =>
   shape.addresses.map(({ ip }) => ({
-    family: familyOf(ip),
-    destination: hostPrefix(ip),
-    scope: scopes.link,
-    // The link has no address: without this the node might speak to pods from any of its own.
-    preferredSource: nextHopOf(shape, familyOf(ip)),
+    ...{ family: familyOf(ip), destination: hostPrefix(ip), scope: scopes.link },
+    ...optionalSource(source(familyOf(ip))),
   }))
 
 /** The pod's table on the node: back into the pod. Whoever makes the first of them has the table. */
@@ -76,8 +76,8 @@ export const nodeTable = (shape: Shape): Route[] =>
     table: shape.table,
   }))
 
-/** Routes in the pod, by the veth. `source`: which address the pod speaks from, where it has others. */
-export function podRoutes(shape: Shape, source: (family: number) => Ip | undefined): Route[] {
+/** Routes in the pod, by the veth. */
+export function podRoutes(shape: Shape, source: ChooseSource): Route[] {
   return familiesOf(shape).flatMap(family => {
     const common = { family, protocol: protocols.boot, ...optionalSource(source(family)) }
     const gateway = nextHopOf(shape, family)

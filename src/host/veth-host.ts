@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { type Deadline, deadlineIn, formatMac, type Ip, ipEquals, isV4, type Prefix, prefixContains } from '#base'
+import { type Deadline, deadlineIn, formatMac, ipEquals, isV4, type Prefix, prefixContains } from '#base'
 import { EEXIST, ENOENT } from '#libc'
 import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
 import { commit, deleteTable, NftablesError } from '#nftables'
@@ -21,6 +21,7 @@ import {
   dumpRoutes,
   dumpRules,
   getLink,
+  IFA_F_SECONDARY,
   type Link,
   protocols,
   type Route,
@@ -37,8 +38,10 @@ import { awaitOperational, enableIpv6 } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 import { makePodTable, podTable } from './veth-host-ruleset.ts'
 import {
+  type ChooseSource,
   familiesOf,
   familyOf,
+  nextHopOf,
   nodeRoutes,
   nodeRules,
   nodeTable,
@@ -84,7 +87,7 @@ export function attachVethHost(
   const pair = createPair(context, pod)
   try {
     prepareNode(pod, uplink)
-    context.route.execute(nodeSide(pod, pair.index), deadline)
+    context.route.execute(nodeSide(pod, pair.index, nodeSource(context.route, pod)), deadline)
     context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
     awaitOperational(context, pair.index, deadline)
   } catch (error) {
@@ -118,12 +121,29 @@ export function isStrict(link: string): boolean {
   return Math.max(...settings) === 1
 }
 
-function nodeSide(pod: VethHostPod, index: number): Request[] {
+/**
+ * The pod's next hop, where the kernel would not choose it on a link without address: it takes the first address of the
+ * first link that has one. Not said without need, for the kernel removes an IPv4 route whose source the machine loses,
+ * even for a moment.
+ */
+function nodeSource(route: Transport, pod: VethHostPod): ChooseSource {
+  const [first] = route
+    .execute([dumpAddresses()])[0]!
+    .messages.map(decodeAddress)
+    .filter(({ prefix, scope, flags }) => isV4(prefix.ip) && scope < scopes.link && (flags & IFA_F_SECONDARY) === 0)
+    .sort((a, b) => a.index - b.index)
+  return family => {
+    const own = nextHopOf(pod, family)
+    return family === AF_INET && first !== undefined && ipEquals(first.prefix.ip, own) ? undefined : own
+  }
+}
+
+function nodeSide(pod: VethHostPod, index: number, source: ChooseSource): Request[] {
   return [
     setLink({ index }, { up: true, ifalias: pod.owner }, `set link ${pod.hostLink} up`),
     // Nobody has to ask, whatever arp_ignore says; and for IPv6 the pod would not answer on this link.
     ...pod.addresses.map(({ ip }) => addNeighbour({ index, address: ip, mac: pod.podMac })),
-    ...nodeRoutes(pod).map(route => addRoute({ ...route, outInterface: index })),
+    ...nodeRoutes(pod, source).map(route => addRoute({ ...route, outInterface: index })),
     ...nodeTable(pod).map(route => ({ ...addRoute({ ...route, outInterface: index }), about: claimsTable(pod.table) })),
     ...nodeRules(pod).map(addRule),
   ]
@@ -135,14 +155,14 @@ function joinPod(route: Transport, pod: VethHostPod, index: number, deadline: De
   if (underlay === undefined) throw new Error(`Cannot find link ${pod.underlay} in the pod: it is gone`)
   preparePod(pod)
   const before = pod.isDefault ? familiesOf(pod).flatMap(family => routesOf(route, family, underlay.index)) : []
-  const source = sourceChooser(route, pod)
+  const source = podSource(route, pod)
   // By themselves: the kernel does what follows a refusal, and the pod must not lose what could not be copied.
   const copies = pod.isDefault ? copyRoutes(pod, before, underlay.index) : []
-  if (copies.length > 0)
-    route.execute(
-      copies.map(each => addRoute(each)),
-      deadline,
-    )
+  executeAll(
+    route,
+    copies.map(each => addRoute(each)),
+    deadline,
+  )
   route.execute(
     [
       setLink({ index }, { up: true }, `set link ${pod.ifName} up in the pod`),
@@ -157,6 +177,11 @@ function joinPod(route: Transport, pod: VethHostPod, index: number, deadline: De
   using netfilter = new NetlinkSocket(NETLINK_NETFILTER)
   const { ifName, mark, isDefault } = pod
   commit(netfilter, makePodTable({ ifName, mark, ...(isDefault ? { underlayMark: underlayMark(mark) } : {}) }))
+}
+
+/** The kernel takes no empty datagram. */
+function executeAll(route: Transport, requests: readonly Request[], deadline?: Deadline): void {
+  if (requests.length > 0) route.execute(requests, deadline)
 }
 
 function preparePod({ ifName, underlay, isDefault, ...pod }: VethHostPod): void {
@@ -207,7 +232,7 @@ function copyRoutes(pod: VethHostPod, before: readonly Route[], index: number): 
 }
 
 /** The pod speaks from the address that the node knows: said only where it has others to choose from. */
-function sourceChooser(route: Transport, { addresses }: VethHostPod): (family: number) => Ip | undefined {
+function podSource(route: Transport, { addresses }: VethHostPod): ChooseSource {
   const present = route
     .execute([dumpAddresses()])[0]!
     .messages.map(decodeAddress)
@@ -231,7 +256,7 @@ export type VethHostTraces = Pick<
 export function detachVethHost(context: HostContext, traces: VethHostTraces & { netnsFd?: number | undefined }): void {
   const { netnsFd } = traces
   try {
-    context.route.execute(nodeRules(traces).map(deleteRule))
+    executeAll(context.route, nodeRules(traces).map(deleteRule))
   } finally {
     if (netnsFd !== undefined) context.inNetns(netnsFd, route => leavePod(route, traces))
   }
@@ -249,10 +274,12 @@ function leavePod(route: Transport, traces: VethHostTraces): void {
     route.execute([dumpRoutes(family, { table: underlayTable(table) })])[0]!.messages.map(decodeRoute),
   )
   const defaults = copies.filter(each => each.destination === undefined && each.outInterface === nic?.index)
-  route.execute([
+  executeAll(route, [
     ...rules.map(deleteRule),
     // Those to the veth first: there is one default route of a metric.
-    ...(link === undefined ? [] : familiesOf(traces).map(family => deleteRoute({ family, outInterface: link.index }))),
+    ...(link === undefined
+      ? []
+      : familiesOf(traces).map(family => deleteRoute({ family, outInterface: link.index, protocol: protocols.boot }))),
     ...defaults.map(({ table: _, ...each }) => ({ ...addRoute(each), tolerate: [EEXIST] })),
     ...copies.map(deleteRoute),
   ])
@@ -302,7 +329,7 @@ export function removeVethHostRulesOf({ route }: HostContext, hostLink: string):
   const rules = [AF_INET, AF_INET6]
     .flatMap(family => listRules(route, family))
     .filter(rule => rule.protocol === protocols.mooring && rule.inInterface === hostLink)
-  route.execute(rules.map(deleteRule))
+  executeAll(route, rules.map(deleteRule))
 }
 
 export const listRules = (route: Transport, family: number): Rule[] =>

@@ -27,6 +27,7 @@ export const AF_INET6 = 10
 /** RTMGRP_IPV6_IFADDR: notifications of every change to an IPv6 address. */
 export const RTM_GROUP_IPV6_ADDRESS = 0x100
 // linux/if_addr.h
+export const IFA_F_SECONDARY = 0x01
 export const IFA_F_NODAD = 0x02
 export const IFA_F_DADFAILED = 0x08
 export const IFA_F_TENTATIVE = 0x40

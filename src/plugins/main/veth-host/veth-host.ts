@@ -110,7 +110,7 @@ function addressesOf({ interfaces = [], ips = [] }: Result, ifName: string): { a
  * @throws {CniError} 7 where nothing is left, or a service network is of a family that the pod has and the node has not
  */
 function joinable(config: Config, uplink: NodeUplink, addresses: Prefix[]): Joinable {
-  const usable = uplink.addresses.map(({ ip }) => ip).filter(ip => !isLinkLocal(ip))
+  const usable = uplink.addresses.map(({ ip }) => ip).filter(ip => !isNobodys(ip))
   const hasNode = ({ ip }: Prefix) => usable.some(address => isV4(address) === isV4(ip))
   const hasPod = (ip: Ip) => addresses.some(address => isV4(address.ip) === isV4(ip))
   const odd = config.services.find(service => hasPod(service.ip) && !hasNode(service))
@@ -130,7 +130,11 @@ function joinable(config: Config, uplink: NodeUplink, addresses: Prefix[]): Join
     services: config.services.filter(({ ip }) => hasPod(ip)),
   }
 }
-const isLinkLocal = (ip: Ip) => (isV4(ip) ? ip[0] === 169 && ip[1] === 254 : ip[0] === 0xfe && (ip[1]! & 0xc0) === 0x80)
+/** True for addresses that others cannot know a machine by: link-local and loopback. */
+const isNobodys = (ip: Ip) =>
+  isV4(ip)
+    ? ip[0] === 127 || (ip[0] === 169 && ip[1] === 254)
+    : (ip[0] === 0xfe && (ip[1]! & 0xc0) === 0x80) || formatIp(ip) === '::1'
 
 /** The routes of earlier plugins that are still there. */
 const keptRoutes = ({ routes = [] }: Result, { isDefaultGateway }: Config, { addresses }: Joinable) =>
