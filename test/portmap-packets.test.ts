@@ -12,6 +12,7 @@ import { inNamespace } from './host/station.ts'
 import { startTalker, type Talker } from './host/talker.ts'
 import {
   type Attachment,
+  eventually,
   makeLab,
   makeNetns,
   type Netns,
@@ -170,6 +171,8 @@ describe('packets of portmap', { skip }, () => {
     }, async () => {
       const [server, client] =
         main === 'veth-route' ? [pod!, other!] : [await addPod('pod', main), await addPod('other', main)]
+      // Upstream's does not wait for duplicate detection on the node's ends.
+      await eventually('addresses are settled', () => !node.ip('-6 addr').includes('tentative'))
       await map(server, both(8080))
       const asked = Object.fromEntries(
         versions.flatMap(version => [

@@ -437,7 +437,7 @@ for (const mode of ['standalone', 'agent'] as const)
       nft(node, 'delete table ip theirs')
     })
 
-    testByAgent('64 pods at once have their ports, and of as many that want the same port one gets it', async t => {
+    testByAgent('64 pods at once have their ports, and of 16 that want the same port one gets it', async t => {
       const pods = makeManyNetns('many', 64).map(path => newPod(path))
       const begin = performance.now()
       const outcomes = await Promise.all(
@@ -448,13 +448,16 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.equal(elements(node).length, 64 * 5)
       for (const outcome of await Promise.all(pods.map(pod => call(node, 'DEL', pod, [])))) resultOf(outcome)
       assertNothingLeft()
-      const codes = (await Promise.all(pods.map(pod => call(node, 'ADD', pod, [web])))).map(({ code, stdout }) =>
+      const rivals = pods.slice(0, 16)
+      const codes = (await Promise.all(rivals.map(pod => call(node, 'ADD', pod, [web])))).map(({ code, stdout }) =>
         code === 0 ? 0 : JSON.parse(stdout).code,
       )
-      assert.equal(codes.filter(code => code === 0).length, 1)
-      assert.equal(codes.filter(code => code === 102).length, 63)
+      assert.deepEqual(
+        codes.sort((a, b) => a - b),
+        [0, ...Array(15).fill(102)],
+      )
       assert.equal(elements(node).length, 5)
-      await Promise.all(pods.map(pod => call(node, 'DEL', pod, [web])))
+      await Promise.all(rivals.map(pod => call(node, 'DEL', pod, [web])))
       assertNothingLeft()
     })
   })
