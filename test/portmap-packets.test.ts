@@ -47,7 +47,7 @@ type Pod = {
 }
 type Result = { interfaces: { name: string; sandbox?: string }[]; ips: { address: string }[] }
 /** The plugin before portmap: one of ours, or upstream's. */
-type Main = 'veth-route' | 'ptp' | 'upstream-ptp'
+type Main = 'veth-route' | 'bridge' | 'ptp' | 'upstream-ptp'
 
 describe('packets of portmap', { skip }, () => {
   let lab: NodeLab
@@ -98,7 +98,7 @@ describe('packets of portmap', { skip }, () => {
   }
 
   function callMain(verb: 'ADD' | 'DEL', main: Main, it: Attachment) {
-    const third = { 'veth-route': 10, ptp: 30, 'upstream-ptp': 40 }[main]
+    const third = { 'veth-route': 10, bridge: 20, ptp: 30, 'upstream-ptp': 40 }[main]
     const ipam = {
       type: 'host-local',
       dataDir: node.leases,
@@ -109,7 +109,11 @@ describe('packets of portmap', { skip }, () => {
       routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
     }
     if (main !== 'upstream-ptp')
-      return node.call(verb, { ...it, type: main }, { more: { type: main, name: main, ipam } })
+      return node.call(
+        verb,
+        { ...it, type: main },
+        { more: { type: main, name: main, isGateway: true, hairpinMode: true, ipam } },
+      )
     const env = {
       CNI_COMMAND: verb,
       CNI_CONTAINERID: it.containerId,
@@ -165,7 +169,7 @@ describe('packets of portmap', { skip }, () => {
       protocols.flatMap(protocol => Object.entries(expected).map(([name, value]) => [`${name}, ${protocol}`, value])),
     )
 
-  for (const main of ['veth-route', 'ptp', 'upstream-ptp'] as const)
+  for (const main of ['veth-route', 'bridge', 'ptp', 'upstream-ptp'] as const)
     test(`behind ${main}: from outside, other pods, the pod itself, the node and its localhost; nothing after DEL (PM-05)`, {
       skip: main === 'upstream-ptp' && peers === undefined && 'needs lab/peers',
     }, async () => {

@@ -8,7 +8,7 @@ import { connect, createServer } from 'node:net'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { setNetworkNamespace } from '#libc'
 
-const ANSWER_MS = 300
+const ANSWER_MS = 1000
 
 export type Protocol = 'tcp' | 'udp'
 type Serve = { serve: Protocol; address: string; port: number; name: string }
