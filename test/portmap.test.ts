@@ -20,9 +20,11 @@ import {
   makeManyNetns,
   makeNetns,
   type Node,
+  peers,
   type RunningAgent,
   resultOf,
   skip,
+  start,
   type Verb,
 } from './nodelab.ts'
 
@@ -330,6 +332,36 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.deepEqual(silent(await call(node, 'CHECK', second, [web])), RELEASED)
       resultOf(await call(node, 'DEL', second, [web]))
       assertNothingLeft()
+    })
+
+    const noPeers = peers === undefined && 'needs lab/peers'
+    testByAgent('DEL removes what upstream made, on a node that changed over', { skip: noPeers }, async () => {
+      const [mine, longer] = [newPod(netns), newPod(netns)]
+      longer.it = { ...longer.it, containerId: `x${mine.it.containerId}` }
+      const rulesOfPods = () =>
+        nft(node, '-s list ruleset')
+          .split('\n')
+          .filter(line => /CNI-DN-|comment "x?c\d+"|dnat to/.test(line) && !line.includes('@portmap'))
+      for (const backend of ['iptables', 'nftables']) {
+        const upstream = async (verb: Verb, { it, prevResult }: Pod) => {
+          const env = { CNI_COMMAND: verb, CNI_CONTAINERID: it.containerId, CNI_NETNS: netns, CNI_IFNAME: 'eth0' }
+          const runtimeConfig = { portMappings: [web] }
+          const stdin = { ...node.config(), type: 'portmap', backend, prevResult, runtimeConfig }
+          const program = ['/usr/bin/nsenter', `--net=${node.path}`, join(peers!, 'portmap')]
+          const whole = { ...env, CNI_PATH: peers!, PATH: process.env['PATH']! }
+          resultOf(await start(program, { env: whole, stdin: JSON.stringify(stdin) }).outcome)
+        }
+        await upstream('ADD', longer)
+        const before = rulesOfPods()
+        await upstream('ADD', mine)
+        assert.ok(rulesOfPods().length > before.length)
+        assert.deepEqual(silent(await call(node, 'DEL', mine, [web])), RELEASED)
+        assert.deepEqual(rulesOfPods(), before)
+        assert.deepEqual(silent(await call(node, 'DEL', longer, [web])), RELEASED)
+        assert.deepEqual(rulesOfPods(), [], backend)
+      }
+      for (const family of ['ip', 'ip6'])
+        for (const table of ['nat', 'cni_hostport']) nft(node, `delete table ${family} ${table}`)
     })
 
     testByAgent(

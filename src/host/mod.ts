@@ -22,7 +22,7 @@ export { makesPair, type Pair } from './pair.ts'
 export type { PodLink, PodLinkExpectation, PodLinkRoute, PodLinkState, SettledAddresses } from './pod-link.ts'
 export * as podLink from './pod-link.ts'
 export * as portmap from './portmap.ts'
-export { type HostPort, type HostPorts, keepsFlows, portProtocols } from './portmap.ts'
+export { type HostPort, type HostPorts, keepsFlows, portProtocols, type UnknownPorts } from './portmap.ts'
 export { type Condition, fitsName } from './portmap-rules.ts'
 export {
   commonNextHops,

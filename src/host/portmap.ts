@@ -32,6 +32,7 @@ import {
   portMap,
   portmap,
 } from './portmap-rules.ts'
+import { removeUpstreamPorts, type UpstreamPod } from './portmap-upstream.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** IPPROTO_*, by the names that configurations use. */
@@ -297,17 +298,24 @@ export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: 
   }
 }
 
+/** An attachment of which no more is known: its ports are looked for, ours and those of upstream's plugin. */
+export type UnknownPorts = UpstreamPod & { readonly owner: string }
+
 /**
- * The opposite: by what the ADD noted, or, without it, by the owner's name.
+ * The opposite: by what the ADD noted, or, without it, by names.
  * @returns the ports whose flows are to be forgotten
  */
-export const detachPorts = ({ netfilter }: HostContext, owned: HostPorts | { readonly owner: string }): HostPort[] =>
-  'ports' in owned ? removePorts(netfilter, owned) : removeOwner(netfilter, owned.owner)
+export function detachPorts({ netfilter }: HostContext, owned: HostPorts | UnknownPorts): HostPort[] {
+  if ('ports' in owned) return removePorts(netfilter, owned)
+  const ports = removeOwner(netfilter, owned.owner)
+  removeUpstreamPorts(netfilter, owned)
+  return ports
+}
 
 /** For verbs.ts: ports of the node that lead to pods. */
 export const portVerbs = {
   attachPorts: (context: HostContext, { ports }: { ports: HostPorts }) => attachPorts(context, ports),
-  detachPorts: (context: HostContext, { owned }: { owned: HostPorts | { readonly owner: string } }): HostPort[] =>
+  detachPorts: (context: HostContext, { owned }: { owned: HostPorts | UnknownPorts }): HostPort[] =>
     detachPorts(context, owned),
   /** Blocks its thread while the kernel walks through all connections of the machine. */
   forgetFlows: (context: HostContext, { ports }: { ports: readonly HostPort[] }): void => forgetFlows(context, ports),

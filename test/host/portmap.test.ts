@@ -64,7 +64,7 @@ test('ports beside 2000 others cost what they cost alone; one pod may have all o
       portmap.listPorts(node.netfilter).map(({ owner, ports }) => [owner, ports.length]),
       [['podnet many eth0', 2000]],
     )
-    portmap.detachPorts(node, { owner: 'podnet many eth0' })
+    portmap.detachPorts(node, { owner: 'podnet many eth0', network: 'podnet', containerId: 'many' })
     assert.deepEqual(portmap.listPorts(node.netfilter), [])
   })
 })

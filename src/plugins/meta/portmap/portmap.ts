@@ -2,7 +2,7 @@
 
 import { isV4, type Prefix, parsePrefix } from '#base'
 import { CniError, codes, type Result } from '#cni'
-import { type HostPort, type HostPorts, keepsFlows } from '#host'
+import { type HostPort, type HostPorts, keepsFlows, type UnknownPorts } from '#host'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import type { World } from '../../world.ts'
 import { type Config, formatPort, parseConfig } from './config.ts'
@@ -17,7 +17,7 @@ export const portmap = interfacePlugin<Config, Traces>({
   ipam: 'none',
   parse: parseConfig,
   attach,
-  detach: (traces, { world }) => detach(hostPortsOf(traces) ?? { owner: traces.owner }, world),
+  detach: (traces, { world, key }) => detach(hostPortsOf(traces) ?? { owner: traces.owner, ...key }, world),
   findTraces: async ({ key }) => [{ owner: ownerOf(key) }],
   async isThere({ owner }, { world }) {
     return (await world.host.listPorts()).some(each => each.owner === owner)
@@ -52,7 +52,7 @@ async function attach({ call, world, config, key, note, undo }: Attach<Config, T
   return prevResult
 }
 
-async function detach(owned: HostPorts | { owner: string }, world: World): Promise<void> {
+async function detach(owned: HostPorts | UnknownPorts, world: World): Promise<void> {
   const ports = await world.host.detachPorts({ owned })
   if (keepsFlows(ports)) await world.host.forgetFlows({ ports })
 }
