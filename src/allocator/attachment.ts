@@ -19,6 +19,8 @@ export type Attachment = AttachmentKey & {
   config: string
   /** What the plugin must know to remove its work: link, addresses, uplink. JSON, the plugin's own. */
   traces: string
+  /** What the ADD answered, as JSON; empty until it has. */
+  result: string
   changedMs: number
 }
 
@@ -34,11 +36,12 @@ type Row = {
   netns_inode: number | null
   config: string
   traces: string
+  result: string
   changed_ms: number
 }
 
 const COLUMNS =
-  'network, container_id, if_name, type, state, boot_id, netns, netns_device, netns_inode, config, traces, changed_ms'
+  'network, container_id, if_name, type, state, boot_id, netns, netns_device, netns_inode, config, traces, result, changed_ms'
 const KEY = 'network = ? AND container_id = ? AND if_name = ? AND type = ?'
 const keyOf = ({ network, containerId, ifName, type }: AttachmentKey) => [network, containerId, ifName, type] as const
 
@@ -55,16 +58,17 @@ function fromRow(row: Row): Attachment {
     netnsInode: row.netns_inode ?? undefined,
     config: row.config,
     traces: row.traces,
+    result: row.result,
     changedMs: row.changed_ms,
   }
 }
 
 /** Records an attachment, instead of what was known of it. */
-export function putAttachment(journal: Journal, attachment: Omit<Attachment, 'changedMs'>): void {
+export function putAttachment(journal: Journal, attachment: Omit<Attachment, 'result' | 'changedMs'>): void {
   const { network, containerId, ifName, type, state, bootId, netns, netnsDevice, netnsInode, config, traces } =
     attachment
   journal
-    .sql(`INSERT OR REPLACE INTO attachment (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+    .sql(`INSERT OR REPLACE INTO attachment (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)`)
     .run(
       network,
       containerId,
@@ -94,6 +98,12 @@ export function listAttachments(journal: Journal, filter: { network?: string } =
       ? journal.sql(`SELECT ${COLUMNS} FROM attachment`).all()
       : journal.sql(`SELECT ${COLUMNS} FROM attachment WHERE network = ?`).all(filter.network)
   return (rows as Row[]).map(fromRow)
+}
+
+/** Notes that an attachment is finished, and what its ADD answers. @returns false where it is not known any more */
+export function finishAttachment(journal: Journal, key: AttachmentKey, result: string): boolean {
+  const update = journal.sql(`UPDATE attachment SET state = 'ready', result = ?, changed_ms = ? WHERE ${KEY}`)
+  return update.run(result, Date.now(), ...keyOf(key)).changes > 0
 }
 
 /** Notes how far an attachment is. @returns false where it is not known any more */

@@ -9,17 +9,17 @@ import { Worker } from 'node:worker_threads'
 import {
   type Attachment,
   findAttachment,
+  finishAttachment,
   forgetAttachment,
   listAttachments,
   putAttachment,
-  setAttachmentState,
 } from './attachment.ts'
 import { JournalError, openJournal } from './journal.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'mooring-journal-'))
 after(() => rmSync(directory, { recursive: true }))
 
-const attachment: Omit<Attachment, 'changedMs'> = {
+const attachment: Omit<Attachment, 'result' | 'changedMs'> = {
   network: 'cni0',
   containerId: 'c1',
   ifName: 'eth0',
@@ -38,11 +38,11 @@ test('openJournal() keeps what was written, in a directory that only its owner r
   {
     using journal = openJournal(path)
     putAttachment(journal, attachment)
-    setAttachmentState(journal, attachment, 'ready')
+    finishAttachment(journal, attachment, '{"ips":[]}')
   }
   using journal = openJournal(path)
   const { changedMs, ...found } = findAttachment(journal, attachment)!
-  assert.deepEqual(found, { ...attachment, state: 'ready' })
+  assert.deepEqual(found, { ...attachment, state: 'ready', result: '{"ips":[]}' })
   assert.ok(Math.abs(Date.now() - changedMs) < 10_000)
   assert.equal(statSync(path).mode & 0o777, 0o700)
   forgetAttachment(journal, attachment)

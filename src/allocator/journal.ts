@@ -68,6 +68,7 @@ const migrations: readonly string[] = [
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX port_address_owner ON port_address (container_id, if_name);
    CREATE INDEX port_address_state ON port_address (port_id, state, subnet_id, usable_ms);`,
+  `ALTER TABLE attachment ADD COLUMN result TEXT NOT NULL DEFAULT ''`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

@@ -14,7 +14,7 @@ export type { FirewallPod } from './firewall.ts'
 export * as firewall from './firewall.ts'
 export { type Host, inlineHost, threadedHost } from './host.ts'
 export type { OwnedLink } from './links.ts'
-export { listNetns, makeNetns, netnsPath, removeNetns } from './named-netns.ts'
+export { linkNetns, listNetns, makeNetns, netnsPath, removeNetns, unlinkNetns } from './named-netns.ts'
 export * from './netns.ts'
 export { type FoundNic, type MovedNic, movesNic, type NicSelector } from './nic.ts'
 export type { NicState } from './nic-state.ts'
@@ -32,6 +32,7 @@ export {
   type PodRoute,
   type RoutedPod,
 } from './routed.ts'
+export type { Survey, SurveyLink, SurveyRoute, SurveyRule } from './survey.ts'
 export { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 export { findBusDevice, findKernelDevice, isPlugged } from './sysfs.ts'
 export type { Uplink } from './uplink.ts'

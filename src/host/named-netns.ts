@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { bindMount, EINVAL, SystemError, setNetworkNamespace, unmount, unshareNetwork } from '#libc'
 import { openOwnNetns } from './netns.ts'
 
@@ -31,6 +41,24 @@ export function makeNetns(name: string): void {
     setNetworkNamespace(home)
     closeSync(home)
   }
+}
+
+/**
+ * Gives a process's namespace a name that `ip netns` knows, by a link: it does not keep the namespace alive.
+ * @throws {Error} where the name is taken
+ */
+export function linkNetns(name: string, pid: number): void {
+  mkdirSync(DIRECTORY, { recursive: true, mode: 0o755 })
+  symlinkSync(`/proc/${pid}/ns/net`, netnsPath(name))
+}
+
+/** Takes back what `linkNetns` gave. @returns false where there is no such link: what else has the name stays */
+export function unlinkNetns(name: string): boolean {
+  const path = netnsPath(name)
+  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false
+  if (!isLink || !/^\/proc\/\d+\/ns\/net$/.test(readlinkSync(path))) return false
+  rmSync(path)
+  return true
 }
 
 /** Takes the name away; the namespace ends when nobody is in it any more. Absence is success. */

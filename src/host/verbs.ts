@@ -43,6 +43,7 @@ import {
   type RoutedPod,
   type RoutedTraces,
 } from './routed.ts'
+import { surveyVerbs } from './survey.ts'
 import { findUplink, listAddresses } from './uplink.ts'
 import { ensureVethHost } from './veth-host-firewall.ts'
 import { vethHostVerbs } from './veth-host-verbs.ts'
@@ -172,6 +173,7 @@ export const verbs = {
   ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
 
   ...nicVerbs,
+  ...surveyVerbs,
   ...vethHostVerbs,
 
   ...bridgeVerbs,

@@ -86,6 +86,17 @@ export const sizeOf = (types: readonly DataTypeName[]): number =>
 export const typeId = (types: readonly DataTypeName[]): number =>
   types.reduce((id, name) => (id << 6) | dataTypes[name].id, 0)
 
+/** The opposite of `typeId`; undefined where one of the types is none of `dataTypes`. */
+export function typesOf(id: number): DataTypeName[] | undefined {
+  const types: DataTypeName[] = []
+  for (let rest = id; rest > 0; rest >>>= 6) {
+    const found = Object.entries(dataTypes).find(([, type]) => type.id === (rest & 0x3f))
+    if (found === undefined) return undefined
+    types.unshift(found[0] as DataTypeName)
+  }
+  return types.length === 0 ? undefined : types
+}
+
 /** A key or value. @throws {TypeError} where a field does not fit its type. */
 export function encodeFields(types: readonly DataTypeName[], fields: readonly Field[]): Uint8Array {
   if (fields.length !== types.length)

@@ -4,6 +4,7 @@ import { ENOENT } from '#libc'
 import {
   attributes,
   bytes,
+  type Infer,
   list,
   NLM_F_CREATE,
   NLM_F_DUMP,
@@ -15,7 +16,7 @@ import {
   u32be,
   u64be,
 } from '#netlink'
-import { type DataTypeName, dataTypes, sizeOf, typeId } from './datatype.ts'
+import { type DataTypeName, dataTypes, sizeOf, typeId, typesOf } from './datatype.ts'
 import { type Change, decodeAnswer, message, NFT_MSG_GETSET, NFT_MSG_NEWSET } from './message.ts'
 import { formatTable, type Table } from './table.ts'
 import { encodeUserdata } from './userdata.ts'
@@ -130,7 +131,24 @@ const byteOrderOf = (types: readonly DataTypeName[]) =>
   types.length > 1 ? byteOrders.none : byteOrders[dataTypes[types[0]!].order]
 
 /** The names of a table's sets and maps; none where there is no such table. @throws {NetlinkError} */
-export function listSets(transport: Transport, table: Table): string[] {
+export const listSets = (transport: Transport, table: Table): string[] =>
+  dumpSets(transport, table).map(({ name = '' }) => name)
+
+/**
+ * A table's sets and maps with what their elements look like, for reading; none where there is no such table. Left out are
+ * those of ranges, of verdicts, and of types that `dataTypes` does not know. @throws {NetlinkError}
+ */
+export function readSets(transport: Transport, table: Table): NamedSet[] {
+  return dumpSets(transport, table).flatMap(({ name = '', keyType = 0, dataType, flags = 0 }) => {
+    const key = typesOf(keyType)
+    const data = (flags & NFT_SET_MAP) === 0 ? undefined : typesOf(dataType ?? 0)
+    if (key === undefined || (flags & NFT_SET_INTERVAL) !== 0) return []
+    if (data === undefined) return (flags & NFT_SET_MAP) === 0 ? [{ table, name, key }] : []
+    return [{ table, name, key, data }]
+  })
+}
+
+function dumpSets(transport: Transport, table: Table): Infer<typeof setAttributes>[] {
   const dump = message(
     NFT_MSG_GETSET,
     table.family,
@@ -138,7 +156,5 @@ export function listSets(transport: Transport, table: Table): string[] {
     { table: table.name },
     { verb: 'list', object: `sets of table ${formatTable(table)}`, flags: NLM_F_DUMP, tolerate: [ENOENT] },
   )
-  return transport
-    .execute([dump])[0]!
-    .messages.map(answer => decodeAnswer(answer.body, setAttributes).values.name ?? '')
+  return transport.execute([dump])[0]!.messages.map(answer => decodeAnswer(answer.body, setAttributes).values)
 }

@@ -4,6 +4,7 @@ import {
   type Attachment,
   type AttachmentKey,
   findAttachment,
+  finishAttachment,
   forgetAttachment,
   listAttachments,
   putAttachment,
@@ -96,6 +97,8 @@ export type RecordedPlugin = Plugin<World> & {
   readonly firewallPart?: FirewallPart | undefined
   /** See `InterfacePlugin.restore`; takes the texts of the journal. */
   restore?(traces: readonly string[], world: World): Promise<void>
+  /** What CHECK finds on the machine, without a question to the IPAM plugin. */
+  findFaults(call: Call, world: World): Promise<readonly string[]>
 }
 
 /**
@@ -153,7 +156,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
       undo: deferUndo,
     })
     // An agent that started meanwhile may have taken this ADD for one that nobody finishes any more.
-    if (!setAttachmentState(world.journal, key, 'ready'))
+    if (!finishAttachment(world.journal, key, JSON.stringify(result)))
       throw new CniError(codes.tryAgainLater, `Cannot attach ${call.ifName}: the attachment was withdrawn meanwhile`)
     undo.move()
     return result
@@ -205,22 +208,28 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     await delRecorded(record, stale => del(stale, world), { env: asDel(call).env, config, stdin })
   }
 
-  async function check(call: Call, world: World): Promise<void> {
-    const ipam = await ipamOf(call, world)
+  /** What CHECK compares with. @throws {CniError} where there is no result, or not of this container */
+  function expectationOf(call: Call, world: World): Check<Config, Traces> {
     const config = definition.parse(call.config, call)
     const { prevResult } = call
     if (prevResult === undefined) throw new CniError(codes.invalidConfig, 'Required prevResult missing')
     const { pod, podIndex } = findPod(call, prevResult, definition.ipam !== 'none')
-    await ipam?.check(call)
     const key = keyOf(call, type)
     const record = findAttachment(world.journal, key)
     const addresses = (prevResult.ips ?? [])
       .filter(ip => ip.interface === undefined || ip.interface === podIndex)
       .map(({ address }) => parsePrefix(address))
-    const faults = await definition.findFaults({
+    return {
       ...{ call, world, key, config, prevResult, pod, podIndex, addresses },
       traces: record === undefined ? undefined : tracesOf(record),
-    })
+    }
+  }
+
+  async function check(call: Call, world: World): Promise<void> {
+    const ipam = await ipamOf(call, world)
+    const expectation = expectationOf(call, world)
+    await ipam?.check(call)
+    const faults = await definition.findFaults(expectation)
     if (faults.length > 0)
       throw new CniError(
         codes.checkFailed,
@@ -254,7 +263,8 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     )
   }
 
-  const plugin = { type, add, del, check, status, gc }
+  const findFaults = async (call: Call, world: World) => await definition.findFaults(expectationOf(call, world))
+  const plugin = { type, add, del, check, status, gc, findFaults }
   if (restore === undefined) return plugin
   return {
     ...plugin,

@@ -39,6 +39,7 @@ test('callOf() makes the DEL of a recorded ADD', () => {
     ...recordOf(add, 'boot'),
     state: 'ready' as const,
     traces: '',
+    result: '',
     changedMs: 0,
   }
   const del = callOf(record, 'DEL')
