@@ -257,14 +257,14 @@ const isLinkName = (text: string) => /^[^\s/:]{1,15}$/.test(text) && text !== '.
 
 /**
  * A NIC in a container that nobody has a record of, with its name on the node in its alias, where the reference's plugin
- * keeps it. Undefined where that name is no longer free: then it may be anything.
+ * keeps it (`asNamed`: with the name that it has). Undefined where that name is no longer free: then it may be anything.
  */
 export function findStrayNic(
   context: HostContext,
-  { netnsFd, ifName }: { netnsFd: number; ifName: string },
+  { netnsFd, ifName, asNamed = false }: { netnsFd: number; ifName: string; asNamed?: boolean },
 ): { nic: NicState; podIndex: number } | undefined {
   const link = context.inNetns(netnsFd, route => tryFindLink(route, { ifname: ifName }))
-  const name = link?.ifalias
+  const name = asNamed ? link?.ifname : link?.ifalias
   if (link === undefined || name === undefined || !isLinkName(name)) return undefined
   if (tryFindLink(context.route, { ifname: name }) !== undefined) return undefined
   const nic: NicState = {
