@@ -8,6 +8,7 @@ export const LEVEL_OF_ROOM: Readonly<Record<string, number>> = {
   demo: 9.5,
   doctor: 9,
   cnitool: 9,
+  inspect: 9,
   agent: 9,
   controller: 9,
   simulator: 9,

@@ -10,6 +10,9 @@ const SOCKET = '/run/mooring/agent.sock'
 const dataDir = () => new Option('--data-dir <dir>', 'journal and spool').env('MOORING_DATA_DIR').default(DATA_DIR)
 const socket = () => new Option('--socket <path>', "the agent's socket").env('MOORING_SOCKET').default(SOCKET)
 
+const nodeNetns = () =>
+  new Option('--netns <path>', "the node's network namespace, where it is not this process's").env('MOORING_NETNS')
+
 const program = new Command('mooring')
   .description('A complete CNI suite that ties Kubernetes pods to OpenStack networks')
   .version(release.version, '-V, --version', 'print the version')
@@ -23,9 +26,7 @@ program
   .description('run the node agent in the foreground')
   .addOption(socket())
   .addOption(dataDir())
-  .addOption(
-    new Option('--netns <path>', "the node's network namespace, where it is not this process's").env('MOORING_NETNS'),
-  )
+  .addOption(nodeNetns())
   .addOption(
     new Option('--reconcile <seconds>', 'how often records are compared with the node')
       .env('MOORING_RECONCILE')
@@ -157,6 +158,58 @@ for (const [verb, what] of [
       const { endQuarantine } = await import('./addresses.ts')
       console.log(endQuarantine(verb, address, options))
     })
+
+program
+  .command('inspect <target>')
+  .description("show a container's network on one page, from both sides, and what differs from the journal (root)")
+  .addHelpText(
+    'after',
+    '\nTARGET is a namespace (name or path), a PID, a container id or its beginning, or [NAMESPACE/]POD.',
+  )
+  .option('--json', 'for machines', false)
+  .addOption(dataDir())
+  .addOption(nodeNetns())
+  .action(async (target: string, options) => {
+    const { inspect } = await import('./inspect.ts')
+    const { lines, complete } = await inspect(target, options)
+    for (const line of lines) console.log(line)
+    if (!complete) process.exitCode = 1
+  })
+
+program
+  .command('netns <pid> [name]')
+  .description("make a process's network namespace visible to `ip netns` (root)")
+  .option('--remove', 'take the name back, or all names of the process', false)
+  .action(async (pid: string, name: string | undefined, options: { remove: boolean }) => {
+    const { forgetNetns, nameNetns } = await import('./netns.ts')
+    if (options.remove) for (const removed of forgetNetns(name ?? pid)) console.log(`removed ${removed}`)
+    else console.log(nameNetns(pid, name))
+  })
+
+program
+  .command('exec <target> [command...]')
+  .usage('[options] <target> -- <command...>')
+  .description("run a command in a container's network namespace (root)")
+  .addOption(dataDir())
+  .action(async (target: string, command: string[], options) => {
+    const { runIn } = await import('./exec.ts')
+    process.exitCode = await runIn(target, command, options)
+  })
+
+program
+  .command('nic')
+  .description('NICs of the node')
+  .command('move <device> <place>')
+  .description('move a NIC into a container (as for inspect), or back to the node ("host") with all that it had (root)')
+  .option('--name <name>', 'its name there')
+  .option('--from <place>', 'with "host": where it is, if it was moved by other means')
+  .option('--force', "although the node's default route leads through it", false)
+  .addOption(dataDir())
+  .addOption(nodeNetns())
+  .action(async (device: string, place: string, options) => {
+    const { moveNic } = await import('./nic.ts')
+    console.log(await moveNic(device, place, options))
+  })
 
 program
   .command('drain')

@@ -29,6 +29,16 @@ export function tryOpenNetns(path: string): number | undefined {
   return undefined
 }
 
+/** Opens the namespace at the path if it is still that one. @returns a descriptor that the caller closes */
+export function tryOpenSameNetns(path: string, { device, inode }: NetnsIdentity): number | undefined {
+  const fd = path === '' ? undefined : tryOpenNetns(path)
+  if (fd === undefined) return undefined
+  const found = identifyNetns(fd)
+  if (found.device === device && found.inode === inode) return fd
+  closeSync(fd)
+  return undefined
+}
+
 /** linux/magic.h; only network namespaces are ever looked for by these paths. */
 const NSFS_MAGIC = 0x6e736673
 

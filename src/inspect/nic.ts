@@ -2,7 +2,7 @@
 
 import { closeSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type Host, identifyNetns, type NetnsIdentity, type NicState, tryOpenNetns } from '#host'
+import { type Host, type NetnsIdentity, type NicState, tryOpenSameNetns } from '#host'
 import type { Target } from './target.ts'
 
 /** What is kept of a NIC that was given away by hand. */
@@ -60,9 +60,10 @@ export async function bringNicBack(
   const file = fileOf(dataDir, device)
   if (from === undefined && existsSync(file)) {
     const { nic, podIndex, netns, identity } = JSON.parse(readFileSync(file, 'utf8')) as Given
-    const netnsFd = openSame(netns, identity)
+    const netnsFd = tryOpenSameNetns(netns, identity)
     try {
-      if (!(await host.bringNicHome({ nic, podIndex, netnsFd })))
+      const isBack = (await host.bringNicHome({ nic, podIndex, netnsFd })) || (await isOnNode(host, nic))
+      if (!isBack)
         throw new Error(`Cannot find ${device}, which was moved to ${netns}: it is neither there nor on the node`)
     } finally {
       if (netnsFd !== undefined) closeSync(netnsFd)
@@ -81,17 +82,14 @@ export async function bringNicBack(
   return `${stray.nic.name} is back, down: nothing is known of what it had`
 }
 
+/** Where the machine was started again it is, and was never away. */
+async function isOnNode(host: Host, nic: NicState): Promise<boolean> {
+  const found = await host.findNic({ selector: { by: 'name', name: nic.name } })
+  return found !== undefined && 'nic' in found && found.nic.permanentMac === nic.permanentMac
+}
+
 function keep(file: string, given: Given): void {
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
   writeFileSync(`${file}.next`, JSON.stringify(given), { mode: 0o600 })
   renameSync(`${file}.next`, file)
-}
-
-function openSame(path: string, { device, inode }: NetnsIdentity): number | undefined {
-  const fd = tryOpenNetns(path)
-  if (fd === undefined) return undefined
-  const found = identifyNetns(fd)
-  if (found.device === device && found.inode === inode) return fd
-  closeSync(fd)
-  return undefined
 }

@@ -15,12 +15,21 @@ export function formatReport({ netns, inode, container, node, attachments }: Rep
       : [
           ...section('in the container', container.links.map(linkLine)),
           ...section('routes', container.routes.map(routeLine)),
-          ...section('rules', container.rules.map(({ text }) => text)),
+          ...section(
+            'rules',
+            container.rules.map(({ text }) => text),
+          ),
         ]),
     ...section('on the node', node.links.map(linkLine)),
     ...section('routes', node.routes.map(routeLine)),
-    ...section('rules', node.rules.map(({ text }) => text)),
-    ...section('answers ARP and neighbour discovery for', node.proxies.map(({ address, link }) => `${address} on ${link}`)),
+    ...section(
+      'rules',
+      node.rules.map(({ text }) => text),
+    ),
+    ...section(
+      'answers ARP and neighbour discovery for',
+      node.proxies.map(({ address, link }) => `${address} on ${link}`),
+    ),
     ...section('nf_tables', node.elements),
   ]
 }
@@ -33,7 +42,18 @@ const attachmentLines = ({ network, containerId, ifName, type, state, pod, fault
   ...faults.map(fault => `! ${fault}`),
 ]
 
-function linkLine({ name, index, kind, mac, mtuBytes, isUp, hasCarrier, alias, master, addresses }: SurveyLink): string {
+function linkLine({
+  name,
+  index,
+  kind,
+  mac,
+  mtuBytes,
+  isUp,
+  hasCarrier,
+  alias,
+  master,
+  addresses,
+}: SurveyLink): string {
   const parts = [
     `${index}: ${name}`,
     isUp ? (hasCarrier ? 'up' : 'up, no carrier') : 'down',

@@ -45,14 +45,12 @@ export async function inspectTarget(target: Target, host: Host, world: World | u
 const withoutDefaults = ({ links, routes, rules }: Survey): NonNullable<Report['container']> => ({
   links,
   routes,
-  rules: rules.filter(({ text }) => !/^(0: .* lookup local|32766: .* lookup main|32767: .* lookup default)$/.test(text)),
+  rules: rules.filter(
+    ({ text }) => !/^(0: .* lookup local|32766: .* lookup main|32767: .* lookup default)$/.test(text),
+  ),
 })
 
-async function reportOf(
-  attachment: Attachment,
-  target: Target,
-  world: World | undefined,
-): Promise<ReportAttachment> {
+async function reportOf(attachment: Attachment, target: Target, world: World | undefined): Promise<ReportAttachment> {
   const { network, containerId, ifName, type, state } = attachment
   const pod = podOf(attachment)
   return {

@@ -125,6 +125,10 @@ export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
   return world
 }
 
+/** What CHECK of an attachment finds on the machine, in words, without a question to the IPAM plugin. */
+export const findFaultsOf = async (type: string, call: Call, world: World): Promise<readonly string[]> =>
+  (await interfacePlugins.get(type)?.findFaults(call, world)) ?? []
+
 /** Puts back what somebody took away who flushed the node's rule set (firewalld, a restart of nftables). */
 export async function keepFirewall(world: World): Promise<void> {
   const used = [...readyByType(world).keys()].flatMap(type => interfacePlugins.get(type) ?? [])

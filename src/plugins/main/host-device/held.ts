@@ -2,7 +2,7 @@
 
 import { closeSync } from 'node:fs'
 import { type AttachmentKey, type Journal, listAttachments } from '#allocator'
-import { identifyNetns, type NetnsIdentity, tryOpenNetns } from '#host'
+import { tryOpenNetns, tryOpenSameNetns } from '#host'
 import type { World } from '../../world.ts'
 
 /**
@@ -42,7 +42,7 @@ export function holdAll(world: World, type: string): Disposable {
     if (attachment.type !== type || attachment.bootId !== world.bootId) continue
     const { netnsDevice: device, netnsInode: inode } = attachment
     if (device === undefined || inode === undefined) continue
-    const fd = openSame(attachment.netns, { device, inode })
+    const fd = tryOpenSameNetns(attachment.netns, { device, inode })
     if (fd === undefined) continue
     holdNetns(world, attachment, fd)
     closeSync(fd)
@@ -53,14 +53,4 @@ export function holdAll(world: World, type: string): Disposable {
       held.delete(world.journal)
     },
   }
-}
-
-/** Opens the namespace at the path if it is still that one. The caller closes it. */
-export function openSame(path: string, { device, inode }: NetnsIdentity): number | undefined {
-  const fd = path === '' ? undefined : tryOpenNetns(path)
-  if (fd === undefined) return undefined
-  const found = identifyNetns(fd)
-  if (found.device === device && found.inode === inode) return fd
-  closeSync(fd)
-  return undefined
 }

@@ -23,6 +23,7 @@ import {
   type NetnsIdentity,
   type NicSelector,
   type NicState,
+  tryOpenSameNetns,
 } from '#host'
 import { EEXIST, ENODEV } from '#libc'
 import { NetlinkError } from '#netlink'
@@ -30,7 +31,7 @@ import { type At, type Attach, type Check, interfacePlugin } from '../../interfa
 import { routesOf } from '../../lease.ts'
 import type { World } from '../../world.ts'
 import { type Config, describeSelector, parseConfig } from './config.ts'
-import { heldNetns, holdAll, holdNetns, openSame, releaseNetns } from './held.ts'
+import { heldNetns, holdAll, holdNetns, releaseNetns } from './held.ts'
 
 const TYPE = 'host-device'
 /** From the lease of a NIC that the cloud has just attached, until the kernel has found it. */
@@ -192,8 +193,8 @@ function openContainer(
 ): Disposable & { fd: number | undefined } {
   const fd = heldNetns(world, key)
   if (fd !== undefined) return { fd, [Symbol.dispose]: () => {} }
-  const given = call.netnsFd === undefined ? undefined : openSame(`/proc/self/fd/${call.netnsFd}`, identity)
-  const own = given ?? openSame(path, identity)
+  const given = call.netnsFd === undefined ? undefined : tryOpenSameNetns(`/proc/self/fd/${call.netnsFd}`, identity)
+  const own = given ?? tryOpenSameNetns(path, identity)
   return { fd: own, [Symbol.dispose]: () => own !== undefined && closeSync(own) }
 }
 
