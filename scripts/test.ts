@@ -93,6 +93,8 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   // Tests and the scripts that they start find this Node.js, not one of the machine.
   env['PATH'] = `${dirname(process.execPath)}:${env['PATH'] ?? ''}`
   if (options.docs) env['MOORING_DOCS'] = `${root}/docs`
+  // Hundreds of processes load the same TypeScript; each would strip and compile it again.
+  env['NODE_COMPILE_CACHE'] ??= `${root}/build/test-cache`
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
   const events = () =>
     suite.inVm

@@ -10,6 +10,7 @@ const FILES = [
   'src/base/ip.test.ts',
   'test/architecture.test.ts',
   'test/contract/neutron.test.ts',
+  'test/host/pod-link.test.ts',
   'test/kubernetes/kubelet.test.ts',
   'test/veth-route.test.ts',
 ]
@@ -32,17 +33,17 @@ const told = (chosen: ReturnType<typeof choose>) =>
 
 test('choose() without words takes what needs no lab', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], false)), [
-    'unit: src/base/ip.test.ts test/architecture.test.ts',
-    'black box, side by side: test/contract/neutron.test.ts',
-    'black box: test/veth-route.test.ts',
+    'unit: test/architecture.test.ts src/base/ip.test.ts',
+    'black box, alone: test/host/pod-link.test.ts',
+    'black box, side by side: test/veth-route.test.ts test/contract/neutron.test.ts',
   ])
 })
 
 test('choose() with all takes every file once, and some again in their second setting', () => {
   assert.deepEqual(told(choose(planOfFiles(), [], true)), [
-    'unit: src/base/ip.test.ts test/architecture.test.ts',
-    'black box, side by side: test/contract/neutron.test.ts',
-    'black box: test/veth-route.test.ts',
+    'unit: test/architecture.test.ts src/base/ip.test.ts',
+    'black box, alone: test/host/pod-link.test.ts',
+    'black box, side by side: test/veth-route.test.ts test/contract/neutron.test.ts',
     'contract of the real OpenStack: test/contract/neutron.test.ts',
     'under a Debian kernel: test/veth-route.test.ts',
     'kubelet: test/kubernetes/kubelet.test.ts',

@@ -7,6 +7,7 @@ import type { LabName } from './labs.ts'
 
 export interface Suite {
   readonly name: string
+  /** Files start in this order: what takes long comes first, so that it does not run alone in the end. */
   readonly patterns: readonly string[]
   /** These files run here a second time, in another setting. */
   readonly again?: true
@@ -19,7 +20,7 @@ export interface Suite {
   /** Labs that `--all` adds because some tests of the suite look for them and skip themselves otherwise. */
   readonly labsOfAll?: readonly LabName[]
   readonly env?: Readonly<Record<string, string>>
-  /** How many files at once. What uses the kernel or a lab runs alone, so that times and leftovers have one author. */
+  /** How many files at once. Files of a lab run alone, because they share its objects. */
   readonly concurrency: number
   /** Limit for one file in milliseconds. */
   readonly timeoutMs: number
@@ -31,11 +32,11 @@ export const SUITES: readonly Suite[] = [
   {
     name: 'unit',
     patterns: [
-      'src/**/*.test.ts',
+      'test/style.test.ts',
+      'test/architecture.test.ts',
       'scripts/**/*.test.ts',
       'bench/**/*.test.ts',
-      'test/architecture.test.ts',
-      'test/style.test.ts',
+      'src/**/*.test.ts',
     ],
     labs: [],
     concurrency: availableParallelism(),
@@ -71,26 +72,30 @@ export const SUITES: readonly Suite[] = [
     timeoutMs: 15 * MINUTE_MS,
   },
   {
-    // Each file of these makes what it needs, under names of its own, and measures no times.
-    name: 'black box, side by side',
-    patterns: [
-      'test/contract/**/*.test.ts',
-      'test/openstack/**/*.test.ts',
-      'test/openstack-ipam/**/*.test.ts',
-      'test/conformance/**/*.test.ts',
-      'test/bad-input.test.ts',
-    ],
+    name: 'black box, alone',
+    // Fractions of a second are compared.
+    patterns: ['test/host/pod-link.test.ts'],
     labs: [],
-    labsOfAll: ['peers'],
-    concurrency: availableParallelism(),
+    concurrency: 1,
     timeoutMs: 5 * MINUTE_MS,
   },
   {
-    name: 'black box',
-    patterns: ['test/**/*.test.ts'],
+    // Each file makes what it needs, under names of its own; what it looks at is its own, too. Limits of time are those of a
+    // busy machine.
+    name: 'black box, side by side',
+    patterns: [
+      'test/demo/*.test.ts',
+      'test/agent.test.ts',
+      'test/veth-route*.test.ts',
+      'test/conformance/host-local*.test.ts',
+      'test/crash/*.test.ts',
+      'test/parallel*.test.ts',
+      'test/**/*.test.ts',
+    ],
     labs: [],
     labsOfAll: ['peers'],
-    concurrency: 1,
+    // More than the machine has processors: every file waits at times, for a packet or a limit.
+    concurrency: availableParallelism() + 1,
     timeoutMs: 5 * MINUTE_MS,
   },
   {
@@ -123,7 +128,7 @@ export interface Planned {
 export function plan(root: string): Planned[] {
   const taken = new Set<string>()
   const planned = SUITES.map(suite => {
-    const found = globSync([...suite.patterns], { cwd: root }).sort()
+    const found = [...new Set(suite.patterns.flatMap(pattern => globSync(pattern, { cwd: root }).sort()))]
     const files = suite.again ? found : found.filter(file => !taken.has(file))
     for (const file of files) taken.add(file)
     return { suite, files }
