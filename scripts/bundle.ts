@@ -69,24 +69,25 @@ const lazy: Plugin = {
  * The part of koffi that does the work, without what finds it among the platforms (10 ms of 70), and node:crypto only when it
  * is used: it brings Node's streams (7 ms).
  */
-const QUICK: Readonly<Record<string, string>> = {
-  koffi: `try {
+const QUICK: Readonly<Record<string, (path: string) => string>> = {
+  koffi: path => `try {
     const { arch } = process
     module.exports = require('@koromix/koffi-linux-' + arch + '/linux_' + arch + '/koffi.node')
   } catch {
-    module.exports = require('koffi').default
+    module.exports = require('${path}').default
   }`,
-  'node:crypto': ['createHash', 'randomBytes', 'timingSafeEqual']
-    .map(name => `export const ${name} = (...args) => process.getBuiltinModule('crypto').${name}(...args)`)
-    .join('\n'),
+  'node:crypto': path =>
+    ['createHash', 'randomBytes', 'timingSafeEqual']
+      .map(name => `export const ${name} = (...args) => process.getBuiltinModule('${path}').${name}(...args)`)
+      .join('\n'),
 }
 const quick: Plugin = {
   name: 'quick',
   setup(build) {
-    build.onResolve({ filter: /^(koffi|node:crypto)$/ }, ({ path, importer }) =>
+    build.onResolve({ filter: new RegExp(`^(${Object.keys(QUICK).join('|')})$`) }, ({ path, importer }) =>
       importer.startsWith(`${root}src/`) ? { path, namespace: 'quick' } : { path, external: true },
     )
-    build.onLoad({ filter: /./, namespace: 'quick' }, ({ path }) => ({ contents: QUICK[path]! }))
+    build.onLoad({ filter: /./, namespace: 'quick' }, ({ path }) => ({ contents: QUICK[path]!(path) }))
   },
 }
 

@@ -52,9 +52,9 @@ describe('many at once on one Neutron port', { skip }, () => {
       assert.deepEqual([...foreign, ...addresses].sort(), cloud.fixedIps())
       assert.deepEqual(addressesIn(node.dataDir), cloud.fixedIps())
       assert.ok(tokens <= 2, `${tokens} tokens`)
-      // A write waits for all who have begun, and beginning is the shim's millisecond, not the third of a second of Node.js:
+      // Without an agent a write waits for all who have begun, and beginning is the shim's millisecond, not the third of a second of Node.js:
       // all but those whom this process did not get to start meanwhile, and they share the second.
-      assert.ok(writes <= 2, `${writes} writes`)
+      if (mode === 'standalone') assert.ok(writes <= 2, `${writes} writes`)
 
       const outcomesOfDel = await Promise.all(all.map(it => node.call('DEL', it, cloud.options())))
       for (const outcome of outcomesOfDel) resultOf(outcome)
