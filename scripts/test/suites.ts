@@ -74,7 +74,7 @@ export const SUITES: readonly Suite[] = [
   {
     name: 'black box, alone',
     // Fractions of a second are compared.
-    patterns: ['test/host/pod-link.test.ts'],
+    patterns: ['test/host/pod-link.test.ts', 'test/conformance/host-local-scale.test.ts'],
     labs: [],
     concurrency: 1,
     timeoutMs: 5 * MINUTE_MS,
@@ -87,6 +87,7 @@ export const SUITES: readonly Suite[] = [
       'test/demo/*.test.ts',
       'test/agent.test.ts',
       'test/veth-route*.test.ts',
+      'test/conformance/host-local-trouble.test.ts',
       'test/conformance/host-local*.test.ts',
       'test/crash/*.test.ts',
       'test/parallel*.test.ts',
