@@ -8,7 +8,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { judge } from './goals.ts'
+import { judge, type Verdict } from './goals.ts'
+import { judgeMains, type MainCase, mainCases, mainLines, mainSides } from './mains.ts'
 import { type Cell, type SideName, sideNames } from './measured.ts'
 import { goalLines, growthTable, latencyTable } from './report.ts'
 
@@ -22,6 +23,8 @@ sends the same messages and does nothing else ("bare work"). Exit code 1 where a
   --parallel LIST   calls at once (default 1,32)
   --rounds N        rounds per cell, the sides taking turns (default 4; quick 3)
   --sides LIST      of: ${Object.keys(sideNames).join(', ')} (default all; quick without ptpMasqNft)
+  --mains LIST      instead of all that: these plugins and upstream's of the same name, each beside the other, at 0 pods;
+                    of: ${mainCases.map(({ name }) => name).join(', ')}, or all
   --json FILE       keep everything that was measured`
 
 const root = resolve(import.meta.dirname, '..')
@@ -39,9 +42,10 @@ function readArguments() {
     options: {
       quick: { type: 'boolean', default: false },
       at: { type: 'string' },
-      parallel: { type: 'string', default: '1,32' },
+      parallel: { type: 'string' },
       rounds: { type: 'string' },
       sides: { type: 'string' },
+      mains: { type: 'string' },
       json: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -49,15 +53,27 @@ function readArguments() {
   const sides = values.sides?.split(',') ?? Object.keys(sideNames).filter(key => !values.quick || key !== 'ptpMasqNft')
   const unknown = sides.find(key => !Object.hasOwn(sideNames, key))
   if (unknown !== undefined) throw new Error(`there is no side "${unknown}"`)
+  const mains = values.mains === undefined ? undefined : casesOf(values.mains)
   return {
     help: values.help,
     quick: values.quick,
-    at: values.at ?? (values.quick ? '0,200' : '0,100,500,1000'),
-    parallel: values.parallel,
+    mains,
+    at: values.at ?? (mains !== undefined ? '0' : values.quick ? '0,200' : '0,100,500,1000'),
+    parallel: values.parallel ?? (mains === undefined ? '1,32' : '1'),
     rounds: values.rounds ?? (values.quick ? '3' : '4'),
     sides: sides as (keyof typeof sideNames)[],
     json: values.json,
   }
+}
+
+/** The cases that a list names. */
+function casesOf(list: string): readonly MainCase[] {
+  if (list === 'all') return mainCases
+  return list.split(',').map(name => {
+    const found = mainCases.find(each => each.name === name)
+    if (found === undefined) throw new Error(`there is no plugin "${name}" to measure`)
+    return found
+  })
 }
 
 /** What `lab/peers bench` is told of each side. */
@@ -78,12 +94,26 @@ function sideArguments(key: keyof typeof sideNames, directory: string): string[]
   }
 }
 
-function ourSide(directory: string, ipMasq: boolean): string[] {
+const ourSide = (directory: string, ipMasq: boolean): string[] =>
+  agentSide(directory, ipMasq ? 'ours-masq' : 'ours', { type: 'veth-route', ipMasq, ipam: IPAM })
+
+/** Ours and upstream's plugin of the same name, with the same configuration. */
+function mainArguments(each: MainCase, directory: string): string[] {
+  const { ours, theirs } = mainSides(each)
+  const plugin = { ...each.plugin, ipam: IPAM }
+  return [
+    ...[...agentSide(directory, `our-${each.name}`, plugin), '--name', ours],
+    ...['--conflist', writeConflist(directory, `go-${each.name}`, plugin), '--prepare', UPLINK, '--name', theirs],
+  ]
+}
+
+/** A side whose plugin is one of ours, served by an agent. */
+function agentSide(directory: string, name: string, plugin: object): string[] {
   const bin = join(directory, 'ours')
   const settings = join(directory, 'mode')
   const socket = '/run/mooring/agent.sock'
   mooring('install', '--cni-bin', bin, '--mode', 'agent', '--config', settings, '--socket', socket)
-  const conflist = writeConflist(directory, ipMasq ? 'ours-masq' : 'ours', { type: 'veth-route', ipMasq, ipam: IPAM })
+  const conflist = writeConflist(directory, name, plugin)
   const agent = [join(root, 'mooring'), 'agent', '--log-level', 'error']
   return [
     ...['--conflist', conflist, '--path', bin],
@@ -128,6 +158,14 @@ async function measure(args: readonly string[]): Promise<string> {
   return output
 }
 
+/** Prints what was reached. @returns the exit code */
+function conclude(verdicts: readonly Verdict[]): number {
+  console.log(goalLines(verdicts))
+  const missed = verdicts.filter(({ met }) => !met).length
+  console.log(missed === 0 ? '\nall goals met' : `\n${missed} of ${verdicts.length} goals missed`)
+  return missed === 0 ? 0 : 1
+}
+
 async function main(): Promise<number> {
   const options = readArguments()
   if (options.help) {
@@ -138,23 +176,27 @@ async function main(): Promise<number> {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-bench-'))
   try {
     const json = options.json ?? join(directory, 'measured.json')
+    const { mains } = options
     const output = await measure([
-      ...options.sides.flatMap(key => sideArguments(key, directory)),
+      ...(mains ?? []).flatMap(each => mainArguments(each, directory)),
+      ...(mains === undefined ? options.sides.flatMap(key => sideArguments(key, directory)) : []),
       ...['--at', options.at, '--parallel', options.parallel, '--rounds', options.rounds],
       ...['--echo', String(ECHO_EVERY), '--json', json],
     ])
     const { cells } = JSON.parse(readFileSync(json, 'utf8')) as { cells: Cell[] }
-    const verdicts = judge(cells, options.quick ? QUICK_STRICTNESS : 1)
+    const strictness = options.quick ? QUICK_STRICTNESS : 1
+    if (mains !== undefined) {
+      console.log(`\nmedian / p99 in ms, exec to exit\n\n${mainLines(cells, mains)}\n`)
+      return conclude(judgeMains(cells, mains, strictness))
+    }
     console.log(
       '\nmedian / p99 in ms, exec to exit; bare work: the messages alone. *: other work kept the machine busy\n',
     )
     console.log(latencyTable(cells))
     console.log(`\n${growthTable(cells)}\n`)
     for (const line of output.split('\n')) if (/leak check|pings right after/.test(line)) console.log(line)
-    console.log(`\n${goalLines(verdicts)}`)
-    const missed = verdicts.filter(({ met }) => !met).length
-    console.log(missed === 0 ? '\nall goals met' : `\n${missed} of ${verdicts.length} goals missed`)
-    return missed === 0 ? 0 : 1
+    console.log()
+    return conclude(judge(cells, strictness))
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }

@@ -31,7 +31,11 @@ export const sideNames = {
 } as const
 export type SideName = (typeof sideNames)[keyof typeof sideNames]
 
-export const sideOf = (cell: Cell, name: SideName): Figures | undefined => cell.Sides.find(side => side.Name === name)
+export const sideOf = (cell: Cell, name: string): Figures | undefined => cell.Sides.find(side => side.Name === name)
+
+/** Milliseconds with three digits that mean something. */
+export const digits = (value: number): string =>
+  value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0)
 
 /**
  * How many times faster `fast` is than `slow`: the median of the rounds' ratios of medians, which a load that comes and

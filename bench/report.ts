@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Verdict } from './goals.ts'
-import { type Cell, type Figures, type SideName, sideNames, sideOf, timesFaster } from './measured.ts'
+import { type Cell, digits, type Figures, type SideName, sideNames, sideOf, timesFaster } from './measured.ts'
 
 /** From here on the rest of the machine may have slowed a cell down: it is marked. */
 const OTHERS_CORES = 0.15
@@ -59,5 +59,3 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
     `| ${cells.map((text, column) => text.padEnd(widths[column] ?? 0)).join(' | ')} |`
   return [line(head), `|${widths.map(width => '-'.repeat(width + 2)).join('|')}|`, ...rows.map(line)].join('\n')
 }
-
-const digits = (value: number) => (value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0))
