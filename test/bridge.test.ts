@@ -136,12 +136,12 @@ describe('bridge, agent', { skip }, () => {
     }
     const port = shown(node, host.name)
     assert.deepEqual([port.master, port.linkinfo.info_slave_data.state], ['cni0', 'forwarding'])
-    assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${address} scope global eth0`))
+    assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${address} brd 10\\.1\\.255\\.255 scope global eth0`))
     assert.equal(
       pod.ip('route').replaceAll(' \n', '\n'),
       `default via 10.1.0.1 dev eth0\n10.1.0.0/16 dev eth0 proto kernel scope link src ${address.split('/')[0]}\n`,
     )
-    assert.match(node.ip('-o -4 addr show cni0'), / inet 10\.1\.0\.1\/16 scope global cni0/)
+    assert.match(node.ip('-o -4 addr show cni0'), / inet 10\.1\.0\.1\/16 brd 10\.1\.255\.255 scope global cni0/)
     assert.ok(pings(pod, '10.1.0.1'))
     assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
     assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
@@ -718,6 +718,26 @@ describe('bridge, agent', { skip }, () => {
     const { it } = newPod({ ...options, ipam: hostLocal(node, v4, v6) })
     resultOf(await node.call('ADD', it))
     await node.call('DEL', it)
+    kept = stateOf(node)
+  })
+
+  test('a rule set that somebody flushed is there again after a while, and nothing that no pod needs', async () => {
+    await agent.kill('SIGTERM')
+    agent = await node.startAgent({ reconcile: 1 })
+    const { it } = newPod({ ipMasq: true, macspoofchk: true })
+    const result = resultOf(await node.call('ADD', it))
+    node.run('nft', 'flush', 'ruleset')
+    const rules = () => node.run('nft', 'list', 'ruleset')
+    await eventually(
+      'the elements are back',
+      () => /masquerade_v4[^}]*comment/.test(rules()) && /link_macs/.test(rules()),
+    )
+    assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
+    assert.doesNotMatch(rules(), /pod_addresses/)
+    await node.call('DEL', it)
+    const { it: other } = newPod({ ipMasq: true, macspoofchk: true, ipam: hostLocal(node, v4, v6) })
+    resultOf(await node.call('ADD', other))
+    await node.call('DEL', other)
     kept = stateOf(node)
   })
 

@@ -97,6 +97,10 @@ function bridgedElements({ macCheck, owner: comment }: BridgedFirewall): Element
   ]
 }
 
+/** Makes the check of MACs where it is missing. @returns true where it had to be made: the pods' elements are missing */
+export const ensureMacCheck = (transport: Transport): boolean =>
+  ensureParts(transport, { parts: [macCheck] }).length > 0
+
 /**
  * Adds a pod's elements; makes what the tables lack.
  * @returns true where a table had to be made again, so that other pods' elements are missing
@@ -105,7 +109,7 @@ function bridgedElements({ macCheck, owner: comment }: BridgedFirewall): Element
 export function addBridged(transport: Transport, firewall: BridgedFirewall): boolean {
   let rebuilt = false
   addElements(transport, bridgedElements(firewall), () => {
-    rebuilt = ensureParts(transport, { parts: [macCheck] }).length > 0
+    rebuilt = ensureMacCheck(transport)
   })
   const networks = firewall.masquerade?.addresses.filter(({ ip, length }) => length < ip.length * 8) ?? []
   addElements(transport, routedElements(firewall), () => {

@@ -4,6 +4,7 @@ import { deadlineIn, type Ip, ipEquals } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
 import { bridgeVerbs, ensureGateway, type FoundGateway, type GatewayWanted } from './bridge.ts'
+import { ensureMacCheck } from './bridge-firewall.ts'
 import {
   addChild,
   type Child,
@@ -19,6 +20,7 @@ import type { HostContext } from './context.ts'
 import {
   addPod,
   checkPod,
+  ensure,
   ensureTable,
   type FirewallPod,
   findForeignForwardDrop,
@@ -80,6 +82,8 @@ function ensureNode(context: HostContext, needs: NodeNeeds): void {
 /** What kinds of plugins need of the table. */
 const ensureFirewallPart = {
   pods: ensureTable,
+  masquerade: (netfilter: Transport) => ensure(netfilter, { checked: false, masquerade: true, inside: [] }),
+  macCheck: ensureMacCheck,
   portmap: (netfilter: Transport) => ensurePortmap(netfilter, []),
   vethHost: ensureVethHost,
 } as const

@@ -60,6 +60,8 @@ export type InterfacePlugin<Config, Traces extends JsonValue> = {
   requireReady?(config: Config, world: World): Promise<void>
   /** The part of the firewall's table that it needs, where that is not `pods`. */
   readonly firewallPart?: FirewallPart
+  /** The same, where it depends on the attachments. */
+  firewallPartsOf?(all: readonly Traces[]): readonly FirewallPart[]
   /** Puts back the firewall elements of attachments after somebody flushed the table, all that are ready. */
   restore?(all: readonly Traces[], world: World): Promise<void>
 }
@@ -94,7 +96,8 @@ export type Check<Config, Traces> = At & {
 
 /** A plugin that keeps records in the journal. */
 export type RecordedPlugin = Plugin<World> & {
-  readonly firewallPart?: FirewallPart | undefined
+  /** The parts of the firewall that these attachments need. */
+  firewallParts?(traces: readonly string[]): readonly FirewallPart[]
   /** See `InterfacePlugin.restore`; takes the texts of the journal. */
   restore?(traces: readonly string[], world: World): Promise<void>
   /** What CHECK finds on the machine, without a question to the IPAM plugin. */
@@ -268,7 +271,10 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
   if (restore === undefined) return plugin
   return {
     ...plugin,
-    firewallPart: definition.firewallPart,
+    firewallParts: (all: readonly string[]) =>
+      definition.firewallPartsOf?.(all.map(traces => JSON.parse(traces) as Traces)) ?? [
+        definition.firewallPart ?? 'pods',
+      ],
     restore: (all, world) =>
       restore(
         all.map(traces => JSON.parse(traces) as Traces),

@@ -131,9 +131,11 @@ export const findFaultsOf = async (type: string, call: Call, world: World): Prom
 
 /** Puts back what somebody took away who flushed the node's rule set (firewalld, a restart of nftables). */
 export async function keepFirewall(world: World): Promise<void> {
-  const used = [...readyByType(world).keys()].flatMap(type => interfacePlugins.get(type) ?? [])
   const parts = new Set(
-    used.filter(plugin => plugin.restore !== undefined).map(plugin => plugin.firewallPart ?? 'pods'),
+    [...readyByType(world)].flatMap(([type, ready]) => {
+      const plugin = interfacePlugins.get(type)
+      return plugin?.firewallParts?.(ready.map(({ traces }) => traces)) ?? []
+    }),
   )
   if (parts.size > 0 && (await world.host.ensureFirewall({ parts: [...parts] }))) await restoreFirewall(world)
 }

@@ -35,6 +35,10 @@ export const bridge = interfacePlugin<Config, Traces>({
     (await world.host.describeLink({ name: hostLink }))?.owner === owner,
   findFaults,
   requireReady,
+  firewallPartsOf: all => [
+    ...(all.some(({ masquerade }) => masquerade !== undefined) ? (['masquerade'] as const) : []),
+    ...(all.some(({ onlyMac }) => onlyMac !== undefined) ? (['macCheck'] as const) : []),
+  ],
   restore: (all, world) => world.host.addBridgedFirewall({ all: all.map(firewallOf) }),
 })
 

@@ -39,6 +39,7 @@ export const ptp = interfacePlugin<Config, RoutedTraces>({
   isThere: isJoined,
   findFaults,
   requireReady,
+  firewallPartsOf: all => (all.some(({ masquerade }) => masquerade !== undefined) ? ['masquerade'] : []),
   restore: restorePods,
 })
 
