@@ -136,7 +136,10 @@ describe('bridge, agent', { skip }, () => {
     }
     const port = shown(node, host.name)
     assert.deepEqual([port.master, port.linkinfo.info_slave_data.state], ['cni0', 'forwarding'])
-    assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${address} brd 10\\.1\\.255\\.255 scope global eth0`))
+    assert.match(
+      pod.ip('-o -4 addr show eth0'),
+      new RegExp(` inet ${address} brd 10\\.1\\.255\\.255 scope global eth0`),
+    )
     assert.equal(
       pod.ip('route').replaceAll(' \n', '\n'),
       `default via 10.1.0.1 dev eth0\n10.1.0.0/16 dev eth0 proto kernel scope link src ${address.split('/')[0]}\n`,
