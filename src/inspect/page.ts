@@ -13,15 +13,15 @@ export function formatReport({ netns, inode, container, node, attachments }: Rep
     ...(container === null
       ? []
       : [
-          ...section('in the container', container.links.map(linkLine)),
-          ...section('routes', container.routes.map(routeLine)),
+          ...section('links in the container', container.links.map(linkLine)),
+          ...section('routes in the container', container.routes.map(routeLine)),
           ...section(
             'rules',
             container.rules.map(({ text }) => text),
           ),
         ]),
-    ...section('on the node', node.links.map(linkLine)),
-    ...section('routes', node.routes.map(routeLine)),
+    ...section('links on the node', node.links.map(linkLine)),
+    ...section('routes on the node', node.routes.map(routeLine)),
     ...section(
       'rules',
       node.rules.map(({ text }) => text),
