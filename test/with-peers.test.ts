@@ -232,11 +232,15 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
         assertNothingOf(pod, what)
       })
 
-  test('sbr of upstream works behind our ptp: its routes are in a table of their own', async () => {
+  test('sbr of upstream works behind our ptp, whose CHECK finds the routes in their own table', async () => {
     const pod = newPod()
     const links = [ptp(), sbr()]
     const result = await addChain(node, pod, links)
     assert.match(pod.netns.ip('route show table 100'), /default via 10\.6\.0\.1 dev eth0/)
+    // Upstream's ptp fails here: it looks for the gateway in the main table.
+    await checkChain(node, pod, links, result)
+    pod.netns.ip('route del default table 100')
+    assert.match(errorOf(await call(node, 'CHECK', pod, links[0]!, { prevResult: result })).msg, /route 0\.0\.0\.0\/0 /)
     await delChain(node, pod, links, result)
     assertNothingOf(pod)
   })

@@ -26,11 +26,13 @@ import {
   decodeLink,
   decodeNeighbour,
   decodeRoute,
+  decodeRule,
   deleteLink,
   deleteProxy,
   dumpAddresses,
   dumpProxies,
   dumpRoutes,
+  dumpRules,
   getLink,
   getNeighbour,
   IFA_F_NODAD,
@@ -344,7 +346,7 @@ function addressFaults(route: NetlinkSocket, index: number, want: readonly Prefi
 function nextHopFaults(
   route: NetlinkSocket,
   index: number,
-  { nextHops, ifName, foreign = false }: RoutedExpectation,
+  { addresses, nextHops, ifName, foreign = false }: RoutedExpectation,
   hostMac: Uint8Array | undefined,
 ): string[] {
   const faults: string[] = []
@@ -358,6 +360,7 @@ function nextHopFaults(
   const routed = nextHops.filter(each => each.route !== undefined).map(({ address }) => hostPrefix(address))
   const present = podRoutesOf(
     route,
+    addresses,
     routed.map(({ ip }) => ({ ip })),
   )
   const leads = (entry: Route, to: Prefix) =>
@@ -372,16 +375,34 @@ function nextHopFaults(
 
 type InTable = { ip: Ip; table?: number }
 
-/** Reads each table that is asked for once. */
-function podRoutesOf(route: NetlinkSocket, wanted: readonly InTable[]): (of: InTable) => Route[] {
+/**
+ * Reads each table that is asked for once. What would be in the main table may also be in one of the addresses' own, where
+ * upstream's sbr moves it.
+ */
+function podRoutesOf(
+  route: NetlinkSocket,
+  addresses: readonly Prefix[],
+  wanted: readonly InTable[],
+): (of: InTable) => Route[] {
   const nameOf = ({ ip, table = RT_TABLE_MAIN }: InTable) => `${ip.length}/${table}`
-  const tables = new Map(
-    [...new Map(wanted.map(each => [nameOf(each), each]))].map(([name, { ip, table = RT_TABLE_MAIN }]) => [
-      name,
-      route.execute([dumpRoutes(isV4(ip) ? AF_INET : AF_INET6, { table })])[0]!.messages.map(decodeRoute),
-    ]),
-  )
+  const read = ({ ip, table = RT_TABLE_MAIN }: InTable): Route[] => {
+    const family = isV4(ip) ? AF_INET : AF_INET6
+    const tables = table === RT_TABLE_MAIN ? [table, ...tablesOf(route, family, addresses)] : [table]
+    return tables.flatMap(each => route.execute([dumpRoutes(family, { table: each })])[0]!.messages.map(decodeRoute))
+  }
+  const tables = new Map([...new Map(wanted.map(each => [nameOf(each), each]))].map(([name, of]) => [name, read(of)]))
   return of => tables.get(nameOf(of)) ?? []
+}
+
+/** The tables that are asked for packets from one of the addresses. */
+function tablesOf(route: NetlinkSocket, family: number, addresses: readonly Prefix[]): Set<number> {
+  const own = addresses.map(({ ip }) => formatPrefix(hostPrefix(ip)))
+  const rules = route.execute([dumpRules(family)])[0]!.messages.map(decodeRule)
+  return new Set(
+    rules.flatMap(({ source, table }) =>
+      source !== undefined && table !== undefined && own.includes(formatPrefix(source)) ? [table] : [],
+    ),
+  )
 }
 
 function routeFaults(route: NetlinkSocket, index: number, want: RoutedExpectation): string[] {
@@ -389,7 +410,7 @@ function routeFaults(route: NetlinkSocket, index: number, want: RoutedExpectatio
     ip,
     ...(table === undefined ? {} : { table }),
   })
-  const present = podRoutesOf(route, want.routes.map(tableOf))
+  const present = podRoutesOf(route, want.addresses, want.routes.map(tableOf))
   const isIt = ({ destination, gateway }: PodRoute, entry: Route) =>
     entry.outInterface === index &&
     (gateway === undefined
