@@ -245,6 +245,28 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
     assertNothingOf(pod)
   })
 
+  const echo = [{ hostPort: 7, containerPort: 7, protocol: 'udp' }]
+  for (const type of ['ptp', 'bridge'])
+    test(`our portmap works behind upstream's ${type}, and between upstream's plugins`, async () => {
+      const pod = newPod()
+      const main: Link = { theirs: true, type, ipam: hostLocal(), bridge: 'cni9', isGateway: true }
+      const links = [
+        main,
+        tuning(),
+        { ...portmap('nftables'), theirs: false, runtimeConfig: { portMappings: echo } },
+        bandwidth(),
+        firewall(),
+      ]
+      const result = await addChain(node, pod, links)
+      const [outside, inside] = [lab.outside.station(), pod.netns.station()]
+      await inside.listen(result.ips[0].address.split('/')[0])
+      assert.equal(await outside.ask('192.0.2.2', '10.10.10.8'), '192.0.2.2', 'the mapped port answers')
+      await checkChain(node, pod, links, result)
+      for (const _ of [1, 2]) await delChain(node, pod, links, result)
+      if (type === 'bridge') node.ip('link del cni9')
+      assertNothingOf(pod)
+    })
+
   test('our loopback hands on what upstream’s ptp made, and upstream’s what ours made', async () => {
     for (const theirs of [true, false]) {
       const pod = newPod()
