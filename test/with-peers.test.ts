@@ -103,11 +103,22 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
   const fixed = () => ({ type: 'static', addresses, routes: DEFAULTS })
   const ptp = (more: object = {}): Link => ({ type: 'ptp', ipam: hostLocal(), ...more })
 
+  /** Leads to what a station listens on. */
+  const ourPortmap = (): Link => ({
+    type: 'portmap',
+    runtimeConfig: { portMappings: [{ hostPort: 7, containerPort: 7, protocol: 'udp' }] },
+  })
+
   /** What the first pods bring for good: table and settings. */
   async function bringForGood(): Promise<void> {
-    for (const link of [ptp({ ipMasq: true }), ptp({ theirs: true }), { type: 'veth-route', ipam: hostLocal() }]) {
+    const chains = [
+      [ptp({ ipMasq: true }), ourPortmap()],
+      [ptp({ theirs: true })],
+      [{ type: 'veth-route', ipam: hostLocal() }],
+    ]
+    for (const chain of chains) {
       const pod = newPod()
-      await delChain(node, pod, [link], await addChain(node, pod, [link]))
+      await delChain(node, pod, chain, await addChain(node, pod, chain))
     }
   }
   const assertNothingLeft = (when = '') => assertSameState(node.state(), kept, when)
@@ -245,18 +256,11 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
     assertNothingOf(pod)
   })
 
-  const echo = [{ hostPort: 7, containerPort: 7, protocol: 'udp' }]
   for (const type of ['ptp', 'bridge'])
     test(`our portmap works behind upstream's ${type}, and between upstream's plugins`, async () => {
       const pod = newPod()
       const main: Link = { theirs: true, type, ipam: hostLocal(), bridge: 'cni9', isGateway: true }
-      const links = [
-        main,
-        tuning(),
-        { ...portmap('nftables'), theirs: false, runtimeConfig: { portMappings: echo } },
-        bandwidth(),
-        firewall(),
-      ]
+      const links = [main, tuning(), ourPortmap(), bandwidth(), firewall()]
       const result = await addChain(node, pod, links)
       const [outside, inside] = [lab.outside.station(), pod.netns.station()]
       await inside.listen(result.ips[0].address.split('/')[0])
