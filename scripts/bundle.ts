@@ -8,9 +8,11 @@
 // build/plugin/           the bundle: one file with what every call needs, others with what is loaded when first used. In
 //                         CommonJS: the loader of ES modules, and the copies that it makes of Node's own, cost 20 ms
 // build/agent.mjs, build/agent/
-//                         the same for `mooring agent` and its threads
+//                         the same for `mooring agent` and its threads: a file each with everything, read when it starts, so that an
+//                         agent goes on when these files are replaced under it
 // build/code-cache/       filled by the first call, keyed by V8's version and the text of the bundle
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 
@@ -30,7 +32,6 @@ const require = createRequireOfBundle(import.meta.url)`
 
 const options = {
   absWorkingDir: root,
-  splitting: true,
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -50,6 +51,19 @@ const threads: Plugin = {
       contents: readFileSync(path, 'utf8').replaceAll(/new URL\('\.\/(\w+)\.ts'/g, "new URL('./$1.js'"),
       loader: 'ts',
     }))
+  },
+}
+
+/** Other commands than `agent` run from their sources. */
+const agentAlone: Plugin = {
+  name: 'agent alone',
+  setup(build) {
+    build.onResolve({ filter: /./ }, ({ kind, path, importer }) =>
+      kind === 'dynamic-import' && importer.endsWith('/bin/mooring.ts') && path !== './agent.ts'
+        ? { path, namespace: 'nothing' }
+        : undefined,
+    )
+    build.onLoad({ filter: /./, namespace: 'nothing' }, () => ({ contents: 'export {}' }))
   },
 }
 
@@ -93,7 +107,6 @@ const quick: Plugin = {
 
 const plugin = await build({
   ...options,
-  splitting: false,
   format: 'cjs',
   banner: {},
   entryPoints: {
@@ -112,7 +125,8 @@ const agent = await build({
   entryPoints: ['src/bin/mooring.ts', 'src/host/worker.ts', 'src/agent/checkpoint.ts'],
   entryNames: '[name]',
   outdir: 'build/agent',
-  plugins: [threads],
+  plugins: [threads, agentAlone],
+  logOverride: { 'import-is-undefined': 'silent' },
 })
 
 // By renaming, because a plugin may be starting at this moment.
@@ -121,10 +135,15 @@ function replaceFile(path: string, contents: string | Uint8Array): void {
   renameSync(`${path}.new`, path)
 }
 
-// Entries last: they must not name a chunk that is not there yet. The names of chunks hold their hash.
 for (const [name, { outputFiles }] of Object.entries({ agent, plugin })) {
   mkdirSync(`${root}/build/${name}`, { recursive: true })
+  // The entry is the first: it must not name a file that is not there yet.
   for (const file of outputFiles.toReversed()) replaceFile(file.path, file.contents)
+  const names = new Set(outputFiles.map(({ path }) => basename(path)))
+  for (const left of readdirSync(`${root}/build/${name}`))
+    if (!names.has(left)) rmSync(`${root}/build/${name}/${left}`, { force: true })
 }
+// Keyed by the text of what is gone now.
+rmSync(`${root}/build/code-cache`, { recursive: true, force: true })
 replaceFile(`${root}/build/agent.mjs`, startOfAgent)
 replaceFile(`${root}/build/plugin.cjs`, startOfPlugin)
