@@ -3,6 +3,7 @@
 import { formatMac, formatPrefix, ipEquals, parseIp, parsePrefix, remainingMs, tryParseMac } from '#base'
 import { CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import type { BridgedFirewall, FoundBridge, GatewayWanted } from '#host'
+import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { leaseOf, resultDns, resultRoutes } from '../../lease.ts'
 import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
@@ -154,10 +155,20 @@ function makePair(
     } catch (error) {
       // The verb cleans up behind itself; where it could not, this does, or the record stays.
       if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
-      throw error
+      throw explain(error, ifName, config.bridge)
     }
   })
 }
+
+/** The kernel's refusal of one port more, in words that name the cause. */
+function explain(error: unknown, ifName: string, bridge: string): unknown {
+  if (!(error instanceof NetlinkError) || error.errno !== EXFULL) return error
+  return new CniError(codes.kernel, `Cannot attach ${ifName}: bridge ${bridge} has as many ports as Linux allows`, {
+    details: 'a bridge takes 1023 ports: give further pods a network with another bridge',
+    cause: error,
+  })
+}
+const EXFULL = 54
 
 /** The link of the node by which pods' packets come to be routed. */
 const gatewayOf = ({ bridge, vlan, isGateway }: Config): string =>
