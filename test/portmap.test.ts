@@ -13,6 +13,7 @@ import {
   type Attachment,
   assertSameState,
   type CallOptions,
+  cniBin,
   errorOf,
   eventually,
   folder,
@@ -454,6 +455,44 @@ for (const mode of ['standalone', 'agent'] as const)
       resultOf(await call(node, 'DEL', alive, []))
       assertNothingLeft()
     })
+
+    testByAgent(
+      'a runtime hands the ports over by the capability, and every verb goes through the list (CAP-02)',
+      async () => {
+        const directory = folder('net.d')
+        const list = {
+          name: 'podnet',
+          cniVersion: '1.1.0',
+          plugins: [
+            { type: 'veth-route', ipam: node.config()['ipam'] },
+            { type: 'portmap', capabilities: { portMappings: true } },
+          ],
+        }
+        writeFileSync(join(directory, '10-podnet.conflist'), JSON.stringify(list))
+        const env = { ...node.env, CNI_PATH: cniBin(), NETCONFPATH: directory, PATH: process.env['PATH']! }
+        const ports = JSON.stringify({ portMappings: [web, dns] })
+        const cache = ['--cache-dir', folder('cache')]
+        const cnitool = (verb: string) =>
+          start([join(cniBin(), 'cnitool'), verb, ...cache, 'podnet', netns], { env: { ...env, CAP_ARGS: ports } })
+            .outcome
+        const { ips } = resultOf(await cnitool('add'))
+        const pod = ips[0].address.split('/')[0].replaceAll('.', '\\.')
+        const shown = new RegExp(`tcp \\. 8080 comment "podnet cnitool-[0-9a-f]{20} eth0" : ${pod} \\. 80`)
+        assert.match(nft(node, 'list map inet mooring portmap_any_v4'), shown)
+        // The list of `cnitool gc` is empty: nothing stays.
+        for (const verb of ['check', 'status', 'del', 'gc']) {
+          const outcome = await cnitool(verb)
+          assert.deepEqual(silent(outcome), RELEASED, `${verb} ${outcome.stderr}`)
+        }
+        assert.deepEqual(elements(node), [])
+        assert.deepEqual(
+          node.state().filter(line => line.startsWith('attachment')),
+          [],
+        )
+        // What veth-route keeps on the node is no matter of these tests.
+        kept = node.state()
+      },
+    )
 
     testByAgent('STATUS names a foreign chain that drops what is forwarded', async () => {
       const pod = newPod(netns)
