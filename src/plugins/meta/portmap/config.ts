@@ -1,19 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatIp, type Ip, isV4, tryParseIp } from '#base'
-import {
-  array,
-  boolean,
-  type Call,
-  CniError,
-  codes,
-  decode,
-  integer,
-  type JsonObject,
-  object,
-  optional,
-  string,
-} from '#cni'
+import { array, boolean, CniError, codes, decode, integer, type JsonObject, object, optional, string } from '#cni'
 import { type Condition, fitsName, portProtocols } from '#host'
 import { parseConditions, styleOf } from './conditions.ts'
 
@@ -73,7 +61,7 @@ export type Config = {
 }
 
 /** Reads a configuration. Sentences that upstream's plugin has are its own. @throws {CniError} 7 naming the key */
-export function parseConfig(config: JsonObject, _call: Call): Config {
+export function parseConfig(config: JsonObject): Config {
   const parsed = decode(schema, config)
   const { snat, masqAll, markMasqBit, externalSetMarkChain, allowForwardDrop } = parsed
   if (markMasqBit !== undefined && externalSetMarkChain !== undefined)
