@@ -3,6 +3,15 @@
 import { deadlineIn, type Ip, ipEquals } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
+import {
+  type Answering,
+  type Answers,
+  answerFor,
+  ensureAnswers,
+  findAnswerFaults,
+  findAnswers,
+  stopAnswering,
+} from './answers.ts'
 import { bridgeVerbs, ensureGateway, type FoundGateway, type GatewayWanted } from './bridge.ts'
 import { ensureMacCheck } from './bridge-firewall.ts'
 import {
@@ -86,6 +95,7 @@ const ensureFirewallPart = {
   macCheck: ensureMacCheck,
   portmap: (netfilter: Transport) => ensurePortmap(netfilter, []),
   vethHost: ensureVethHost,
+  silentPods: ensureAnswers,
 } as const
 export type FirewallPart = keyof typeof ensureFirewallPart
 
@@ -169,6 +179,17 @@ export const verbs = {
     context: HostContext,
     { netnsFd, link }: { netnsFd: number; link: { index: number; kind: string } },
   ): void => removePodLink(context, netnsFd, link),
+
+  /** See answers.ts. */
+  answerFor: (context: HostContext, { link, answers }: { link: Answering; answers: Omit<Answers, 'link'> }): void =>
+    answerFor(context.netfilter, link, answers),
+  stopAnswering: (context: HostContext, { answers }: { answers: Answers }): void =>
+    stopAnswering(context.netfilter, answers),
+  findAnswers: (context: HostContext, { owner }: { owner: string }): Answers[] => findAnswers(context.netfilter, owner),
+  findAnswerFaults: (
+    context: HostContext,
+    { link, answers }: { link: Answering; answers: Omit<Answers, 'link'> },
+  ): string[] => findAnswerFaults(context.netfilter, link, answers),
 
   /** See pod-link.ts. Blocks its thread while the kernel asks the segment. */
   awaitPodAddresses: (

@@ -40,6 +40,23 @@ test('addChain: writes a base chain with comment as nft does', () => {
   assert.deepEqual(chainAttributes.encode(chainAttributes.decode(bytes.subarray(4))), bytes.subarray(4))
 })
 
+test('addChain: writes the link of an ingress chain as nft does', () => {
+  // nft 'add chain netdev mooring c { type filter hook ingress device "v1" priority 0; policy accept; }'
+  const bytes = golden(
+    '05000000', // nfgenmsg: netdev
+    '0c0001006d6f6f72696e6700', // NFTA_CHAIN_TABLE mooring
+    '0600030063000000', // NFTA_CHAIN_NAME
+    '0b00070066696c7465720000', // NFTA_CHAIN_TYPE filter
+    '0800050000000001', // NFTA_CHAIN_POLICY 0x1
+    '1c000480', // NFTA_CHAIN_HOOK
+    '0800010000000000', //   NFTA_HOOK_HOOKNUM 0x0
+    '0800020000000000', //   NFTA_HOOK_PRIORITY 0x0
+    '0700030076310000', //   NFTA_HOOK_DEV v1
+  )
+  const base = { type: 'filter', hook: 'ingress', device: 'v1', priority: 0, policy: 'accept' } as const
+  assert.deepEqual(addChain({ table: { family: 'netdev', name: 'mooring' }, name: 'c', base }).body, bytes)
+})
+
 test('deleteChain: writes what nft writes', () => {
   // nft 'delete chain inet mooring c'
   const bytes = golden(

@@ -38,6 +38,7 @@ const NFTA_CHAIN_TYPE = 7
 const NFTA_CHAIN_USERDATA = 12
 const NFTA_HOOK_HOOKNUM = 1
 const NFTA_HOOK_PRIORITY = 2
+const NFTA_HOOK_DEV = 3
 
 export const chainAttributes = attributes({
   table: [NFTA_CHAIN_TABLE, string()],
@@ -48,14 +49,20 @@ export const chainAttributes = attributes({
   use: [NFTA_CHAIN_USE, u32be],
   hook: [
     NFTA_CHAIN_HOOK,
-    nested(attributes({ number: [NFTA_HOOK_HOOKNUM, u32be], priority: [NFTA_HOOK_PRIORITY, u32be] })),
+    nested(
+      attributes({
+        number: [NFTA_HOOK_HOOKNUM, u32be],
+        priority: [NFTA_HOOK_PRIORITY, u32be],
+        device: [NFTA_HOOK_DEV, string()],
+      }),
+    ),
   ],
   userdata: [NFTA_CHAIN_USERDATA, bytes],
 })
 export type ChainAttributes = Infer<typeof chainAttributes>
 
-/** NF_INET_*, by nft's names. */
-export const hooks = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const
+/** NF_INET_* and, for family netdev, NF_NETDEV_INGRESS, by nft's names. */
+export const hooks = { ingress: 0, prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const
 /** NF_DROP and NF_ACCEPT. */
 export const policies = { drop: 0, accept: 1 } as const
 
@@ -66,6 +73,8 @@ export type Chain = {
   readonly base?: {
     readonly type: 'filter' | 'nat' | 'route'
     readonly hook: keyof typeof hooks
+    /** The link whose packets the chain sees; family netdev alone. */
+    readonly device?: string
     /** Smaller is earlier: raw -300, conntrack -200, mangle -150, dstnat -100, filter 0, srcnat 100. */
     readonly priority: number
     readonly policy: keyof typeof policies
@@ -86,7 +95,11 @@ export function addChain(chain: Chain, options: { exclusive?: boolean } = {}): C
       : {
           type: base.type,
           policy: policies[base.policy],
-          hook: { number: hooks[base.hook], priority: base.priority >>> 0 },
+          hook: {
+            number: hooks[base.hook],
+            priority: base.priority >>> 0,
+            ...(base.device === undefined ? {} : { device: base.device }),
+          },
         }),
     ...(comment === undefined ? {} : { userdata: encodeComment(comment) }),
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatMac, formatPrefix, remainingMs, tryParseMac } from '#base'
+import { formatIp, formatMac, formatPrefix, parseIp, remainingMs, tryParseMac } from '#base'
 import { type Call, CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
-import { type ChildInfo, chooseLinkIndex, type Master, makesChild } from '#host'
+import { type ChildInfo, chooseLinkIndex, type FirewallPart, type Master, makesChild } from '#host'
 import { EBUSY, EEXIST, EINVAL } from '#libc'
 import { NetlinkError } from '#netlink'
 import {
@@ -15,6 +15,7 @@ import {
 } from './interface.ts'
 import { type Lease, leaseOf, resultRoutes } from './lease.ts'
 import { linkNames } from './pair.ts'
+import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
 
 /** What macvlan and ipvlan have in common in a configuration, and what each makes of its own keys. */
@@ -34,18 +35,25 @@ export type ChildConfig = {
   readonly inherited: Pick<Result, 'ips' | 'routes'> | undefined
   /** The link may go without addresses. */
   readonly layer2: boolean
+  /** The link neither asks nor answers who has an address, and somebody is to answer for it. */
+  readonly needsAnswers: boolean
   readonly dns: Pick<Result, 'dns'>
 }
 
-/** A child goes with its namespace, so there is nothing of it on the node: its number and kind, and what it is on. */
+/** What the node answers for a link that is silent. */
+type Answers = { readonly link: string; readonly owner: string; readonly addresses: string[] }
+
+/** The link goes with its namespace; of what is on the node only the answers must be taken back. */
 export type ChildTraces = {
-  readonly index: number
+  /** The link's number in the container; null where the link is not known of. */
+  readonly index: number | null
   readonly kind: string
   /** Number of the master, on the node unless `masterInPod`. */
   readonly master: number
   readonly masterInPod: boolean
   readonly mode: number
   readonly flags: number
+  readonly answers: Answers | null
 }
 
 type Definition<Config> = Pick<InterfacePlugin<Config, ChildTraces>, 'parse'> & {
@@ -72,16 +80,36 @@ export const childPlugin = <Config extends ChildConfig>({ type, parse, refuse }:
       const lease = await leaseFor(attach)
       return await make(attach, master, mtuBytes, lease)
     },
-    async detach({ index, kind }, { call: { netnsFd }, world }) {
-      if (netnsFd !== undefined) await world.host.removePodLink({ netnsFd, link: { index, kind } })
-    },
+    detach: (traces, { call, world }) => detach(traces, call.netnsFd, world),
     findTraces: at => findTraces(type, at),
     async isThere({ index, kind }, { call, world }) {
+      if (index === null) return false
       return (await world.host.describePodLink({ netnsFd: call.netnsFd!, link: { index } }))?.kind === kind
     },
     findFaults,
     requireReady: (config, world) => requireReady(type, config, world),
+    ...(type === 'ipvlan' ? { firewallPartsOf, restore } : {}),
   })
+
+const firewallPartsOf = (all: readonly ChildTraces[]): FirewallPart[] =>
+  all.some(({ answers }) => answers !== null) ? ['silentPods'] : []
+
+async function detach({ index, kind, answers }: ChildTraces, netnsFd: number | undefined, world: World): Promise<void> {
+  await everyStep(
+    () => answers !== null && world.host.stopAnswering({ answers: withIps(answers) }),
+    () => netnsFd !== undefined && index !== null && world.host.removePodLink({ netnsFd, link: { index, kind } }),
+  )
+}
+
+const withIps = ({ addresses, ...rest }: Answers) => ({ ...rest, addresses: addresses.map(parseIp) })
+
+async function restore(all: readonly ChildTraces[], world: World): Promise<void> {
+  for (const { answers } of all) {
+    if (answers === null) continue
+    const link = await world.host.findMaster({ name: answers.link, netnsFd: undefined })
+    if (link !== undefined) await world.host.answerFor({ link, answers: withIps(answers) })
+  }
+}
 
 const findMaster = ({ master, masterInPod }: ChildConfig, call: Pick<Call, 'netnsFd'>, world: World) =>
   world.host.findMaster({
@@ -137,16 +165,19 @@ async function make<Config extends ChildConfig>(
   { call, config, key, world, note, undo }: Attach<Config, ChildTraces>,
   master: Master,
   mtuBytes: number,
-  { addresses, routes, ips }: Lease & Pick<Result, 'ips'>,
+  { addresses, routes, ips: given }: Lease & Pick<Result, 'ips'>,
 ): Promise<Result> {
   const { info, masterInPod, sharesMac } = config
   const { owner, podMac } = linkNames(key)
   const netnsFd = call.netnsFd!
   const index = chooseLinkIndex()
   const flags = info.kind === 'ipvlan' ? info.data.flags : 0
-  note({ index, kind: info.kind, master: master.index, masterInPod, mode: info.data.mode, flags })
-  // The verb cleans up behind itself; where it could not, this does, or the record stays.
-  undo(() => world.host.removePodLink({ netnsFd, link: { index, kind: info.kind } }))
+  const ips = addresses.map(({ ip }) => ip)
+  const answers = config.needsAnswers ? { link: master.name, owner, addresses: ips.map(formatIp) } : null
+  const traces = { index, kind: info.kind, master: master.index, masterInPod, mode: info.data.mode, flags, answers }
+  note(traces)
+  // The verbs clean up behind themselves; where they could not, this does, or the record stays.
+  undo(() => detach(traces, netnsFd, world))
   const mac = sharesMac ? {} : { mac: config.mac ?? podMac }
   const link = { ifName: call.ifName, owner, mtuBytes, addresses, routes, ...mac }
   const made = await world.host
@@ -154,10 +185,11 @@ async function make<Config extends ChildConfig>(
     .catch((error: unknown) => {
       throw explain(error, call, config, master)
     })
+  if (config.needsAnswers) await world.host.answerFor({ link: master, answers: { owner, addresses: ips } })
   await settle(call, world, addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier)
   return {
     interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
-    ...(ips === undefined ? {} : { ips: ips.map(ip => ({ ...ip, interface: 0 })) }),
+    ...(given === undefined ? {} : { ips: given.map(ip => ({ ...ip, interface: 0 })) }),
     ...(routes.length === 0 ? {} : { routes: resultRoutes(routes) }),
     ...config.dns,
   }
@@ -211,30 +243,44 @@ function explain(error: unknown, { ifName }: Call, { info, masterInPod }: ChildC
   return error
 }
 
-/** Without a record: the link by the name that was asked for, if its alias or the runtime's result says that it is ours. */
+/**
+ * Without a record: the link by the name that was asked for, if its alias or the runtime's result says that it is ours, and
+ * what is answered for it.
+ */
 async function findTraces(kind: ChildInfo['kind'], { call, world, key }: At): Promise<ChildTraces[]> {
+  const { owner } = linkNames(key)
+  const index = await findOwnLink(kind, owner, call, world)
+  const answered = kind === 'ipvlan' ? await world.host.findAnswers({ owner }) : []
+  const none = { index: null, kind, master: 0, masterInPod: false, mode: 0, flags: 0, answers: null }
+  return [
+    ...(index === null ? [] : [{ ...none, index }]),
+    ...answered.map(each => ({ ...none, answers: { ...each, addresses: each.addresses.map(formatIp) } })),
+  ]
+}
+
+async function findOwnLink(kind: string, owner: string, call: Call, world: World): Promise<number | null> {
   const { netnsFd, ifName: ifname, netns, prevResult } = call
-  if (netnsFd === undefined) return []
+  if (netnsFd === undefined) return null
   const link = await world.host.describePodLink({ netnsFd, link: { ifname } })
-  if (link?.kind !== kind) return []
+  if (link?.kind !== kind) return null
   // Also what upstream's plugin of that name made, before ours took its place.
   const told = prevResult?.interfaces?.find(({ name, sandbox }) => name === ifname && sandbox === netns)?.mac
   const isTold = link.owner === undefined && link.mac !== undefined && told?.toLowerCase() === formatMac(link.mac)
-  if (link.owner !== linkNames(key).owner && !isTold) return []
-  return [{ index: link.index, kind, master: 0, masterInPod: false, mode: 0, flags: 0 }]
+  return link.owner === owner || isTold ? link.index : null
 }
 
 async function findFaults<Config extends ChildConfig>(check: Check<Config, ChildTraces>): Promise<readonly string[]> {
-  const { call, world, config, prevResult, pod, podIndex } = check
+  const { call, world, config, key, prevResult, pod, podIndex, traces } = check
   const mac = tryParseMac(pod?.mac ?? '')
   const mtuBytes = pod?.mtu ?? (config.mtu === 0 ? undefined : config.mtu)
   const { addresses, routes } = leaseOf({
     ips: (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex),
     routes: prevResult.routes ?? [],
   })
-  return await world.host.findChildFaults({
+  const faults = await world.host.findChildFaults({
     netnsFd: call.netnsFd!,
-    masterInPod: config.masterInPod,
+    // A chain's CHECK does not say where the master of its ADD was.
+    masterInPod: traces?.masterInPod ?? config.masterInPod,
     masterName: config.master === '' ? undefined : config.master,
     info: config.info,
     link: {
@@ -243,6 +289,10 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
       ...(mtuBytes === undefined ? {} : { mtuBytes }),
     },
   })
+  const master = config.needsAnswers ? await findMaster(config, call, world) : undefined
+  if (master === undefined) return faults
+  const answers = { owner: linkNames(key).owner, addresses: addresses.map(({ ip }) => ip) }
+  return [...faults, ...(await world.host.findAnswerFaults({ link: master, answers }))]
 }
 
 async function requireReady(kind: ChildInfo['kind'], config: ChildConfig, world: World): Promise<void> {

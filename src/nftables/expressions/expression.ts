@@ -6,6 +6,7 @@ import { cmpAttributes } from './cmp.ts'
 import { counterAttributes } from './counter.ts'
 import { ctAttributes } from './ct.ts'
 import { fibAttributes } from './fib.ts'
+import { forwardAttributes } from './forward.ts'
 import { immediateAttributes } from './immediate.ts'
 import { lookupAttributes } from './lookup.ts'
 import { masqueradeAttributes } from './masquerade.ts'
@@ -29,6 +30,7 @@ const expression = nested(
     counter: counterAttributes,
     ct: ctAttributes,
     fib: fibAttributes,
+    fwd: forwardAttributes,
     immediate: immediateAttributes,
     lookup: lookupAttributes,
     masq: masqueradeAttributes,

@@ -27,22 +27,26 @@ const schema = object({
   mtu: optional(integer(), 0),
   /** The master is in the container. */
   linkInContainer: optional(boolean, false),
+  /** Answer ARP and neighbour discovery on the master for containers in mode l3 and l3s, whose links do not. */
+  proxyNeighbour: optional(boolean, true),
   ipam: optional(object({ type: optional(string, '') })),
   dns: optional(dnsKeys),
 })
 
 /** Reads a configuration. @throws {CniError} 7 naming the key */
 export function parseConfig(config: JsonObject, call: Call): ChildConfig {
-  const { mode, flag, mtu, linkInContainer, ipam, dns, ...rest } = decode(schema, config)
+  const { mode, flag, mtu, linkInContainer, proxyNeighbour, ipam, dns, ...rest } = decode(schema, config)
   const data = {
     mode: oneOf(ipvlanModes, 'mode', mode, 'l2'),
     flags: oneOf(ipvlanFlags, 'flag', flag, 'bridge'),
   }
   const earlier = call.command === 'ADD' ? call.prevResult : undefined
   const chained = rest.master === '' && earlier !== undefined ? masterOf(earlier) : undefined
+  const masterInPod = linkInContainer || (chained?.sandbox ?? '') !== ''
   return {
     master: chained?.name ?? rest.master,
-    masterInPod: linkInContainer || (chained?.sandbox ?? '') !== '',
+    masterInPod,
+    needsAnswers: proxyNeighbour && !masterInPod && data.mode !== ipvlanModes.l2,
     ...{ mtu, info: { kind: 'ipvlan', data }, mac: undefined, sharesMac: true, layer2: false },
     inherited: (ipam?.type ?? '') === '' ? earlier : undefined,
     dns: resultDns(dns),

@@ -53,6 +53,7 @@ export function parseConfig(config: JsonObject, call: Call): ChildConfig {
     mac: parseMac([runtimeConfig?.mac, MAC, rest.mac].find(text => text !== undefined && text !== '')),
     sharesMac: known === 'passthru',
     inherited: undefined,
+    needsAnswers: false,
     dns: resultDns(dns),
   }
 }
