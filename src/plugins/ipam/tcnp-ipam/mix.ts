@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  AllocationError,
+  findKnownPort,
+  forgetLookup,
+  isReleased,
+  type Journal,
+  type Limits,
+  listOwnedAddresses,
+  listPortsReleasing,
+  type PortAddress,
+  type PortPool,
+  type PortProbe,
+  releaseOthers,
+  releaseOwner,
+} from '#allocator'
+import { atMost, deadlineIn, formatIp, isV4, parseIp, parsePrefix, prefixContains } from '#base'
+import type { Call, Dns, Result } from '#cni'
+import { isMissing } from '#openstack'
+import type { World } from '../../world.ts'
+import { type Config, parseConfig } from './config.ts'
+import { type HostInterface, type Place, resultIp } from './host-port.ts'
+import { type Located, locate, lookAgain } from './place.ts'
+import { poolFor, poolOfKnown } from './ports.ts'
+import type { OpenedCloud } from './sessions.ts'
+import { ownerOf, type Source } from './source.ts'
+
+/** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
+const RELEASE_MS = 20_000
+const STATUS_MS = 5_000
+
+/** Pods' addresses are further `fixed_ips` of the node's own port. */
+export const mix: Source = {
+  acquire,
+  release: (call, world) => tellCloud(call, world, releaseOwner(world.journal, ownerOf(call))),
+  releaseOthers: (call, world, isLiving, beforeMs) =>
+    tellCloud(call, world, releaseOthers(world.journal, call.network, isLiving, beforeMs)),
+  holds: (owner, { journal }) => listOwnedAddresses(journal, owner).length > 0,
+  findFaults,
+  examine,
+}
+
+async function acquire(config: Config, call: Call, world: World): Promise<Required<Pick<Result, 'ips' | 'dns'>>> {
+  const { place, pool, lookup } = await open(config, world, call)
+  try {
+    const subnetIds = place.subnets.map(subnet => subnet.id)
+    const taken = await pool.acquire(ownerOf(call), subnetIds, call)
+    const ips = place.subnets.map(subnet => {
+      const { address } = taken.find(each => each.subnetId === subnet.id)!
+      return resultIp(address, subnet)
+    })
+    return { ips, dns: dnsOf(place) }
+  } catch (error) {
+    // The port was replaced, or a subnet: the next call looks for them afresh.
+    if (isMissing(error) || (error instanceof AllocationError && error.fault === 'gone'))
+      forgetLookup(world.journal, lookup)
+    throw error
+  }
+}
+
+function dnsOf(place: Place): Dns {
+  const nameservers = [...new Set(place.subnets.flatMap(subnet => subnet.nameservers))]
+  return nameservers.length === 0 ? {} : { nameservers }
+}
+
+type Opened = Located & { readonly pool: PortPool }
+
+async function open(config: Config, world: World, limits: Limits): Promise<Opened> {
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  const located = await locate(config, world, cloud, limits)
+  return { ...located, pool: poolOf(config, world, cloud, located) }
+}
+
+function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
+  const { reserve, usableAfterMs, coolDownMs, dataDir } = neutronConf
+  return poolFor(world, {
+    portId: place.portId,
+    access: cloud.access,
+    probe: probeOf(world, place, uplink),
+    settings: {
+      subnetIds: place.subnets.map(subnet => subnet.id),
+      reserve,
+      usableAfterMs,
+      coolDownMs,
+      lockDirectory: dataDir ?? world.dataDir,
+    },
+  })
+}
+
+/** Asks the gateway in the address's name: it answers as soon as port security lets the question pass. */
+function probeOf(world: World, { subnets }: Place, uplink: HostInterface | undefined): PortProbe | undefined {
+  const gateways = subnets.flatMap(({ cidr, gateway }) =>
+    gateway === undefined ? [] : [{ subnet: parsePrefix(cidr), target: parseIp(gateway) }],
+  )
+  if (uplink === undefined || !gateways.some(({ target }) => isV4(target))) return undefined
+  return async addresses => {
+    const probes = addresses.map(parseIp).flatMap(address => {
+      const target = gateways.find(({ subnet }) => prefixContains(subnet, address))?.target
+      return target === undefined || !isV4(target) ? [] : [{ address, target }]
+    })
+    return (await world.host.probeArp({ uplink, probes })).map(formatIp)
+  }
+}
+
+/**
+ * Records the release, which is all that the caller has to wait for: the agent tells the cloud in the background. A process
+ * that lives for one call tries it itself, and leaves to the next one what does not succeed.
+ */
+async function tellCloud(call: Call, world: World, released: readonly PortAddress[]): Promise<void> {
+  const own = Map.groupBy(released, each => each.portId)
+  for (const portId of new Set([...own.keys(), ...listPortsReleasing(world.journal)])) {
+    const pool = await poolForRelease(call, world, portId, own.has(portId)).catch(() => undefined)
+    if (world.longLived) pool?.kick()
+    else await pool?.settle(releaseLimits(call), isDone(world.journal, portId, own.get(portId))).catch(() => {})
+  }
+}
+
+/** What is left of earlier calls is finished too, but nobody waits for what others released meanwhile. */
+function isDone(journal: Journal, portId: string, own: readonly PortAddress[] | undefined): () => boolean {
+  if (own === undefined) return () => !listPortsReleasing(journal).includes(portId)
+  return () => own.every(each => isReleased(journal, each))
+}
+
+const releaseLimits = (call: Call): Limits => ({ deadline: atMost(call.deadline, RELEASE_MS), signal: call.signal })
+
+/** With the credentials that the journal names, else, for an address of this network, with those of this call. */
+async function poolForRelease(call: Call, world: World, portId: string, isOwn: boolean): Promise<PortPool | undefined> {
+  // First, because the call may bring what the journal only names.
+  const access = await accessOf(call, world).catch(() => undefined)
+  const open = await poolOfKnown(world, portId).catch(() => undefined)
+  const known = findKnownPort(world.journal, portId)
+  if (open !== undefined || known === undefined || access === undefined || !isOwn) return open
+  return poolFor(world, { portId, access, settings: known.settings })
+}
+
+async function accessOf(call: Call, world: World): Promise<string> {
+  const { cloud, neutronConf } = parseConfig(call.config)
+  return (await world.clouds.open(cloud, { dataDir: neutronConf.dataDir })).access
+}
+
+async function findFaults(config: Config, call: Call, world: World): Promise<string[]> {
+  const held = listOwnedAddresses(world.journal, ownerOf(call))
+  const given = (call.prevResult?.ips ?? []).map(each => formatIp(parsePrefix(each.address).ip))
+  const unknown = call.prevResult === undefined ? [] : held.filter(({ address }) => !given.includes(address))
+  const faults = unknown.map(({ address }) => `its result does not have ${address}, which is recorded for it`)
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  for (const { portId, address } of held) {
+    const port = await cloud.session.neutron.ports.get(portId, call)
+    if (port === undefined) faults.push(`port ${portId} of ${address} does not exist`)
+    else if (!port.fixed_ips.some(each => each.ip_address === address))
+      faults.push(`port ${portId} does not have its address ${address} any more`)
+  }
+  return faults
+}
+
+async function examine(config: Config, world: World): Promise<void> {
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  const located = await lookAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
+  // The first question of the runtime, before any pod, is the time to make the reserve.
+  if (world.longLived) poolOf(config, world, cloud, located).kick()
+}
