@@ -112,7 +112,7 @@ for (const mode of ['standalone', 'agent'] as const)
           `fd00:6::1 dev eth0 src ${v6} metric 1024 pref medium`,
         ],
       )
-      assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${v4}/24 scope global `))
+      assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${v4}/24 brd 10\\.6\\.0\\.255 scope global `))
       assert.match(node.ip(`-o -4 addr show ${host.name}`), / inet 10\.6\.0\.1\/32 scope global /)
       assert.match(node.ip(`-o -6 addr show ${host.name}`), / inet6 fd00:6::1\/128 scope global /)
       assert.equal(node.ip(`route show ${v4}`).trim(), `${v4} dev ${host.name} proto 98`)
@@ -246,7 +246,7 @@ for (const mode of ['standalone', 'agent'] as const)
           const shown = pod.ip('-o addr show eth0')
           assert.doesNotMatch(shown, /tentative|dadfailed/)
           for (const { address } of addresses) {
-            assert.ok(shown.includes(` ${address} scope global `), shown)
+            assert.match(shown, new RegExp(` ${address} (brd \\S+ )?scope global `))
             pod.run(
               'ping',
               '-qc1',
@@ -441,6 +441,7 @@ for (const mode of ['standalone', 'agent'] as const)
       await add(it)
       const prevResult = await add(second)
       assert.equal(linesOf(pod.ip('route show 10.6.0.1')).length, 2)
+      assert.deepEqual(silent(await node.call('CHECK', second, { more: { prevResult } })), DONE, 'both there')
       await del(it)
       assert.doesNotMatch(pod.ip('-o link'), /eth0/)
       assert.deepEqual(silent(await node.call('CHECK', second, { more: { prevResult } })), DONE)

@@ -21,9 +21,7 @@ import {
   addRoute,
   decodeAddress,
   decodeLink,
-  decodeRoute,
   dumpAddresses,
-  dumpRoutes,
   getLink,
   IFA_F_DADFAILED,
   IFA_F_NODAD,
@@ -38,6 +36,7 @@ import {
   RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
+import { podTables } from './pod-tables.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 
 // What an interface plugin does to the link in the pod, whatever kind of link it is. Everything here runs with the thread
@@ -253,20 +252,9 @@ function addressFaults(route: Transport, index: number, { ifName, addresses }: P
 
 function routeFaults(route: Transport, index: number, want: PodLinkExpectation): string[] {
   const wanted = [...want.routes, ...(want.prefixRoutes === false ? [] : prefixRoutes(want.addresses))]
-  const tables = new Map<string, Route[]>()
-  const tableOf = (family: number, table: number): Route[] => {
-    const key = `${family} ${table}`
-    const known = tables.get(key)
-    if (known !== undefined) return known
-    const routes = route.execute([dumpRoutes(family, { table })])[0]!.messages.map(decodeRoute)
-    tables.set(key, routes)
-    return routes
-  }
+  const present = podTables(route, want.addresses)
   return wanted
-    .filter(each => {
-      const family = isV4(each.destination.ip) ? AF_INET : AF_INET6
-      return !tableOf(family, each.table ?? RT_TABLE_MAIN).some(entry => isRoute(entry, each, index))
-    })
+    .filter(each => !present(each).some(entry => isRoute(entry, each, index)))
     .map(each => `route ${describeRoute(each, want.ifName)} is missing in the pod`)
 }
 
@@ -274,7 +262,8 @@ function routeFaults(route: Transport, index: number, want: PodLinkExpectation):
 const prefixRoutes = (addresses: readonly Prefix[]): PodLinkRoute[] =>
   addresses.filter(({ ip, length }) => length < ip.length * 8).map(address => ({ destination: networkOf(address) }))
 
-function isRoute(entry: Route, want: PodLinkRoute, index: number): boolean {
+/** True if the entry is the wanted route along the link, or one of several hops of it. */
+export function isRoute(entry: Route, want: PodLinkRoute, index: number): boolean {
   const destination = networkOf(want.destination)
   if (formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) !== formatPrefix(destination)) return false
   const { gateway, priority, scope, mtu, advmss } = want

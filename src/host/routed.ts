@@ -26,13 +26,11 @@ import {
   decodeLink,
   decodeNeighbour,
   decodeRoute,
-  decodeRule,
   deleteLink,
   deleteProxy,
   dumpAddresses,
   dumpProxies,
   dumpRoutes,
-  dumpRules,
   getLink,
   getNeighbour,
   IFA_F_NODAD,
@@ -42,7 +40,6 @@ import {
   lookupRoute,
   NUD_PERMANENT,
   protocols,
-  type Route,
   RT_TABLE_MAIN,
   RTM_GROUP_LINK,
   RTN_LOCAL,
@@ -52,6 +49,8 @@ import {
 import type { HostContext } from './context.ts'
 import { isOwned, type OwnedLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
+import { isRoute, withBroadcast } from './pod-link.ts'
+import { podTables } from './pod-tables.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** A route in the pod. */
@@ -84,6 +83,8 @@ export type RoutedPod = Omit<Pair, 'masterIndex'> & {
   /** IFLA_IFALIAS of the node's end: whose it is. */
   owner: string
   addresses: Prefix[]
+  /** IPv4 addresses have their broadcast address, for programs that ask for it; nobody hears what is sent there. */
+  broadcast?: boolean
   nextHops: NextHop[]
   routes: PodRoute[]
   /** Link on which the node answers ARP and neighbour discovery for the pod's addresses; undefined: nowhere. */
@@ -163,8 +164,10 @@ const linkLocalOf = ([a = 0, b = 0, c = 0, d = 0, e = 0, f = 0]: Uint8Array): Ip
 function podSide(pod: RoutedPod, index: number): Request[] {
   const requests = [setLink({ index }, { up: true }, `set link ${pod.ifName} up in the pod`)]
   // No route to the subnet: its other addresses are not on this link. No duplicate detection: the address is ours.
-  for (const prefix of pod.addresses)
-    requests.push(addAddress({ index, prefix, flags: IFA_F_NOPREFIXROUTE | (isV4(prefix.ip) ? 0 : IFA_F_NODAD) }))
+  for (const prefix of pod.addresses) {
+    const flags = IFA_F_NOPREFIXROUTE | (isV4(prefix.ip) ? 0 : IFA_F_NODAD)
+    requests.push(addAddress({ index, prefix, flags, ...(pod.broadcast === true ? withBroadcast(prefix) : {}) }))
+  }
   for (const { address, route } of pod.nextHops) {
     requests.push(addNeighbour({ index, address, mac: pod.hostMac }))
     if (route === undefined) continue
@@ -357,70 +360,21 @@ function nextHopFaults(
     if (!isRight || (hostMac !== undefined && formatMac(entry.mac!) !== formatMac(hostMac)))
       faults.push(`neighbour ${formatIp(address)} on ${ifName} does not lead to the node`)
   }
-  const routed = nextHops.filter(each => each.route !== undefined).map(({ address }) => hostPrefix(address))
-  const present = podRoutesOf(
-    route,
-    addresses,
-    routed.map(({ ip }) => ({ ip })),
-  )
-  const leads = (entry: Route, to: Prefix) =>
-    entry.outInterface === index &&
-    entry.destination !== undefined &&
-    formatPrefix(entry.destination) === formatPrefix(to)
-  for (const to of routed)
-    if (!present({ ip: to.ip }).some(entry => leads(entry, to)))
-      faults.push(`route ${formatIp(to.ip)} dev ${ifName} is missing in the pod`)
+  const present = podTables(route, addresses)
+  for (const { address } of nextHops.filter(each => each.route !== undefined)) {
+    const destination = hostPrefix(address)
+    if (!present({ destination }).some(entry => isRoute(entry, { destination }, index)))
+      faults.push(`route ${formatIp(address)} dev ${ifName} is missing in the pod`)
+  }
   return faults
 }
 
-type InTable = { ip: Ip; table?: number }
-
-/**
- * Reads each table that is asked for once. What would be in the main table may also be in one of the addresses' own, where
- * upstream's sbr moves it.
- */
-function podRoutesOf(
-  route: NetlinkSocket,
-  addresses: readonly Prefix[],
-  wanted: readonly InTable[],
-): (of: InTable) => Route[] {
-  const nameOf = ({ ip, table = RT_TABLE_MAIN }: InTable) => `${ip.length}/${table}`
-  const read = ({ ip, table = RT_TABLE_MAIN }: InTable): Route[] => {
-    const family = isV4(ip) ? AF_INET : AF_INET6
-    const tables = table === RT_TABLE_MAIN ? [table, ...tablesOf(route, family, addresses)] : [table]
-    return tables.flatMap(each => route.execute([dumpRoutes(family, { table: each })])[0]!.messages.map(decodeRoute))
-  }
-  const tables = new Map([...new Map(wanted.map(each => [nameOf(each), each]))].map(([name, of]) => [name, read(of)]))
-  return of => tables.get(nameOf(of)) ?? []
-}
-
-/** The tables that are asked for packets from one of the addresses. */
-function tablesOf(route: NetlinkSocket, family: number, addresses: readonly Prefix[]): Set<number> {
-  const own = addresses.map(({ ip }) => formatPrefix(hostPrefix(ip)))
-  const rules = route.execute([dumpRules(family)])[0]!.messages.map(decodeRule)
-  return new Set(
-    rules.flatMap(({ source, table }) =>
-      source !== undefined && table !== undefined && own.includes(formatPrefix(source)) ? [table] : [],
-    ),
-  )
-}
-
-function routeFaults(route: NetlinkSocket, index: number, want: RoutedExpectation): string[] {
-  const tableOf = ({ destination: { ip }, table }: PodRoute): InTable => ({
-    ip,
-    ...(table === undefined ? {} : { table }),
-  })
-  const present = podRoutesOf(route, want.addresses, want.routes.map(tableOf))
-  const isIt = ({ destination, gateway }: PodRoute, entry: Route) =>
-    entry.outInterface === index &&
-    (gateway === undefined
-      ? entry.gateway === undefined
-      : entry.gateway !== undefined && ipEquals(entry.gateway, gateway)) &&
-    formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) === formatPrefix(destination)
-  return want.routes
-    .filter(wanted => !present(tableOf(wanted)).some(entry => isIt(wanted, entry)))
+function routeFaults(route: NetlinkSocket, index: number, { addresses, routes, ifName }: RoutedExpectation): string[] {
+  const present = podTables(route, addresses)
+  return routes
+    .filter(({ scope: _, ...wanted }) => !present(wanted).some(entry => isRoute(entry, wanted, index)))
     .map(({ destination, gateway }) => {
       const via = gateway === undefined ? '' : ` via ${formatIp(gateway)}`
-      return `route ${formatPrefix(destination)}${via} dev ${want.ifName} is missing in the pod`
+      return `route ${formatPrefix(destination)}${via} dev ${ifName} is missing in the pod`
     })
 }

@@ -53,6 +53,7 @@ async function attach(attach: Attach<Config, RoutedTraces>): Promise<Result> {
     pod: {
       mtuBytes: mtu,
       addresses: ips.map(({ address }) => address),
+      broadcast: true,
       nextHops: nextHopsOf(ips, routes),
       routes: [...networkRoutes(ips), ...routes],
     },
