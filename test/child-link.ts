@@ -593,7 +593,6 @@ export function childTests(kind: Kind): void {
     const damages: readonly (readonly [what: string, how: string, fault: RegExp])[] = [
       ['it is gone (CHK-04)', 'link del eth0', /link eth0 in the pod is missing/],
       ['it is down (CHK-12)', 'link set eth0 down', /link eth0 in the pod is down/],
-      ['its MTU is another', 'link set eth0 mtu 1300', /eth0 has MTU 1300, not 1500/],
       ['its address is gone (CHK-05)', 'addr flush dev eth0', /address 10\.10\.10\.\d+\/24 is missing on eth0/],
       ['its route is gone (CHK-06)', 'route del default', /route 0\.0\.0\.0\/0 via 10\.10\.10\.1 dev eth0 is missing/],
       ['its subnet has no route (CHK-06)', 'route del 10.10.10.0/24', /route 10\.10\.10\.0\/24 dev eth0 is missing/],

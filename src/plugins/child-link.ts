@@ -272,7 +272,6 @@ async function findOwnLink(kind: string, owner: string, call: Call, world: World
 async function findFaults<Config extends ChildConfig>(check: Check<Config, ChildTraces>): Promise<readonly string[]> {
   const { call, world, config, key, prevResult, pod, podIndex, traces } = check
   const mac = tryParseMac(pod?.mac ?? '')
-  const mtuBytes = pod?.mtu ?? (config.mtu === 0 ? undefined : config.mtu)
   const { addresses, routes } = leaseOf({
     ips: (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex),
     routes: prevResult.routes ?? [],
@@ -285,8 +284,8 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     info: config.info,
     link: {
       ...{ ifName: call.ifName, addresses, routes },
+      // Not the MTU: upstream's tuning changes it behind us, and the result does not tell.
       ...(mac === undefined ? {} : { mac }),
-      ...(mtuBytes === undefined ? {} : { mtuBytes }),
     },
   })
   const master = config.needsAnswers ? await findMaster(config, call, world) : undefined
