@@ -81,9 +81,9 @@ export function moveNicIn(
   context.inNetns(netnsFd, route => {
     if (tryFindLink(route, { ifname: ifName }) !== undefined) throw new NetlinkError(about, EEXIST)
   })
-  const ownAltname = nic.altnames.includes(ifName)
-  // A link cannot be renamed to what is one of its names already.
-  if (ownAltname) context.route.execute([deleteAltname(nic.index, ifName)])
+  // A link cannot be renamed to what is one of its names already. Marked first, so that the name is not forgotten.
+  if (nic.altnames.includes(ifName))
+    context.route.execute([setLink({ index: nic.index }, { ifalias: nic.name }), deleteAltname(nic.index, ifName)])
   try {
     context.route.execute([setLink({ index: nic.index }, { netnsFd, ifname: ifName, ifalias: nic.name }, about)])
     return context.inNetns(netnsFd, route => {
@@ -94,7 +94,6 @@ export function moveNicIn(
   } catch (error) {
     // The kernel moves first and renames then: where the second failed, the NIC is there under its own name.
     bringNicHome(context, { nic, podIndex: nic.index, netnsFd })
-    if (ownAltname) context.route.execute([addAltname(nic.index, ifName)])
     throw error
   }
 }

@@ -28,9 +28,10 @@ export async function keptBy(node: Node): Promise<string[]> {
 /** Calls `kill` with each step until one was not reached. @returns the steps that were hit */
 export async function eachStep(
   kill: (syscall: string, when: number) => Promise<string | undefined>,
+  steps: readonly string[] = STEPS,
 ): Promise<string[]> {
   const hit: string[] = []
-  for (const syscall of STEPS)
+  for (const syscall of steps)
     for (let when = 1; when <= STEPS_MAX; when += STRIDE)
       for (let time = 1; time <= TIMES; time++) {
         const step = await kill(syscall, when)
