@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type Ip, networkOf, type Prefix } from '#base'
-import { ENOENT } from '#libc'
+import { EEXIST, ENOENT } from '#libc'
 import type { Transport } from '#netlink'
 import {
   addElement,
+  addTable,
   commit,
   count,
+  deleteElement,
   type ElementOf,
   formatElement,
   give,
@@ -24,7 +26,7 @@ import {
 import { removeElements } from './elements.ts'
 import { ensure, insidesOf } from './firewall.ts'
 import { ipVersions, versionOf } from './match.ts'
-import { checkParts, ensureParts, type Part, table as routed } from './part.ts'
+import { checkParts, ensureParts, makePart, type Part, table as routed } from './part.ts'
 import { insideOf, insideSet, nat, parseInsideSet, sets } from './ruleset.ts'
 
 // What the kernel must know of a pod behind a bridge. Its routed packets come in by the bridge as those of its neighbours
@@ -75,6 +77,19 @@ export const macCheck: Part = {
       ],
     },
   ],
+}
+
+/** Asks the kernel whether it could check MACs, changing nothing: the batch ends with a removal that is always refused. */
+export function knowsMacCheck(transport: Transport): boolean {
+  const impossible = deleteElement(checkedLinks, { key: ['no such link'] })
+  try {
+    commit(transport, [addTable(bridged), ...makePart(macCheck, []), impossible])
+    return true
+  } catch (error) {
+    if (!(error instanceof NftablesError)) throw error
+    // EEXIST: it does so already.
+    return error.request === impossible.about || error.errno === EEXIST
+  }
 }
 
 function routedElements({ masquerade, owner: comment }: BridgedFirewall): ElementOf[] {

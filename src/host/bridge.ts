@@ -36,7 +36,14 @@ import {
   RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
-import { addBridged, type BridgedFirewall, checkBridged, findBridged, removeBridged } from './bridge-firewall.ts'
+import {
+  addBridged,
+  type BridgedFirewall,
+  checkBridged,
+  findBridged,
+  knowsMacCheck,
+  removeBridged,
+} from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
 import { createPair, type Pair } from './pair.ts'
 import {
@@ -431,7 +438,10 @@ function gatewayFaults(route: Transport, { name, addresses }: NonNullable<Bridge
 }
 
 /** Asks the kernel what it cannot do, changing nothing: what is asked for is refused in any case, the question is with what. */
-export function lacksForBridge({ route }: HostContext, needs: { vlanFiltering: boolean }): string[] {
+export function lacksForBridge(
+  { route, netfilter }: HostContext,
+  needs: { vlanFiltering: boolean; macCheck: boolean },
+): string[] {
   const refusal = (request: Request): number => {
     try {
       route.execute([request])
@@ -443,14 +453,16 @@ export function lacksForBridge({ route }: HostContext, needs: { vlanFiltering: b
   }
   // A group address is no link's own.
   const impossible = Uint8Array.of(1, 0, 0, 0, 0, 0)
-  const lacks = (['bridge', 'veth'] as const).filter(
+  const unknown = (['bridge', 'veth'] as const).filter(
     kind => refusal(addLink({ ifname: 'mooring-probe', address: impossible, linkinfo: { kind } })) === EOPNOTSUPP,
   )
-  if (lacks.length > 0 || !needs.vlanFiltering) return lacks.map(kind => `links of kind ${kind}`)
+  if (unknown.length > 0) return unknown.map(kind => `links of kind ${kind}`)
   // Only a kernel that knows VLANs looks at the protocol; `lo` is there already.
-  const wrong = { vlanProtocol: 0 }
-  const errno = refusal(addLink({ ifname: 'lo', linkinfo: { kind: 'bridge', data: wrong } }))
-  return errno === EPROTONOSUPPORT ? [] : ['VLAN filtering of bridges']
+  const wrong = addLink({ ifname: 'lo', linkinfo: { kind: 'bridge', data: { vlanProtocol: 0 } } })
+  return [
+    ...(needs.vlanFiltering && refusal(wrong) !== EPROTONOSUPPORT ? ['VLAN filtering of bridges'] : []),
+    ...(needs.macCheck && !knowsMacCheck(netfilter) ? ['nf_tables for bridges'] : []),
+  ]
 }
 
 const EPROTONOSUPPORT = 93
@@ -459,7 +471,7 @@ const EPROTONOSUPPORT = 93
 export const bridgeVerbs = {
   findBridge,
   ensureBridge,
-  lacksForBridge: (context: HostContext, needs: { vlanFiltering: boolean }) => lacksForBridge(context, needs),
+  lacksForBridge,
   attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }): boolean => attachBridged(context, pod),
   checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] =>
     checkBridgedPod(context, want),

@@ -297,13 +297,14 @@ async function requireReady(config: Config, world: World): Promise<void> {
       ? new CniError(codes.notAvailable, error.message, { details: error.details })
       : error
   }
-  const lacks = await world.host.lacksForBridge({ vlanFiltering })
+  const lacks = await world.host.lacksForBridge({ vlanFiltering, macCheck: config.macspoofchk })
   if (lacks.length > 0)
     throw new CniError(
       codes.notAvailable,
       `Cannot attach pods to ${config.bridge}: this kernel lacks ${lacks.join(', ')}`,
       {
-        details: 'load the module (modprobe bridge, veth), or start a kernel with CONFIG_BRIDGE_VLAN_FILTERING',
+        details:
+          'load the modules (bridge, veth, nf_tables), or start a kernel with CONFIG_BRIDGE_VLAN_FILTERING and CONFIG_NF_TABLES_BRIDGE',
       },
     )
 }
