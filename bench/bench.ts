@@ -182,6 +182,7 @@ async function main(): Promise<number> {
       ...(mains === undefined ? options.sides.flatMap(key => sideArguments(key, directory)) : []),
       ...['--at', options.at, '--parallel', options.parallel, '--rounds', options.rounds],
       ...['--echo', String(ECHO_EVERY), '--json', json],
+      ...(mains !== undefined && options.quick ? ['--batch', '16'] : []),
     ])
     const { cells } = JSON.parse(readFileSync(json, 'utf8')) as { cells: Cell[] }
     const strictness = options.quick ? QUICK_STRICTNESS : 1

@@ -212,6 +212,7 @@ describe('bridge beside upstream', { skip: skip || (peers === undefined && 'need
     const config = configOf(node, { bridge: 'br-before', name: 'before', ...otherRange(node, '10.4.0.0/16') })
     const prevResult = resultOf(await callUpstream(node, 'bridge', 'ADD', pod, config))
     const [, host] = prevResult.interfaces
+    resultOf(await callOurs('CHECK', pod, { ...config, prevResult }))
     resultOf(await callOurs('DEL', pod, { ...config, prevResult }))
     assert.doesNotMatch(node.ip('-o link'), new RegExp(host.name))
     assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)

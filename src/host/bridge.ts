@@ -245,7 +245,7 @@ function ensureVlanLink(
         join: [{ from: vlan.id, to: vlan.id, pvid: true, untagged: true }],
         leave: vlan.leave,
       }),
-      setLink({ index: peer.index }, { up: true }),
+      setLink({ index: peer.index }, { up: true, ifalias: `mooring gateway of ${bridge.name}, VLAN ${vlan.id}` }),
     ])
   if (isOurs || (link.flags & IFF_UP) === 0) route.execute([setLink({ index: link.index }, { up: true })])
   return link

@@ -250,10 +250,12 @@ async function findUpstreams({ call, world, key }: At): Promise<Traces[]> {
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
   const { call, world, config, key, prevResult, pod, podIndex, addresses, traces } = check
   const { hostLinks, owner } = linkNames(key)
-  const onNode = prevResult.interfaces?.find(
-    ({ name, sandbox }) => name !== config.bridge && (sandbox ?? '') === '' && hostLinks.includes(name),
+  const onNode = (prevResult.interfaces ?? []).filter(
+    ({ name, sandbox }) => (sandbox ?? '') === '' && name !== config.bridge && name !== gatewayOf(config),
   )
-  const hostLink = onNode?.name ?? traces?.hostLink ?? hostLinks[0]!
+  // Upstream's plugin, which may have made it, chose another name.
+  const host = onNode.find(({ name }) => hostLinks.includes(name)) ?? onNode[0]
+  const hostLink = host?.name ?? traces?.hostLink ?? hostLinks[0]!
   const ips = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex)
   const podMac = tryParseMac(pod?.mac ?? '')
   const firewall = firewallOf({
@@ -271,7 +273,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
   return await world.host.checkBridgedPod({
     want: {
       bridge: { name: config.bridge, promiscuous: config.promiscMode, vlanFiltering: config.vlans.length > 0 },
-      ...{ hostLink, hostMac: tryParseMac(onNode?.mac ?? ''), netnsFd: call.netnsFd! },
+      ...{ hostLink, hostMac: tryParseMac(host?.mac ?? ''), netnsFd: call.netnsFd! },
       port: { hairpin: config.hairpinMode, isolated: config.portIsolation, vlans: config.vlans },
       gateway: gateways.length === 0 ? undefined : { name: gatewayOf(config), addresses: gateways },
       podLink: config.disableContainerInterface
