@@ -12,7 +12,7 @@ import {
   type Prefix,
   prefixContains,
 } from '#base'
-import { EEXIST, EOPNOTSUPP, ETIMEDOUT } from '#libc'
+import { EEXIST, ENODEV, EOPNOTSUPP, ETIMEDOUT } from '#libc'
 import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
 import {
   addAddress,
@@ -145,7 +145,12 @@ function tryFind(route: Transport, target: { ifname: string } | { index: number 
 
 /** The node's address in the network of the pods. */
 export type GatewayWanted = {
-  readonly bridge: { readonly index: number; readonly name: string; readonly mtuBytes: number }
+  readonly bridge: {
+    readonly index: number
+    readonly name: string
+    readonly mtuBytes: number
+    readonly mac: Uint8Array
+  }
   /** Given: not the bridge has the addresses, but a pair's end whose other end is a port in this VLAN. */
   readonly vlan?: { readonly id: number; readonly leave: number }
   readonly addresses: readonly Prefix[]
@@ -165,9 +170,9 @@ export const gatewayName = (bridge: string, vlan: number): string => (vlan === 0
 export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): FoundGateway {
   const { bridge, vlan, addresses, force } = wanted
   const name = gatewayName(bridge.name, vlan?.id ?? 0)
-  const link = vlan === undefined ? tryFind(route, { index: bridge.index }) : ensureVlanLink(route, wanted, vlan)
-  if (link === undefined) throw new Error(`Cannot give the node an address on ${name}: it is gone`)
-  const { index } = link
+  const link = vlan === undefined ? bridge : ensureVlanLink(route, wanted, vlan)
+  if (link === undefined) throw new NetlinkError(`give the node an address on ${name}`, ENODEV, 'it is gone')
+  const { index, mac } = link
   const present = addressesOf(route, index)
   const has = (list: readonly Prefix[], prefix: Prefix) =>
     list.some(each => each.length === prefix.length && ipEquals(each.ip, prefix.ip))
@@ -180,7 +185,7 @@ export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): Fo
       name,
       conflict: { present: obstacles[0]!, wanted: missing.find(each => isInTheWay(obstacles[0]!, each))! },
     }
-  if (missing.length === 0) return { name, mac: link.address ?? new Uint8Array(6) }
+  if (missing.length === 0) return { name, mac }
   ensureSysctl('0', 'ipv6', 'conf', name, 'accept_ra')
   if (missing.some(({ ip }) => !isV4(ip)) && !ensureSysctl('0', 'ipv6', 'conf', name, 'disable_ipv6'))
     throw new Error(`Cannot give ${name} an IPv6 address: this kernel has IPv6 switched off`)
@@ -192,9 +197,9 @@ export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): Fo
       tolerate: [EEXIST],
     })),
     // Set by hand, so that it stays when ports come and go.
-    setLink({ index }, { address: link.address ?? new Uint8Array(6) }, `keep the MAC of ${name}`),
+    setLink({ index }, { address: mac }, `keep the MAC of ${name}`),
   ])
-  return { name, mac: link.address ?? new Uint8Array(6) }
+  return { name, mac }
 }
 
 /** A link has one IPv4 address of a network's, and IPv6 addresses of networks that do not overlap. */
@@ -214,7 +219,7 @@ function ensureVlanLink(
   route: Transport,
   { bridge }: GatewayWanted,
   vlan: { id: number; leave: number },
-): Link | undefined {
+): { index: number; mac: Uint8Array } | undefined {
   const name = gatewayName(bridge.name, vlan.id)
   const port = `veth${createHash('sha256').update(`gateway\0${name}`).digest('hex').slice(0, 8)}`
   if (tryFind(route, { ifname: name }) === undefined)
@@ -248,7 +253,7 @@ function ensureVlanLink(
       setLink({ index: peer.index }, { up: true, ifalias: `mooring gateway of ${bridge.name}, VLAN ${vlan.id}` }),
     ])
   if (isOurs || (link.flags & IFF_UP) === 0) route.execute([setLink({ index: link.index }, { up: true })])
-  return link
+  return { index: link.index, mac: link.address ?? new Uint8Array(6) }
 }
 
 /** The VLANs of a port. `leave`: the one that it is in from the beginning, 0: none. */
@@ -293,16 +298,7 @@ export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
       setLink({ index: made.index }, change, `set bridge port ${pair.hostLink} up`),
       ...(port.vlans === undefined ? [] : vlanRequests(made.index, port.vlans)),
     ])
-    if (podLink !== undefined) {
-      context.inNetns(pair.netnsFd, route => configurePodLink(route, podLink))
-      awaitForwarding(context, made.index, pair, deadlineIn(PORT_WAIT_MS))
-      if (podLink.addresses.length > 0)
-        // What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells
-        // them again when the MAC is set.
-        context.inNetns(pair.netnsFd, route =>
-          route.execute([setLink({ index: made.peer }, { address: pair.podMac }, `announce ${podLink.ifName}`)]),
-        )
-    }
+    if (podLink !== undefined) bringUp(context, made, pair, podLink)
     return rebuilt
   } catch (error) {
     try {
@@ -314,19 +310,44 @@ export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
   }
 }
 
+/** Brings the pod's end up, waits until the port forwards, and tells the neighbours of the addresses. */
+function bringUp(
+  context: HostContext,
+  { index, peer }: { index: number; peer: number },
+  pair: BridgedPod['pair'],
+  podLink: PodLink,
+): void {
+  // What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells them
+  // again when the MAC is set.
+  const announce = setLink({ index: peer }, { address: pair.podMac }, `announce ${podLink.ifName}`)
+  const announcements = podLink.addresses.length > 0 ? [announce] : []
+  const isUp = context.inNetns(pair.netnsFd, route => {
+    configurePodLink(route, podLink)
+    // Nearly always it forwards by now, and one visit is enough. The node's socket is the node's from here, too.
+    const isReady = isForwarding(context.route, index, pair)
+    if (isReady && announcements.length > 0) route.execute(announcements)
+    return isReady
+  })
+  if (isUp) return
+  awaitForwarding(context.route, index, pair, deadlineIn(PORT_WAIT_MS))
+  if (announcements.length > 0) context.inNetns(pair.netnsFd, route => route.execute(announcements))
+}
+
+const usesPort = (hostLink: string): string => `use bridge port ${hostLink}`
+
 /** With spanning tree a port listens and learns first, for half a minute: that is not waited for. */
-function awaitForwarding({ route }: HostContext, index: number, pair: BridgedPod['pair'], deadline: Deadline): void {
-  const about = `use bridge port ${pair.hostLink}`
-  const isReady = (): boolean => {
-    const link = tryFind(route, { index })
-    if (link === undefined) throw new NetlinkError(about, ETIMEDOUT, 'it is gone')
-    if (link.operstate !== OPERSTATE_UP) return false
-    return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
-  }
-  if (isReady()) return
+function isForwarding(route: Transport, index: number, pair: BridgedPod['pair']): boolean {
+  const link = tryFind(route, { index })
+  if (link === undefined) throw new NetlinkError(usesPort(pair.hostLink), ETIMEDOUT, 'it is gone')
+  if (link.operstate !== OPERSTATE_UP) return false
+  return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
+}
+
+function awaitForwarding(route: Transport, index: number, pair: BridgedPod['pair'], deadline: Deadline): void {
   using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
-  while (!isReady())
-    if (!notifications.awaitNotification(deadline)) throw new NetlinkError(about, ETIMEDOUT, 'it does not forward')
+  while (!isForwarding(route, index, pair))
+    if (!notifications.awaitNotification(deadline))
+      throw new NetlinkError(usesPort(pair.hostLink), ETIMEDOUT, 'it does not forward')
 }
 
 const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP

@@ -93,12 +93,17 @@ function refuseBridge({ bridge: name, vlans }: Config, { kind, vlanFiltering }: 
 async function ensureGateway(
   config: Config,
   world: World,
-  { index, mtuBytes, defaultVlan }: FoundBridge,
+  { index, mac, mtuBytes, defaultVlan }: FoundBridge,
   addresses: GatewayWanted['addresses'],
 ): Promise<{ name: string; mac: Uint8Array }> {
   const { bridge: name, vlan: id, forceAddress: force, preserveDefaultVlan } = config
   const vlan = id === 0 ? {} : { vlan: { id, leave: preserveDefaultVlan || defaultVlan === id ? 0 : defaultVlan } }
-  const found = await world.host.ensureBridgeGateway({ bridge: { index, name, mtuBytes }, ...vlan, addresses, force })
+  const found = await world.host.ensureBridgeGateway({
+    bridge: { index, name, mac, mtuBytes },
+    ...vlan,
+    addresses,
+    force,
+  })
   if (!('conflict' in found)) return found
   const { present, wanted } = found.conflict
   throw new CniError(
