@@ -184,7 +184,7 @@ export function childTests(kind: Kind): void {
       for (const it of made.splice(0)) if (!('passed' in context && context.passed)) await call('DEL', it)
     })
 
-    test('ADD: the link is there under its name, up, with address and route; packets pass (COM-01 03 04, MAC-08, IPV-07, RES-14 15 16)', async () => {
+    test('ADD: the link is there under its name, up, with address and route; packets pass (COM-01, COM-03, COM-04, MAC-08, IPV-07, RES-14, RES-15, RES-16)', async () => {
       const { pod: netns, it } = pod()
       const before = stateOfLinks(lab.node)
       const result = await add(it)
@@ -204,7 +204,7 @@ export function childTests(kind: Kind): void {
       assertNothingLeft()
     })
 
-    test('ADD: both families work at once, and alone (COM-08 09 12 13)', async () => {
+    test('ADD: both families work at once, and alone (COM-08, COM-09, COM-12, COM-13)', async () => {
       for (const [ranges, routes] of [
         [
           [v4, v6],
@@ -238,7 +238,7 @@ export function childTests(kind: Kind): void {
       resultOf(await call('DEL', it, fake.more, fake.options))
     })
 
-    test('ADD: routes keep all that the IPAM plugin says of them, and a gateway alone makes none (COM-05 06 07, RES-05)', async () => {
+    test('ADD: routes keep all that the IPAM plugin says of them, and a gateway alone makes none (COM-05, COM-06, COM-07, RES-05)', async () => {
       const { pod: netns, it } = pod()
       const routes = [
         { dst: '10.1.0.0/16', gw: '10.10.10.254', priority: 7 },
@@ -263,23 +263,26 @@ export function childTests(kind: Kind): void {
       assertNothingLeft()
     })
 
-    testOnce('ADD: answers in all seven versions, without one as 0.1.0 (RES-01 02 03 12, VER-04)', async () => {
-      for (const cniVersion of [...versions, undefined]) {
-        const { it } = pod()
-        const result = await add(it, { cniVersion })
-        if ((cniVersion ?? '0.1.0') < '0.3') {
-          const { ip, ...rest } = result.ip4
-          assert.match(ip, /^10\.10\.10\.\d+\/24$/)
-          assert.deepEqual(rest, { gateway: '10.10.10.1', routes: [{ dst: '0.0.0.0/0', gw: '10.10.10.1' }] })
-          assert.deepEqual([result.dns, 'interfaces' in result], [{}, false])
-        } else {
-          assert.equal(result.ips[0].version, cniVersion! < '1' ? '4' : undefined)
-          assert.equal(result.interfaces.length, 1)
+    testOnce(
+      'ADD: answers in all seven versions, without one as 0.1.0 (RES-01, RES-02, RES-03, RES-12, VER-04)',
+      async () => {
+        for (const cniVersion of [...versions, undefined]) {
+          const { it } = pod()
+          const result = await add(it, { cniVersion })
+          if ((cniVersion ?? '0.1.0') < '0.3') {
+            const { ip, ...rest } = result.ip4
+            assert.match(ip, /^10\.10\.10\.\d+\/24$/)
+            assert.deepEqual(rest, { gateway: '10.10.10.1', routes: [{ dst: '0.0.0.0/0', gw: '10.10.10.1' }] })
+            assert.deepEqual([result.dns, 'interfaces' in result], [{}, false])
+          } else {
+            assert.equal(result.ips[0].version, cniVersion! < '1' ? '4' : undefined)
+            assert.equal(result.interfaces.length, 1)
+          }
+          await del(it, { cniVersion })
         }
-        await del(it, { cniVersion })
-      }
-      assertNothingLeft()
-    })
+        assertNothingLeft()
+      },
+    )
 
     testOnce("ADD: dns is the configuration's alone (COM-17)", async () => {
       const { it } = pod()
@@ -379,7 +382,7 @@ export function childTests(kind: Kind): void {
       assertNothingLeft()
     })
 
-    testOnce('ADD: a namespace that is none, and the node itself, are error 8 (COM-14, ENV-19 21)', async () => {
+    testOnce('ADD: a namespace that is none, and the node itself, are error 8 (COM-14, ENV-19, ENV-21)', async () => {
       for (const netns of ['/run/netns/none', fileAt(), lab.node.path])
         assert.equal(errorOf(await call('ADD', { containerId: 'c', netns })).code, 8)
       assertNothingLeft()
@@ -484,7 +487,7 @@ export function childTests(kind: Kind): void {
 
     // DEL
 
-    testOnce('DEL: twice, and before any ADD (DEL-01 02)', async () => {
+    testOnce('DEL: twice, and before any ADD (DEL-01, DEL-02, MAC-10)', async () => {
       const { it } = pod()
       await del(it)
       await add(it)
@@ -506,7 +509,7 @@ export function childTests(kind: Kind): void {
         assertNothingLeft()
       })
 
-    testOnce('DEL: needs neither master nor default route nor a valid configuration (DEL-06 08)', async () => {
+    testOnce('DEL: needs neither master nor default route nor a valid configuration (DEL-06, DEL-08)', async () => {
       const { pod: netns, it } = pod()
       for (const more of [{ master: 'none' }, { mode: 'x', mtu: 'wrong' }]) {
         await add(it)
@@ -546,7 +549,7 @@ export function childTests(kind: Kind): void {
       assertNothingLeft()
     })
 
-    test('DEL: finds the link without any record: by its alias, and what another plugin made by prevResult (PTP-10)', async () => {
+    test('DEL: finds the link without any record: by its alias, and what another plugin made by prevResult (IPV-08, MAC-10)', async () => {
       const { pod: netns, it } = pod()
       const prevResult = await add(it)
       forget(lab.node)
@@ -576,19 +579,22 @@ export function childTests(kind: Kind): void {
 
     // CHECK
 
-    testOnce('CHECK: needs prevResult, finds another sandbox, changes nothing (CHK-01 02 03 08)', async () => {
-      const { pod: netns, it } = pod()
-      const prevResult = await add(it)
-      const was = lab.node.state(netns)
-      assert.equal(errorOf(await call('CHECK', it)).msg, 'Required prevResult missing')
-      const elsewhere = { ...prevResult, interfaces: [{ ...prevResult.interfaces[0], sandbox: '/run/netns/other' }] }
-      assert.match(
-        errorOf(await call('CHECK', it, { prevResult: elsewhere })).msg,
-        /^Sandbox in prevResult \/run\/netns\/other doesn't match configured netns/,
-      )
-      assertSameState(lab.node.state(netns), was)
-      await del(it)
-    })
+    testOnce(
+      'CHECK: needs prevResult, finds another sandbox, changes nothing (CHK-01, CHK-02, CHK-03, CHK-08)',
+      async () => {
+        const { pod: netns, it } = pod()
+        const prevResult = await add(it)
+        const was = lab.node.state(netns)
+        assert.equal(errorOf(await call('CHECK', it)).msg, 'Required prevResult missing')
+        const elsewhere = { ...prevResult, interfaces: [{ ...prevResult.interfaces[0], sandbox: '/run/netns/other' }] }
+        assert.match(
+          errorOf(await call('CHECK', it, { prevResult: elsewhere })).msg,
+          /^Sandbox in prevResult \/run\/netns\/other doesn't match configured netns/,
+        )
+        assertSameState(lab.node.state(netns), was)
+        await del(it)
+      },
+    )
 
     const damages: readonly (readonly [what: string, how: string, fault: RegExp])[] = [
       ['it is gone (CHK-04)', 'link del eth0', /link eth0 in the pod is missing/],
@@ -650,7 +656,7 @@ export function childTests(kind: Kind): void {
     // STATUS and GC
 
     const nobody: Attachment = { containerId: '', netns: '', ifName: '' }
-    test('STATUS: nothing where all is well, 50 where the master is missing; it asks the IPAM plugin (STA-01 02 03 06)', async () => {
+    test('STATUS: nothing where all is well, 50 where the master is missing; it asks the IPAM plugin (STA-01, STA-02, STA-03, STA-06)', async () => {
       const was = lab.node.state()
       assert.deepEqual(silent(await call('STATUS', nobody)), RELEASED)
       const missing = errorOf(await call('STATUS', nobody, { master: 'none' }))
@@ -661,7 +667,7 @@ export function childTests(kind: Kind): void {
       assertSameState(lab.node.state(), was)
     })
 
-    test('GC: frees what is not in the list, link and address, and nothing without a list (GC-02 04 06 07)', async () => {
+    test('GC: frees what is not in the list, link and address, and nothing without a list (GC-02, GC-04, GC-06, GC-07)', async () => {
       const both = [pod(), pod()]
       for (const { it } of both) await add(it)
       await pause(150)

@@ -26,7 +26,7 @@ describe('ipvlan', { skip: skipWithout('ipvlan') }, () => {
     }
   }
 
-  test('mode l2, l3, l3s; l2 without one: the link shares the MAC of its master and reaches the gateway (IPV-03 07 12)', async () => {
+  test('mode l2, l3, l3s; l2 without one: the link shares the MAC of its master and reaches the gateway (IPV-03, IPV-07, IPV-12)', async () => {
     for (const mode of ['l2', 'l3', 'l3s', undefined]) {
       const { pod, it } = newPod()
       const { interfaces } = await add(it, { mode })

@@ -54,7 +54,7 @@ describe('macvlan', { skip: skipWithout('macvlan') }, () => {
     assertNothingLeft()
   })
 
-  test('mac: of the configuration, then CNI_ARGS, then runtimeConfig; it is on the wire (MAC-04 08 13)', async () => {
+  test('mac: of the configuration, then CNI_ARGS, then runtimeConfig; it is on the wire (MAC-04, MAC-08, MAC-13)', async () => {
     const { pod, it } = newPod()
     const [own, args, runtime] = [1, 2, 3].map(last => `02:aa:00:00:00:0${last}`)
     for (const [mac, more, CNI_ARGS] of [
