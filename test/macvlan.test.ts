@@ -4,9 +4,10 @@
 // installed executables: in one process per call and through an agent. Needs root.
 
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { childLab, childTests, childTestsStandalone, skipWithout } from './child-link.ts'
-import { errorOf, type Netns } from './nodelab.ts'
+import { childLab, childTests, childTestsStandalone, dualStack, RELEASED, silent, skipWithout } from './child-link.ts'
+import { type Attachment, errorOf, type Netns, peers, resultOf, start, type Verb } from './nodelab.ts'
 
 childTestsStandalone('macvlan')
 childTests('macvlan')
@@ -176,5 +177,63 @@ describe('macvlan', { skip: skipWithout('macvlan') }, () => {
     await del(it, manual)
     process.kill(Number(pid))
     assertNothingLeft()
+  })
+})
+
+describe('macvlan and upstream', { skip: skipWithout('macvlan') || (peers === undefined && 'needs PEERS_DIR') }, () => {
+  const lab = childLab('macvlan', 'agent')
+  before(() => lab.start())
+  after(() => lab.stop())
+  const theirs = (verb: Verb, it: Attachment, more: object = {}) =>
+    start(['/usr/bin/nsenter', `--net=${lab.node.path}`, join(peers!, 'macvlan')], {
+      env: {
+        ...{ CNI_COMMAND: verb, CNI_CONTAINERID: it.containerId, CNI_NETNS: it.netns, CNI_IFNAME: 'eth0' },
+        CNI_PATH: peers!,
+      },
+      stdin: JSON.stringify(lab.config(more)),
+    }).outcome
+
+  test('both make and tell the same, but for MAC, MTU and the gateways of routes', async () => {
+    const seen = []
+    for (const call of [theirs, lab.call]) {
+      const { pod, it } = lab.newPod()
+      const more = {
+        ipam: {
+          ...dualStack(lab.node),
+          type: 'static',
+          addresses: [{ address: '10.10.10.9/24', gateway: '10.10.10.1' }],
+        },
+      }
+      const { interfaces, ips, routes } = resultOf(await call('ADD', it, more))
+      seen.push({
+        interfaces: interfaces.map(({ name, sandbox }: { name: string; sandbox: string }) => [
+          name,
+          sandbox === it.netns,
+        ]),
+        ips,
+        routes: routes.map(({ dst }: { dst: string }) => dst),
+        link: pod.ip('-d link show eth0').match(/macvlan mode .* usedbcqueuelen/)?.[0],
+        addresses: pod.ip('-o -4 addr show eth0').replace(/^\d+: /, ''),
+        kernelRoutes: pod.ip('route'),
+      })
+      resultOf(await call('DEL', it, more))
+    }
+    assert.deepEqual(seen[1], seen[0])
+  })
+
+  test('a container that upstream attached is checked and detached by ours, and the other way round', async () => {
+    for (const [first, second] of [
+      [theirs, lab.call],
+      [lab.call, theirs],
+    ] as const) {
+      const { pod, it } = lab.newPod()
+      const prevResult = resultOf(await first('ADD', it))
+      assert.deepEqual(silent(await second('CHECK', it, { prevResult })), RELEASED)
+      assert.deepEqual(silent(await second('DEL', it, { prevResult })), RELEASED)
+      assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+      // Ours forgets its record.
+      assert.deepEqual(silent(await lab.call('DEL', it, { prevResult })), RELEASED)
+      lab.assertNothingLeft()
+    }
   })
 })
