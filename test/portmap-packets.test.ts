@@ -69,6 +69,9 @@ describe('packets of portmap', { skip }, () => {
     }
     pod = await addPod('pod')
     other = await addPod('other')
+    // From the first port on the node tracks connections.
+    await map(pod, both(8080))
+    await unmap(pod)
   })
   after(async () => {
     await open.disposeAsync()
@@ -345,6 +348,12 @@ describe('packets of portmap', { skip }, () => {
     await map(pod!, both(9999, { hostIP: NODE.v4 }))
     assert.deepEqual(await ask(), ['pod', 'node'])
     assert.match(flowsOfOthers(), /sport=4050/)
+    // A hostIP that the node does not have is nobody's to forget flows of.
+    const forwarded = () => node.run('conntrack', '-L', '-p', 'udp', '--orig-dst', OUTSIDE.v4).trim()
+    assert.match((await other!.talker.ask('udp', OUTSIDE.v4, 8080, { fromPort: 4060 })) ?? '', /^outside/)
+    await unmap(pod!)
+    await map(pod!, both(8080, { hostIP: OUTSIDE.v4 }))
+    assert.match(forwarded(), /sport=4060/)
   })
 
   test('what others translate first is theirs, as with kube-proxy and Docker', async () => {

@@ -413,9 +413,13 @@ for (const mode of ['standalone', 'agent'] as const)
       const mapping = (index: number) => [{ ...web, hostPort: 8000 + index }]
       for (const index of [0, 1]) resultOf(await call(node, 'ADD', pods[index]!, mapping(index), { more }))
       const before = elements(node)
+      // One that has no ports has nothing to put back.
+      const without = newPod(netns)
+      resultOf(await call(node, 'ADD', without, []))
       nft(node, 'flush ruleset')
       resultOf(await call(node, 'ADD', pods[2]!, mapping(2)))
       resultOf(await call(node, 'DEL', pods[2]!, mapping(2)))
+      resultOf(await call(node, 'DEL', without, []))
       assert.deepEqual(new Set(elements(node)), new Set(before))
       for (const index of [0, 1]) {
         assert.deepEqual(silent(await call(node, 'CHECK', pods[index]!, mapping(index), { more })), RELEASED)

@@ -8,6 +8,7 @@ import {
   addElement,
   addElements,
   commit,
+  type Element,
   type ElementOf,
   type Field,
   formatElement,
@@ -77,7 +78,7 @@ function elementsOf({ owner: comment, ports, masquerade, conditions }: HostPorts
   })
 }
 
-/** Networks from which an answer would not find its way back, and without it those that are told. */
+/** Whose source is replaced: everybody's, or theirs to whom an answer would not go by way of the node. */
 function sourcesOf(masquerade: HostPorts['masquerade'], version: IpVersion): Prefix[] {
   if (masquerade === undefined) return []
   if (masquerade.all) return [everywhere[version]]
@@ -136,23 +137,27 @@ export function ensurePortmap(transport: Transport, all: readonly HostPorts[]): 
 
 /**
  * Puts back what is missing of several attachments, after somebody flushed the table. A port that another took meanwhile
- * is that one's. @throws {NetlinkError}
+ * is that one's.
+ * @returns the ports that were missing, whose flows are to be forgotten. @throws {NetlinkError}
  */
-export function restorePorts(transport: Transport, all: readonly HostPorts[]): void {
-  if (all.length === 0) return
+export function restorePorts(transport: Transport, all: readonly HostPorts[]): HostPort[] {
+  if (all.length === 0) return []
   ensurePortmap(transport, all)
+  const missing = new Set<HostPort>()
   for (const ports of all) {
     const elements = elementsOf(ports)
     const found = readElements(transport, elements)
-    for (const [index, { set, element }] of elements.entries()) {
+    for (const [index, { set, element, port }] of elements.entries()) {
       if (found[index] !== undefined) continue
       try {
         commit(transport, [addElement(set, element, { exclusive: true })])
+        missing.add(port)
       } catch (error) {
         if (!(error instanceof NftablesError && error.errno === EEXIST)) throw error
       }
     }
   }
+  return [...missing]
 }
 
 /**
@@ -170,25 +175,25 @@ export function removePorts(transport: Transport, { owner, ...rest }: HostPorts)
   return rest.ports.filter(port => !foreign.has(port))
 }
 
-/** The names of owners that have ports, with them; read from the kernel. @throws {NetlinkError} */
+/** The owners that have ports, read from the kernel. @throws {NetlinkError} */
 export function listPorts(transport: Transport): { owner: string; ports: HostPort[] }[] {
   const owners = new Map<string, HostPort[]>()
-  for (const { group, elements } of readMaps(transport))
-    for (const { key, value, comment = '' } of elements) {
-      const ports = owners.get(comment) ?? []
-      owners.set(comment, ports)
-      const [protocol, hostPort] = key.slice(-2) as [number, number]
-      const [pod, podPort] = value as unknown as [Ip, number]
-      const hostIp = group.target === 'to' ? { hostIp: key[0] as Ip } : {}
-      ports.push({ protocol, hostPort, ...hostIp, pod, podPort })
+  for (const name of listSets(transport, table)) {
+    const group = parsePortMap(name)
+    if (group === undefined) continue
+    for (const element of listElements(transport, portMap(group)) ?? []) {
+      const owner = element.comment ?? ''
+      owners.set(owner, [...(owners.get(owner) ?? []), portOf(element)])
     }
+  }
   return [...owners].map(([owner, ports]) => ({ owner, ports }))
 }
 
-function readMaps(transport: Transport) {
-  return listSets(transport, table)
-    .flatMap(name => parsePortMap(name) ?? [])
-    .map(group => ({ group, elements: listElements(transport, portMap(group)) ?? [] }))
+/** The port of a map's element; one field more in the key is the node's address. */
+function portOf({ key, value }: Element): HostPort {
+  const [protocol, hostPort] = key.slice(-2) as [number, number]
+  const [pod, podPort] = value as unknown as [Ip, number]
+  return { protocol, hostPort, ...(key.length === 3 ? { hostIp: key[0] as Ip } : {}), pod, podPort }
 }
 
 /**
@@ -196,18 +201,14 @@ function readMaps(transport: Transport) {
  * @returns its ports. @throws {NetlinkError}
  */
 export function removeOwner(transport: Transport, owner: string): HostPort[] {
-  const sets = listSets(transport, table)
-  const found = [
-    ...sets.flatMap(name => parsePortMap(name) ?? []).map(portMap),
-    ...sets.flatMap(name => parseNearSet(name) ?? []).map(nearSet),
-  ].flatMap(set =>
-    (listElements(transport, set) ?? [])
-      .filter(({ comment }) => comment === owner)
-      .map((element): ElementOf => ({ set, element })),
-  )
-  const ports = listPorts(transport).find(each => each.owner === owner)?.ports ?? []
+  const found = listSets(transport, table).flatMap((name): ElementOf[] => {
+    const [group, near] = [parsePortMap(name), parseNearSet(name)]
+    const set = group !== undefined ? portMap(group) : near !== undefined ? nearSet(near) : undefined
+    const elements = set === undefined ? undefined : listElements(transport, set)
+    return (elements ?? []).filter(({ comment }) => comment === owner).map(element => ({ set: set!, element }))
+  })
   if (found.length > 0) removeElements(transport, found)
-  return ports
+  return found.filter(({ set }) => set.data !== undefined).map(({ element }) => portOf(element))
 }
 
 /** The differences between the node and what ADD made, in words; none: all is well. @throws {NetlinkError} */
@@ -247,7 +248,8 @@ export function forgetFlows({ netfilter, route }: HostContext, ports: readonly H
       wanted.some(
         ({ hostPort, hostIp }) =>
           flow.destinationPort === hostPort &&
-          (hostIp === undefined ? isOwn(flow.destination) : ipEquals(flow.destination, hostIp)),
+          isOwn(flow.destination) &&
+          (hostIp === undefined || ipEquals(flow.destination, hostIp)),
       )
     const flows = listUdp(netfilter, version, [...new Set(wanted.map(({ hostPort }) => hostPort))]).filter(isOurs)
     if (flows.length > 0) netfilter.execute(flows.map(deleteFlow))
@@ -321,6 +323,6 @@ export const portVerbs = {
   forgetFlows: (context: HostContext, { ports }: { ports: readonly HostPort[] }): void => forgetFlows(context, ports),
   listPorts: (context: HostContext) => listPorts(context.netfilter),
   checkPorts: (context: HostContext, { ports }: { ports: HostPorts }): string[] => checkPorts(context.netfilter, ports),
-  restorePorts: (context: HostContext, { all }: { all: readonly HostPorts[] }): void =>
+  restorePorts: (context: HostContext, { all }: { all: readonly HostPorts[] }): HostPort[] =>
     restorePorts(context.netfilter, all),
 }

@@ -268,18 +268,15 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
 
   const findFaults = async (call: Call, world: World) => await definition.findFaults(expectationOf(call, world))
   const plugin = { type, add, del, check, status, gc, findFaults }
+  /** An attachment that has made nothing is none of the firewall's. */
+  const known = (all: readonly string[]) =>
+    all.filter(traces => traces !== NOTHING).map(traces => JSON.parse(traces) as Traces)
   if (restore === undefined) return plugin
   return {
     ...plugin,
     firewallParts: (all: readonly string[]) =>
-      definition.firewallPartsOf?.(all.map(traces => JSON.parse(traces) as Traces)) ?? [
-        definition.firewallPart ?? 'pods',
-      ],
-    restore: (all, world) =>
-      restore(
-        all.map(traces => JSON.parse(traces) as Traces),
-        world,
-      ),
+      definition.firewallPartsOf?.(known(all)) ?? [definition.firewallPart ?? 'pods'],
+    restore: (all, world) => restore(known(all), world),
   }
 }
 

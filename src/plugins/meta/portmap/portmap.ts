@@ -25,7 +25,7 @@ export const portmap = interfacePlugin<Config, Traces>({
   findFaults,
   requireReady,
   firewallPart: 'portmap',
-  restore: (all, world) => world.host.restorePorts({ all: all.flatMap(traces => hostPortsOf(traces) ?? []) }),
+  restore,
 })
 
 async function attach({ call, world, config, key, note, undo }: Attach<Config, Traces>): Promise<Result> {
@@ -48,13 +48,22 @@ async function attach({ call, world, config, key, note, undo }: Attach<Config, T
     )
   takeBack()
   if (rebuilt) await world.restoreFirewall()
-  if (keepsFlows(wanted.ports)) await world.host.forgetFlows({ ports: wanted.ports })
+  await forgetFlows(wanted.ports, world)
   return prevResult
 }
 
-async function detach(owned: HostPorts | UnknownPorts, world: World): Promise<void> {
-  const ports = await world.host.detachPorts({ owned })
+async function restore(traces: readonly Traces[], world: World): Promise<void> {
+  const all = traces.flatMap(each => hostPortsOf(each) ?? [])
+  await forgetFlows(await world.host.restorePorts({ all }), world)
+}
+
+/** The next packet of what goes on is led where the port leads now. */
+async function forgetFlows(ports: readonly HostPort[], world: World): Promise<void> {
   if (keepsFlows(ports)) await world.host.forgetFlows({ ports })
+}
+
+async function detach(owned: HostPorts | UnknownPorts, world: World): Promise<void> {
+  await forgetFlows(await world.host.detachPorts({ owned }), world)
 }
 
 /** The pod's first address of each family, with its subnet. */
