@@ -218,6 +218,27 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
+    testByAgent('a result of every version is passed on in that version', async () => {
+      const interfaces = [
+        { name: 'veth9', mac: '02:00:00:00:00:01' },
+        { name: 'eth0', sandbox: netns },
+      ]
+      const address = '10.10.30.2/24'
+      for (const version of ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0']) {
+        const family = version < '1.0.0' ? { version: '4' } : {}
+        const prevResult =
+          version < '0.3.0'
+            ? { cniVersion: version, ip4: { ip: address }, dns: {} }
+            : { cniVersion: version, interfaces, ips: [{ ...family, address, interface: 1 }], dns: {} }
+        const pod = { ...newPod(netns), prevResult }
+        const result = resultOf(await call(node, 'ADD', pod, [web], { more: { cniVersion: version } }))
+        assert.deepEqual({ ...result, dns: {} }, prevResult)
+        assert.match(nft(node, 'list map inet mooring portmap_any_v4'), /tcp \. 8080 .* : 10\.10\.30\.2 \. 80/)
+        resultOf(await call(node, 'DEL', pod, [web], { more: { cniVersion: version } }))
+      }
+      assertNothingLeft()
+    })
+
     testByAgent('every option that upstream has is taken (PM-03)', async () => {
       const cases: [object, PortMapping[], number][] = [
         [{ snat: false }, [web], 2],
