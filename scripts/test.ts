@@ -73,6 +73,10 @@ if (process.getuid?.() !== 0) {
   process.exit(1)
 }
 
+/** Where the reference's executables are, for tests that run elsewhere. */
+const peersOf = ({ PEERS_DIR }: Record<string, string | undefined>): Record<string, string> =>
+  PEERS_DIR === undefined ? {} : { PEERS_DIR }
+
 const labs = new Labs(root)
 const report = new Report(process.stdout)
 const interrupted = new AbortController()
@@ -98,7 +102,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
   const events = () =>
     suite.inVm
-      ? runInVm({ files, without: suite.inVm.without, timeoutMs: suite.timeoutMs })
+      ? runInVm({ files, ...suite.inVm, env: peersOf(env), timeoutMs: suite.timeoutMs })
       : run({
           cwd: root,
           files: files.map(file => `${root}/${file}`),

@@ -152,7 +152,7 @@ export function childTestsStandalone(kind: Kind): void {
     before(() => lab.start())
     after(() => lab.stop())
 
-    test('ADD, CHECK and DEL leave nothing; so do a name that is taken and a namespace that is gone', async () => {
+    test('ADD, CHECK and DEL leave nothing; so do a name that is taken and a namespace that is gone (IPV-08, MAC-10)', async () => {
       const { pod, it } = lab.newPod()
       const { ips } = await lab.add(it)
       pod.run('ping', '-c1', '-W2', '10.10.10.1')

@@ -41,10 +41,14 @@ const GATE: Readonly<Record<string, string>> = {
   VER: '01-08',
 }
 
-const ITEM = /\b[A-Z]{2,4}-\d{2}\b/g
+/** `DEL-04`, and `MAC-04 08 13` for three of one group. */
+const ITEMS = /\b([A-Z]{2,4})(-\d{2}(?: \d{2})*)\b/g
 
 /** The items that a name of a test tells of. */
-export const itemsOf = (name: string): string[] => name.match(ITEM) ?? []
+export const itemsOf = (name: string): string[] =>
+  [...name.matchAll(ITEMS)].flatMap(([, group, numbers = '']) =>
+    (numbers.match(/\d{2}/g) ?? []).map(number => `${group}-${number}`),
+  )
 
 /** Every item of the gate, in order. */
 export const gate: readonly string[] = Object.entries(GATE).flatMap(([group, numbers]) =>
@@ -64,7 +68,7 @@ function verdict(findings: readonly Finding[]): string {
 
 const titleOf = ({ name }: Finding) =>
   name
-    .replace(ITEM, '')
+    .replace(ITEMS, '')
     .replace(/\(\s*(,\s*)*\)/g, '')
     .trim()
     .replaceAll('|', '\\|')

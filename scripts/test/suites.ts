@@ -13,8 +13,8 @@ export interface Suite {
   readonly again?: true
   /** Compares times: nothing else of the runner's goes on beside it. */
   readonly measures?: true
-  /** Runs inside of lab/vmlab, but for tests whose name has this text. */
-  readonly inVm?: { readonly without: string }
+  /** Runs inside of lab/vmlab: tests whose name has one text and not the other. */
+  readonly inVm?: { readonly without: string; readonly only: string }
   /** Labs without which the suite does not run. */
   readonly labs: readonly LabName[]
   /** Labs that `--all` adds because some tests of the suite look for them and skip themselves otherwise. */
@@ -109,11 +109,20 @@ export const SUITES: readonly Suite[] = [
     timeoutMs: 15 * MINUTE_MS,
   },
   {
+    name: 'ipvlan case by case beside the Go plugin, under a Debian kernel',
+    patterns: ['test/comparison/**/*.test.ts'],
+    again: true,
+    inVm: { without: 'standalone', only: 'ipvlan:' },
+    labs: ['peers', 'vmlab'],
+    concurrency: 1,
+    timeoutMs: 10 * MINUTE_MS,
+  },
+  {
     name: 'under a Debian kernel',
     patterns: ['test/host-device-nic.test.ts', 'test/ipvlan.test.ts', 'test/veth-route*.test.ts'],
     again: true,
     // Without KVM the VM is twenty times slower than the machine, and Node.js starts once per call in these.
-    inVm: { without: 'standalone' },
+    inVm: { without: 'standalone', only: '' },
     labs: ['vmlab'],
     concurrency: 1,
     timeoutMs: 10 * MINUTE_MS,

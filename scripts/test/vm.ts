@@ -15,14 +15,19 @@ export interface VmRun {
   readonly files: readonly string[]
   /** Tests whose name has this text are left out. */
   readonly without: string
+  /** Only tests whose name has this text; empty: all. */
+  readonly only: string
+  /** What the tests find in their environment besides. */
+  readonly env: Readonly<Record<string, string>>
   readonly timeoutMs: number
 }
 
 /** The events of test files that run inside the VM. The stream fails where the VM ends before the tests do. */
-export function runInVm({ files, without, timeoutMs }: VmRun): Readable {
+export function runInVm({ files, without, only, env, timeoutMs }: VmRun): Readable {
   const seconds = String(Math.ceil(timeoutMs / 1000))
-  const inside = [process.execPath, fileURLToPath(import.meta.url), without, ...files]
-  const vm = spawn(`${root}/lab/vmlab`, ['--timeout', seconds, '--nic', '--nic', '--', ...inside], {
+  const inside = [process.execPath, fileURLToPath(import.meta.url), without, only, ...files]
+  const variables = Object.entries(env).flatMap(([name, value]) => ['--env', `${name}=${value}`])
+  const vm = spawn(`${root}/lab/vmlab`, ['--timeout', seconds, '--nic', '--nic', ...variables, '--', ...inside], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
   })
@@ -52,9 +57,12 @@ function portable(event: { type: string; data: unknown }): unknown {
 }
 
 if (import.meta.main) {
-  const [without = '', ...names] = process.argv.slice(2)
+  const [without = '', only = '', ...names] = process.argv.slice(2)
   const files = names.map(name => `${root}/${name}`)
-  const options = without === '' ? {} : { testSkipPatterns: [without] }
+  const options = {
+    ...(without === '' ? {} : { testSkipPatterns: [without] }),
+    ...(only === '' ? {} : { testNamePatterns: [only] }),
+  }
   for await (const event of run({ files, cwd: root, concurrency: 1, ...options })) {
     process.stdout.write(`${serialize(portable(event)).toString('base64')}\n`)
   }
