@@ -8,17 +8,22 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, test } from 'node:test'
 import {
+  type Attachment,
   assertSameState,
   type CallOptions,
   errorOf,
   folder,
   makeLab,
+  makeNetns,
   type Netns,
   type Node,
+  peers,
   type RunningAgent,
   resultOf,
   skip,
+  start,
   stateOfKernel,
+  type Verb,
 } from './nodelab.ts'
 import { configOf, makePod, type Pod, type Version } from './veth-host/pods.ts'
 
@@ -89,7 +94,6 @@ for (const mode of ['standalone', 'agent'] as const)
         result.routes.map(({ dst, gw }: { dst: string; gw?: string }) => [dst, gw]),
         [
           ['0.0.0.0/0', undefined],
-          ['10.10.10.8/32', undefined],
           ['10.96.0.0/12', '10.10.10.8'],
         ],
       )
@@ -505,6 +509,39 @@ for (const mode of ['standalone', 'agent'] as const)
           assertNothingLeft(what)
         }
     })
+
+    for (const [whose, directory] of [
+      ['ours', undefined],
+      ["upstream's", peers],
+    ] as const)
+      testByAgent(`a chain behind macvlan, ${whose}: CHECK is content with it, DEL leaves nothing`, async t => {
+        if (whose !== 'ours' && directory === undefined) return t.skip('needs lab/peers')
+        const first = (verb: Verb, it: Attachment, config: object) => {
+          if (directory === undefined) return node.call(verb, it, { more: config })
+          const env = {
+            ...{ CNI_COMMAND: verb, CNI_CONTAINERID: it.containerId, CNI_NETNS: it.netns, CNI_IFNAME: 'eth0' },
+            CNI_PATH: directory,
+          }
+          const command = ['/usr/bin/nsenter', `--net=${node.path}`, join(directory, 'macvlan')]
+          return start(command, { env, stdin: JSON.stringify(config) }).outcome
+        }
+        for (const keys of [{}, BY_NODE]) {
+          const netns = makeNetns('pod')
+          const it = { containerId: `chain${keys === BY_NODE}`, netns: netns.path }
+          const macvlan = { ...node.config(), type: 'macvlan', master: 'eth0', name: 'chain' }
+          const inner = resultOf(await first('ADD', { ...it, type: 'macvlan' }, macvlan))
+          const more = { ...configOf(keys), serviceCidr: '10.96.0.0/12', name: 'chain', prevResult: inner }
+          const prevResult = resultOf(await node.call('ADD', { ...it, type: 'veth-host' }, { more }))
+          assert.deepEqual(prevResult.interfaces.slice(0, 1), inner.interfaces)
+          assert.deepEqual(prevResult.ips, inner.ips)
+          resultOf(await first('CHECK', { ...it, type: 'macvlan' }, { ...macvlan, prevResult }))
+          resultOf(await node.call('CHECK', { ...it, type: 'veth-host' }, { more: { ...more, prevResult } }))
+          resultOf(await node.call('DEL', { ...it, type: 'veth-host' }, { more: { ...more, prevResult } }))
+          resultOf(await first('DEL', { ...it, type: 'macvlan' }, { ...macvlan, prevResult }))
+          netns.remove()
+          assertNothingLeft()
+        }
+      })
 
     testByAgent('STATUS: the host interface, and a foreign drop of what is forwarded', async () => {
       const status = (more: object = {}) =>

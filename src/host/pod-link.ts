@@ -216,6 +216,8 @@ export type PodLinkExpectation = {
   readonly routes: readonly PodLinkRoute[]
   /** False where the addresses were added without the route to their network. @default true */
   readonly prefixRoutes?: boolean
+  /** True where the routes may also be those of other links of the pod: a result does not say by which link one leads. */
+  readonly byAnyLink?: boolean
 }
 
 /** Compares a pod's link with what its ADD made. What others added is no fault. @returns the differences in words, none: all is well. */
@@ -251,24 +253,27 @@ function addressFaults(route: Transport, index: number, { ifName, addresses }: P
 }
 
 function routeFaults(route: Transport, index: number, want: PodLinkExpectation): string[] {
-  const wanted = [...want.routes, ...(want.prefixRoutes === false ? [] : prefixRoutes(want.addresses))]
+  const own = want.prefixRoutes === false ? [] : prefixRoutes(want.addresses)
   const present = podTables(route, want.addresses)
-  return wanted
-    .filter(each => !present(each).some(entry => isRoute(entry, each, index)))
-    .map(each => `route ${describeRoute(each, want.ifName)} is missing in the pod`)
+  const isThere = (each: PodLinkRoute, link: number | undefined) =>
+    present(each).some(entry => isRoute(entry, each, link))
+  return [
+    ...want.routes.filter(each => !isThere(each, want.byAnyLink === true ? undefined : index)),
+    ...own.filter(each => !isThere(each, index)),
+  ].map(each => `route ${describeRoute(each, want.ifName)} is missing in the pod`)
 }
 
 /** The routes to the addresses' own networks, which the kernel makes. */
 const prefixRoutes = (addresses: readonly Prefix[]): PodLinkRoute[] =>
   addresses.filter(({ ip, length }) => length < ip.length * 8).map(address => ({ destination: networkOf(address) }))
 
-/** True if the entry is the wanted route along the link, or one of several hops of it. */
-export function isRoute(entry: Route, want: PodLinkRoute, index: number): boolean {
+/** True if the entry is the wanted route along the link (undefined: any), or one of several hops of it. */
+export function isRoute(entry: Route, want: PodLinkRoute, index: number | undefined): boolean {
   const destination = networkOf(want.destination)
   if (formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) !== formatPrefix(destination)) return false
   const { gateway, priority, scope, mtu, advmss } = want
   const leads = (hop: { outInterface?: number; gateway?: Ip }) =>
-    hop.outInterface === index &&
+    (index === undefined || hop.outInterface === index) &&
     (gateway === undefined ? hop.gateway === undefined : hop.gateway !== undefined && ipEquals(hop.gateway, gateway))
   return (
     [entry, ...(entry.nextHops ?? [])].some(leads) &&

@@ -13,7 +13,7 @@ import {
   interfacePlugin,
   type RecordedPlugin,
 } from './interface.ts'
-import { type Lease, leaseOf, resultRoutes } from './lease.ts'
+import { hasOtherLinks, type Lease, leaseOf, resultRoutes } from './lease.ts'
 import { linkNames } from './pair.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
@@ -283,7 +283,7 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     masterName: config.master === '' ? undefined : config.master,
     info: config.info,
     link: {
-      ...{ ifName: call.ifName, addresses, routes },
+      ...{ ifName: call.ifName, addresses, routes, byAnyLink: hasOtherLinks(prevResult, call) },
       // Not the MTU: upstream's tuning changes it behind us, and the result does not tell.
       ...(mac === undefined ? {} : { mac }),
     },

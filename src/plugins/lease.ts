@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatIp, formatPrefix, isV4, networkOf, type Prefix, parseIp, parsePrefix } from '#base'
-import { array, type Decoded, object, optional, type Result, string } from '#cni'
+import { array, type Call, type Decoded, object, optional, type Result, string } from '#cni'
 import type { PodLinkRoute } from '#host'
 
 /** What an IPAM plugin gave, or what an earlier result says, for one link in a pod. */
@@ -34,6 +34,12 @@ export const resultRoutes = (routes: readonly PodLinkRoute[]): NonNullable<Resul
     ...(gateway === undefined ? {} : { gw: formatIp(gateway) }),
     ...rest,
   }))
+
+/** True where a result tells of further links of the container: its routes may be theirs, it does not say. */
+export const hasOtherLinks = (
+  { interfaces = [] }: Result,
+  { ifName, netns }: Pick<Call, 'ifName' | 'netns'>,
+): boolean => interfaces.some(({ name, sandbox }) => sandbox === netns && name !== ifName)
 
 /** The key `dns` of a configuration. */
 export const dnsKeys = object({

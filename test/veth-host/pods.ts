@@ -41,9 +41,9 @@ export function makePod(node: Node, families: readonly Version[] = versions): Po
   const commands = [
     'link set eth0 up',
     ...(families.includes('v4') ? [`addr add ${v4}/24 dev eth0`, `route add default via ${GATEWAY.v4}`] : []),
-    ...(families.includes('v6') ? [`addr add ${v6}/64 dev eth0 nodad`, `-6 route add default via ${GATEWAY.v6}`] : []),
+    ...(families.includes('v6') ? [`addr add ${v6}/64 dev eth0 nodad`, `route add default via ${GATEWAY.v6}`] : []),
   ]
-  for (const command of commands) netns.ip(command)
+  run('ip', ['-n', netns.name, '-batch', '-'], commands.join('\n'))
   const [{ address: mac }] = JSON.parse(netns.ip('-j link show eth0'))
   const prevResult = {
     cniVersion: '1.0.0',

@@ -5,7 +5,7 @@ import { CniError, checkExpressible, codes, type Result, requireIps } from '#cni
 import type { BridgedFirewall, FoundBridge, GatewayWanted } from '#host'
 import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
-import { leaseOf, resultDns, resultRoutes } from '../../lease.ts'
+import { hasOtherLinks, leaseOf, resultDns, resultRoutes } from '../../lease.ts'
 import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
@@ -287,6 +287,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
             ...{ ifName: call.ifName, kind: 'veth' },
             ...(podMac === undefined ? {} : { mac: podMac }),
             ...leaseOf({ ips, routes: prevResult.routes ?? [] }),
+            byAnyLink: hasOtherLinks(prevResult, call),
           },
       firewall,
     },

@@ -28,7 +28,7 @@ import {
 import { EEXIST, ENODEV } from '#libc'
 import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
-import { routesOf } from '../../lease.ts'
+import { hasOtherLinks, routesOf } from '../../lease.ts'
 import type { World } from '../../world.ts'
 import { type Config, describeSelector, parseConfig } from './config.ts'
 import { heldNetns, holdAll, holdNetns, releaseNetns } from './held.ts'
@@ -243,7 +243,10 @@ async function findFaults({
   const routes = routesOf({ ips, routes: (prevResult.routes ?? []).filter(isOwn) })
   return await world.host.findNicFaults({
     netnsFd: call.netnsFd!,
-    pod: { ifName: call.ifName, addresses, routes, ...(mac === undefined ? {} : { mac }) },
+    pod: {
+      ...{ ifName: call.ifName, addresses, routes, byAnyLink: hasOtherLinks(prevResult, call) },
+      ...(mac === undefined ? {} : { mac }),
+    },
   })
 }
 

@@ -4,7 +4,6 @@ import {
   formatIp,
   formatMac,
   formatPrefix,
-  hostPrefix,
   type Ip,
   ipEquals,
   isV4,
@@ -144,7 +143,7 @@ const keptRoutes = ({ routes = [] }: Result, { isDefaultGateway }: Config, { add
     return !(isDefaultGateway && isReplaced)
   })
 
-/** Our routes, in the order in which the kernel needs them. */
+/** The routes that lead by the node. Those to the node itself are on the link, as the kernel's own are, and not told. */
 function ownRoutes(
   { isDefaultGateway }: Config,
   { addresses, nodeAddresses, services }: Joinable,
@@ -152,8 +151,6 @@ function ownRoutes(
   const gateway = (v4: boolean) => formatIp(nodeAddresses.find(each => isV4(each) === v4)!)
   const defaults = [true, false].filter(v4 => isDefaultGateway && addresses.some(({ ip }) => isV4(ip) === v4))
   return [
-    // 253 is "link", as the kernel has it.
-    ...nodeAddresses.map(ip => ({ dst: formatPrefix(hostPrefix(ip)), ...(isV4(ip) ? { scope: 253 } : {}) })),
     ...services.map(service => ({ dst: formatPrefix(networkOf(service)), gw: gateway(isV4(service.ip)) })),
     ...defaults.map(v4 => ({ dst: v4 ? '0.0.0.0/0' : '::/0', gw: gateway(v4) })),
   ]
