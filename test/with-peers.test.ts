@@ -306,53 +306,67 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
   // A node that changes
 
   const rename = (link: Link, theirs: boolean): Link => ({ ...link, theirs })
-  test('a pod that upstream’s ptp made is checked and removed by ours', async () => {
-    for (const ipam of [hostLocal(), fixed()]) {
-      const pod = newPod()
-      const theirs = { ...ptp({ theirs: true }), ipam }
-      const result = await addChain(node, pod, [theirs])
-      const ours = rename(theirs, false)
-      const again = errorOf(await call(node, 'ADD', pod, ours))
-      assert.equal(again.code, 104)
-      resultOf(await call(node, 'CHECK', pod, ours, { prevResult: result }))
-      pod.netns.ip('route del default')
-      assert.match(errorOf(await call(node, 'CHECK', pod, ours, { prevResult: result })).msg, /route 0\.0\.0\.0\/0 /)
-      await delChain(node, pod, [ours], result)
-      assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)
-      assertNothingOf(pod)
-    }
-  })
+  const movable = ['ptp', 'bridge', 'macvlan']
+  for (const type of movable)
+    test(`a pod that upstream's ${type} made is checked and removed by ours`, async () => {
+      for (const ipam of [hostLocal(), fixed()]) {
+        const pod = newPod()
+        const theirs = rename({ ...mainOf(type), ipam, ipMasq: false }, true)
+        const result = await addChain(node, pod, [theirs])
+        const ours = rename(theirs, false)
+        assert.equal(errorOf(await call(node, 'ADD', pod, ours)).code, 104)
+        resultOf(await call(node, 'CHECK', pod, ours, { prevResult: result }))
+        pod.netns.ip('route del default')
+        assert.match(errorOf(await call(node, 'CHECK', pod, ours, { prevResult: result })).msg, /route 0\.0\.0\.0\/0 /)
+        await delChain(node, pod, [ours], result)
+        assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)
+        if (type === 'bridge') node.ip('link del cni9')
+        assertNothingOf(pod)
+      }
+    })
 
-  for (const ipMasqBackend of ['iptables', 'nftables'])
-    for (const gone of [false, true])
-      test(`masquerade of upstream’s ptp by ${ipMasqBackend} goes with our DEL${gone ? ', the namespace gone before' : ''}`, async () => {
-        const [pod, other] = [newPod(), newPod()]
-        const theirs = ptp({ theirs: true, ipMasq: true, ipMasqBackend })
-        const [result, stays] = [await addChain(node, pod, [theirs]), await addChain(node, other, [theirs])]
+  for (const type of ['ptp', 'bridge'])
+    for (const ipMasqBackend of ['iptables', 'nftables'])
+      test(`masquerade of upstream's ${type} by ${ipMasqBackend} goes with our DEL, with and without the namespace`, async () => {
+        const [pod, gone, other] = [newPod(), newPod(), newPod()]
+        const only4 = hostLocal({ ranges: ranges.slice(0, 1), routes: DEFAULTS.slice(0, 1) })
+        const theirs: Link = {
+          ...mainOf(type),
+          theirs: true,
+          ipMasqBackend,
+          ipam: type === 'ptp' ? hostLocal() : only4,
+        }
+        const results = []
+        for (const each of [pod, gone, other]) results.push(await addChain(node, each, [theirs]))
         // As upstream's DEL would leave it: the pair is gone, its rules are not.
-        if (gone) pod.netns.remove()
-        resultOf(await call(node, 'DEL', pod, rename(theirs, false), gone ? {} : { prevResult: result }))
+        gone.netns.remove()
+        const ours = rename(theirs, false)
+        resultOf(await call(node, 'DEL', pod, ours, { prevResult: results[0] }))
+        resultOf(await call(node, 'DEL', gone, ours))
         const ruleset = node.run('nft', 'list', 'ruleset')
-        const [address, another] = [result, stays].map(({ ips }) => ips[0].address.split('/')[0])
-        assert.ok(!ruleset.includes(`${address} `), ruleset)
-        assert.ok(ruleset.includes(another), 'the other pod keeps its rules')
+        const addresses = results.map(({ ips }) => ips[0].address.split('/')[0])
+        for (const address of addresses.slice(0, 2)) assert.doesNotMatch(ruleset, new RegExp(`${address}\\b`))
+        assert.ok(ruleset.includes(addresses[2]), 'the other pod keeps its rules')
         other.netns.run('ping', '-qc1', '-W1', '192.0.2.2')
-        for (const _ of [1, 2]) resultOf(await call(node, 'DEL', other, rename(theirs, false), { prevResult: stays }))
+        for (const _ of [1, 2]) resultOf(await call(node, 'DEL', other, ours, { prevResult: results[2] }))
+        if (type === 'bridge') node.ip('link del cni9')
         assertNothingOf(other)
       })
 
-  test('a pod that our ptp made is checked and removed by upstream’s', async () => {
-    for (const ipam of [hostLocal(), fixed()]) {
-      const pod = newPod()
-      const ours = { ...ptp(), ipam }
-      const result = await addChain(node, pod, [ours])
-      const theirs = rename(ours, true)
-      resultOf(await call(node, 'CHECK', pod, theirs, { prevResult: result }))
-      await delChain(node, pod, [theirs], result)
-      assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)
-      // The record stays for whoever looks after the node next: ours removes it, and finds nothing else.
-      await delChain(node, pod, [ours], result)
-      assertNothingOf(pod)
-    }
-  })
+  for (const type of movable)
+    test(`a pod that our ${type} made is checked and removed by upstream's`, async () => {
+      for (const ipam of [hostLocal(), fixed()]) {
+        const pod = newPod()
+        const ours = { ...mainOf(type), ipam }
+        const result = await addChain(node, pod, [ours])
+        const theirs = rename(ours, true)
+        resultOf(await call(node, 'CHECK', pod, theirs, { prevResult: result }))
+        await delChain(node, pod, [theirs], result)
+        assert.doesNotMatch(pod.netns.ip('-o link'), /eth0/)
+        // The record stays for whoever looks after the node next: ours removes it, and finds nothing else.
+        await delChain(node, pod, [ours], result)
+        if (type === 'bridge') node.ip('link del cni9')
+        assertNothingOf(pod)
+      }
+    })
 })

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatMac, formatPrefix, hostPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
-import { lookup, type Result } from '#cni'
+import { formatPrefix, hostPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
 import type { FirewallPod, NextHop, PodRoute, RoutedPod, Uplink } from '#host'
 import type { At, Attach, Check } from './interface.ts'
 import { isNameTaken, linkNames, underFreeName } from './pair.ts'
 import { everyStep } from './steps.ts'
+import { findUpstreamPair, toldHostLink } from './upstream.ts'
 import type { World } from './world.ts'
 
 // What plugins have in common that join a pod to its node by a veth pair and host routes: veth-route and ptp. They differ in
@@ -104,24 +104,13 @@ export async function leavePod(traces: RoutedTraces, { world, key }: At): Promis
   )
 }
 
-/**
- * What upstream's plugin of the same name made for the attachment, before ours took its place: the result of that ADD tells
- * the name and the MAC of the node's link, and a link of ours has an owner. Its masquerade rules follow from the key.
- */
-export async function findForeignPods({ call, world }: At): Promise<RoutedTraces[]> {
-  const { interfaces = [], ips = [] } = call.prevResult ?? {}
-  const podIndex = interfaces.findIndex(({ name, sandbox }) => name === call.ifName && (sandbox ?? '') !== '')
-  const { name = '', mac = '' } = nodeLinkBefore(interfaces, podIndex) ?? {}
-  const found = name === '' ? undefined : await world.host.describeLink({ name })
-  const isIt = found !== undefined && found.owner === undefined && formatMac(found.mac) === mac
-  if (!isIt && lookup(call.config, 'ipMasq') !== true) return []
-  const addresses = ips.filter(ip => ip.interface === podIndex).map(({ address }) => address)
-  return [{ hostLink: isIt ? name : '', owner: '', addresses, unchecked: true, foreign: { mac } }]
+/** What upstream's plugin of the same name made for the attachment. */
+export async function findForeignPods(at: At): Promise<RoutedTraces[]> {
+  const pair = await findUpstreamPair(at)
+  if (pair === undefined) return []
+  const { hostLink, mac } = pair
+  return [{ hostLink, owner: '', addresses: [], unchecked: true, foreign: { mac } }]
 }
-
-/** The node's end stands before the pod's in a result. */
-const nodeLinkBefore = (interfaces: NonNullable<Result['interfaces']>, podIndex: number) =>
-  interfaces.slice(0, Math.max(0, podIndex)).findLast(({ sandbox }) => (sandbox ?? '') === '')
 
 /** What an attachment without a record left on the node, by the names that follow from its key. */
 export async function findPods({ world, key }: At): Promise<RoutedTraces[]> {
@@ -168,7 +157,7 @@ export async function findPodFaults<Config>(
   const { interfaces = [] } = prevResult
   const own = interfaces.find(({ name, sandbox }) => hostLinks.includes(name) && (sandbox ?? '') === '')?.name
   const foreign = mayBeForeign && traces === undefined && own === undefined
-  const other = foreign ? nodeLinkBefore(interfaces, podIndex)?.name : undefined
+  const other = foreign ? toldHostLink(interfaces, podIndex)?.name : undefined
   const hostLink = traces?.hostLink ?? own ?? other ?? hostLinks[0]!
   return await world.host.checkRoutedPod({
     pod: {

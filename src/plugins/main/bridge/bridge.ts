@@ -8,6 +8,7 @@ import { type At, type Attach, type Check, interfacePlugin } from '../../interfa
 import { hasOtherLinks, leaseOf, resultDns, resultRoutes } from '../../lease.ts'
 import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
 import { everyStep } from '../../steps.ts'
+import { findUpstreamPair } from '../../upstream.ts'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
 import { withGateways } from './gateways.ts'
@@ -208,11 +209,16 @@ async function settle({ call, world, config }: Attach<Config, Traces>, ips: Insi
 }
 
 async function detach(traces: Traces, { world, key }: Pick<At, 'world' | 'key'>): Promise<void> {
-  const { hostLink: name, owner, hostMac = '' } = traces
-  const mac = tryParseMac(hostMac) ?? linkNames(key).hostMac
+  const { hostLink: name, owner, hostMac } = traces
+  const mac = tryParseMac(hostMac ?? '') ?? linkNames(key).hostMac
   await everyStep(
     () => world.host.removeBridgedFirewall({ firewall: firewallOf(traces) }),
-    () => world.host.removeLinks({ links: [{ name, owner, mac }] }),
+    async () => {
+      if (hostMac !== undefined) await world.host.removeForeignMasquerade(key)
+    },
+    async () => {
+      if (name !== '') await world.host.removeLinks({ links: [{ name, owner, mac }] })
+    },
   )
 }
 
@@ -240,16 +246,9 @@ async function findTraces(at: At): Promise<Traces[]> {
   ]
 }
 
-/** What upstream's plugin made before ours took its place: the link of which the runtime's result says name and MAC. */
-async function findUpstreams({ call, world, key }: At): Promise<Traces[]> {
-  const told = (call.prevResult?.interfaces ?? []).filter(({ sandbox }) => (sandbox ?? '') === '')
-  for (const { name: hostLink, mac: hostMac = '' } of told) {
-    if (!/^veth[0-9a-f]{8}$/.test(hostLink) || tryParseMac(hostMac) === undefined) continue
-    const link = await world.host.describeLink({ name: hostLink })
-    if (link !== undefined && link.owner === undefined && formatMac(link.mac) === hostMac.toLowerCase())
-      return [{ hostLink, owner: linkNames(key).owner, hostMac }]
-  }
-  return []
+async function findUpstreams(at: At): Promise<Traces[]> {
+  const pair = await findUpstreamPair(at)
+  return pair === undefined ? [] : [{ hostLink: pair.hostLink, owner: linkNames(at.key).owner, hostMac: pair.mac }]
 }
 
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
@@ -261,14 +260,15 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
   // Upstream's plugin, which may have made it, chose another name.
   const host = onNode.find(({ name }) => hostLinks.includes(name)) ?? onNode[0]
   const hostLink = host?.name ?? traces?.hostLink ?? hostLinks[0]!
+  const isUpstreams = traces === undefined && host !== undefined && !hostLinks.includes(host.name)
   const ips = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex)
   const podMac = tryParseMac(pod?.mac ?? '')
   const firewall = firewallOf({
     ...{ hostLink, owner },
-    ...(config.ipMasq && config.layer3
+    ...(config.ipMasq && config.layer3 && !isUpstreams
       ? { masquerade: { link: gatewayOf(config), addresses: addresses.map(formatPrefix) } }
       : {}),
-    ...(config.macspoofchk && pod?.mac !== undefined ? { onlyMac: pod.mac } : {}),
+    ...(config.macspoofchk && pod?.mac !== undefined && !isUpstreams ? { onlyMac: pod.mac } : {}),
   })
   const gateways = config.isGateway
     ? ips.flatMap(({ address, gateway }) =>

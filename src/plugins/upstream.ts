@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { formatMac, tryParseMac } from '#base'
+import { lookup, type Result } from '#cni'
+import type { At } from './interface.ts'
+
+// What upstream's plugin of the same name made, before ours took its place on the node: there is no record of it.
+
+type Interfaces = NonNullable<Result['interfaces']>
+
+/** The node's end of a pair as a result tells it: it stands right before the pod's. */
+export const toldHostLink = (interfaces: Interfaces, podIndex: number): Interfaces[number] | undefined =>
+  interfaces.slice(0, Math.max(0, podIndex)).findLast(({ sandbox }) => (sandbox ?? '') === '')
+
+/**
+ * The pair of an attachment: the result of its ADD tells the name and the MAC of the node's link, and a link of ours has an
+ * owner. With `ipMasq` there may be rules although the link went with the container: then without a name.
+ */
+export async function findUpstreamPair({ call, world }: At): Promise<{ hostLink: string; mac: string } | undefined> {
+  const { interfaces = [] } = call.prevResult ?? {}
+  const podIndex = interfaces.findIndex(({ name, sandbox }) => name === call.ifName && (sandbox ?? '') !== '')
+  const told = toldHostLink(interfaces, podIndex)
+  const mac = tryParseMac(told?.mac ?? '')
+  const found = told === undefined || mac === undefined ? undefined : await world.host.describeLink({ name: told.name })
+  if (found !== undefined && found.owner === undefined && formatMac(found.mac) === formatMac(mac!))
+    return { hostLink: told!.name, mac: formatMac(mac!) }
+  return lookup(call.config, 'ipMasq') === true ? { hostLink: '', mac: '' } : undefined
+}
