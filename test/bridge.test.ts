@@ -28,6 +28,8 @@ import {
   skip,
 } from './nodelab.ts'
 
+/** See host/station.ts. */
+const STATION_PORT = 7
 const RELEASED = { code: 0, stdout: '' }
 const silent = ({ code, stdout }: { code: number | null; stdout: string }) => ({ code, stdout })
 /** The pods' network; node and pods outside of it are 10.10.10.0/24. */
@@ -412,6 +414,29 @@ describe('bridge, agent', { skip }, () => {
     one.pod.remove()
     for (const { it } of [one, two]) assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
     assertNothingLeft('although the namespace went first')
+  })
+
+  test('our portmap leads a port of the node to a pod on a bridge, from outside, from the node and from the pod itself', async () => {
+    const { pod, it } = newPod({ ipMasq: true, hairpinMode: true })
+    const prevResult = resultOf(await node.call('ADD', it))
+    const portMappings = [{ hostPort: STATION_PORT, containerPort: STATION_PORT, protocol: 'udp' }]
+    const chained = {
+      ...{ ...it, type: 'portmap' },
+      config: { cniVersion: '1.1.0', name: 'brnet', type: 'portmap', runtimeConfig: { portMappings }, prevResult },
+    }
+    resultOf(await node.call('ADD', chained))
+    const address = prevResult.ips[0].address.split('/')[0]
+    const [inside, outside, onNode] = [pod.station(), lab.outside.station(), node.station()]
+    await inside.listen(address)
+    assert.equal(await outside.ask('192.0.2.2', '10.10.10.8'), '192.0.2.2')
+    assert.notEqual(await onNode.ask('10.10.10.8', '10.10.10.8'), undefined)
+    assert.notEqual(await inside.ask(address, '10.10.10.8'), undefined)
+    for (const each of [chained, it]) assert.deepEqual(silent(await node.call('DEL', each)), RELEASED)
+    assert.doesNotMatch(node.run('nft', 'list', 'ruleset'), new RegExp(`${address}\\b`))
+    const { it: next } = newPod()
+    resultOf(await node.call('ADD', next))
+    await node.call('DEL', next)
+    kept = stateOf(node) // with portmap's chains
   })
 
   test('ADD: with macspoofchk frames from another MAC are dropped (BR-08)', async () => {
