@@ -15,6 +15,7 @@ export type MainCase = {
 export const mainCases: readonly MainCase[] = [
   { name: 'bridge', plugin: { type: 'bridge', isGateway: true }, times: 4 },
   { name: 'bridge-masq', plugin: { type: 'bridge', isGateway: true, ipMasq: true }, times: 8 },
+  { name: 'macvlan', plugin: { type: 'macvlan', master: 'uplink' }, times: 4 },
   { name: 'ptp', plugin: { type: 'ptp' }, times: 4 },
 ]
 

@@ -490,7 +490,7 @@ describe('bridge, agent', { skip }, () => {
     const error = errorOf(await node.call('ADD', second))
     assert.deepEqual(
       [error.code, error.msg],
-      [102, 'Cannot attach eth0: somebody else on the bridge has fd00:1::77/64'],
+      [102, 'Cannot attach eth0: somebody else on the segment has fd00:1::77/64'],
     )
     await node.call('DEL', it)
     rmSync(`${node.leases}-other`, { recursive: true })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatIp, formatMac, formatPrefix, parseIp, remainingMs, tryParseMac } from '#base'
+import { formatIp, formatMac, parseIp, tryParseMac } from '#base'
 import { type Call, CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import { type ChildInfo, chooseLinkIndex, type FirewallPart, type Master, makesChild } from '#host'
 import { EBUSY, EEXIST, EINVAL } from '#libc'
@@ -15,6 +15,7 @@ import {
 } from './interface.ts'
 import { hasOtherLinks, type Lease, leaseOf, resultRoutes } from './lease.ts'
 import { linkNames } from './pair.ts'
+import { settleAddresses } from './settle.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
 
@@ -61,9 +62,6 @@ type Definition<Config> = Pick<InterfacePlugin<Config, ChildTraces>, 'parse'> & 
   /** Refuses what the links that are there already would suffer from. */
   refuse?(attach: Attach<Config, ChildTraces>, master: Master): void
 }
-
-/** How long the kernel may take to find out whether somebody else has an IPv6 address. */
-const SETTLE_MS_MAX = 5_000
 
 /** Makes a plugin of what tells macvlan and ipvlan apart. */
 export const childPlugin = <Config extends ChildConfig>({ type, parse, refuse }: Definition<Config>): RecordedPlugin =>
@@ -186,32 +184,13 @@ async function make<Config extends ChildConfig>(
       throw explain(error, call, config, master)
     })
   if (config.needsAnswers) await world.host.answerFor({ link: master, answers: { owner, addresses: ips } })
-  await settle(call, world, addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier)
+  if (addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier) await settleAddresses(call, world)
   return {
     interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
     ...(given === undefined ? {} : { ips: given.map(ip => ({ ...ip, interface: 0 })) }),
     ...(routes.length === 0 ? {} : { routes: resultRoutes(routes) }),
     ...config.dns,
   }
-}
-
-/** Waits until the IPv6 addresses work. @throws {CniError} 102 where somebody else has one */
-async function settle(call: Call, world: World, needed: boolean): Promise<void> {
-  if (!needed) return
-  const { ifName, netnsFd, deadline } = call
-  const timeoutMs = Math.min(SETTLE_MS_MAX, remainingMs(deadline))
-  const { duplicate, unsettled } = await world.host.awaitPodAddresses({ netnsFd: netnsFd!, ifName, timeoutMs })
-  if (duplicate.length > 0)
-    throw new CniError(
-      codes.addressUnavailable,
-      `Cannot attach ${ifName}: somebody else on the segment has ${duplicate.map(formatPrefix).join(', ')}`,
-      { details: 'find the host that has the address, or take it out of the range of the IPAM plugin' },
-    )
-  if (unsettled.length > 0)
-    throw new CniError(
-      codes.tryAgainLater,
-      `Cannot attach ${ifName}: duplicate detection of ${unsettled.map(formatPrefix).join(', ')} did not end in time`,
-    )
 }
 
 /** The kernel's refusal to make the link, in words that name the cause. */

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatMac, formatPrefix, ipEquals, parseIp, parsePrefix, remainingMs, tryParseMac } from '#base'
+import { formatMac, formatPrefix, ipEquals, parseIp, parsePrefix, tryParseMac } from '#base'
 import { CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import type { BridgedFirewall, FoundBridge, GatewayWanted } from '#host'
 import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
-import { hasOtherLinks, leaseOf, resultDns, resultRoutes } from '../../lease.ts'
+import { dnsOf, hasOtherLinks, leaseOf, resultRoutes } from '../../lease.ts'
 import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
+import { settleAddresses } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { findUpstreamPair } from '../../upstream.ts'
 import type { World } from '../../world.ts'
@@ -56,8 +57,7 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   const podMac = config.mac ?? linkNames(key).podMac
   const { hostMac } = linkNames(key)
   const hostLink = await makePair(attach, found, { mtuBytes, podMac, ips, routes })
-  await settle(attach, ips)
-  const isSet = Object.values(config.dns ?? {}).some(value => value !== undefined)
+  if (config.enabledad && ips.some(({ address }) => address.includes(':'))) await settleAddresses(call, world)
   return {
     interfaces: [
       { name: config.bridge, mac: formatMac(found.mac), mtu: found.mtuBytes },
@@ -67,7 +67,7 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
     ],
     ...(config.layer3 ? { ips: ips.map(ip => ({ ...ip, interface: 2 })) } : {}),
     ...(routes.length === 0 ? {} : { routes: resultRoutes(leaseOf({ ips, routes }).routes) }),
-    ...(isSet ? resultDns(config.dns) : lease.dns === undefined ? {} : { dns: lease.dns }),
+    ...dnsOf(config.dns, lease.dns),
   }
 }
 
@@ -185,28 +185,6 @@ const firewallOf = ({ hostLink, owner, masquerade, onlyMac }: Traces): BridgedFi
   masquerade: masquerade && { link: masquerade.link, addresses: masquerade.addresses.map(parsePrefix) },
   macCheck: onlyMac === undefined ? undefined : { link: hostLink, mac: tryParseMac(onlyMac)! },
 })
-
-/** How long the kernel may take to find out whether somebody else has an IPv6 address. */
-const SETTLE_MS_MAX = 5_000
-
-/** @throws {CniError} 102 where somebody else has one of the addresses */
-async function settle({ call, world, config }: Attach<Config, Traces>, ips: Inside['ips']): Promise<void> {
-  if (!config.enabledad || !ips.some(({ address }) => address.includes(':'))) return
-  const { ifName, netnsFd, deadline } = call
-  const timeoutMs = Math.min(SETTLE_MS_MAX, remainingMs(deadline))
-  const { duplicate, unsettled } = await world.host.awaitPodAddresses({ netnsFd: netnsFd!, ifName, timeoutMs })
-  if (duplicate.length > 0)
-    throw new CniError(
-      codes.addressUnavailable,
-      `Cannot attach ${ifName}: somebody else on the bridge has ${duplicate.map(formatPrefix).join(', ')}`,
-      { details: 'find who has the address, or take it out of the range of the IPAM plugin' },
-    )
-  if (unsettled.length > 0)
-    throw new CniError(
-      codes.tryAgainLater,
-      `Cannot attach ${ifName}: duplicate detection of ${unsettled.map(formatPrefix).join(', ')} did not end in time`,
-    )
-}
 
 async function detach(traces: Traces, { world, key }: Pick<At, 'world' | 'key'>): Promise<void> {
   const { hostLink: name, owner, hostMac } = traces

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { tryParseMac } from '#base'
 import {
   array,
   boolean,
@@ -18,6 +17,7 @@ import {
 } from '#cni'
 import type { PortVlans } from '#rtnetlink'
 import { dnsKeys } from '../../lease.ts'
+import { wantedMac } from '../../mac.ts'
 
 const VLAN_MAX = 4094
 /** Interface names: 15 bytes and a zero (linux/if.h). */
@@ -81,7 +81,7 @@ export function parseConfig(config: JsonObject, call: Pick<Call, 'args'>): Confi
   const parsed: Config = {
     ...keys,
     isGateway: keys.isGateway || keys.isDefaultGateway,
-    mac: parseMac([runtimeConfig?.mac, args?.cni?.mac, MAC, mac].find(text => text !== undefined && text !== '')),
+    mac: wantedMac(runtimeConfig?.mac, args?.cni?.mac, MAC, mac),
     vlans: portVlans(keys.vlan, vlanTrunk),
     layer3: (ipam?.type ?? '') !== '',
   }
@@ -155,16 +155,4 @@ function rangesOf(numbers: readonly number[]): PortVlans[] {
     else ranges.push({ from: number, to: number })
   }
   return ranges
-}
-
-function parseMac(text: string | undefined): Uint8Array | undefined {
-  if (text === undefined) return undefined
-  const mac = tryParseMac(text)
-  if (mac === undefined) throw invalid(`invalid args ${text} for MAC addr: want aa:bb:cc:dd:ee:ff`)
-  if ((mac[0]! & 1) !== 0 || mac.every(byte => byte === 0))
-    throw invalid(
-      `invalid args ${text} for MAC addr: no link can have it`,
-      'the first byte of a unicast address is even',
-    )
-  return mac
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { tryParseMac } from '#base'
 import {
   boolean,
   type Call,
@@ -17,6 +16,7 @@ import {
 import { type MacvlanMode, macvlanModes } from '#rtnetlink'
 import type { ChildConfig } from '../../child-link.ts'
 import { dnsKeys, resultDns } from '../../lease.ts'
+import { wantedMac } from '../../mac.ts'
 
 const U32_MAX = 0xffffffff
 
@@ -50,22 +50,10 @@ export function parseConfig(config: JsonObject, call: Call): ChildConfig {
   const data = { mode: macvlanModes[known], ...(bcqueuelen === 0 ? {} : { bcQueueLen: bcqueuelen }) }
   return {
     ...{ master, mtu, masterInPod: linkInContainer, info: { kind: 'macvlan', data }, layer2: true },
-    mac: parseMac([runtimeConfig?.mac, MAC, rest.mac].find(text => text !== undefined && text !== '')),
+    mac: wantedMac(runtimeConfig?.mac, MAC, rest.mac),
     sharesMac: known === 'passthru',
     inherited: undefined,
     needsAnswers: false,
     dns: resultDns(dns),
   }
-}
-
-function parseMac(text: string | undefined): Uint8Array | undefined {
-  if (text === undefined) return undefined
-  const mac = tryParseMac(text)
-  if (mac === undefined)
-    throw new CniError(codes.invalidConfig, `invalid args ${text} for MAC addr: want aa:bb:cc:dd:ee:ff`)
-  if ((mac[0]! & 1) !== 0 || mac.every(byte => byte === 0))
-    throw new CniError(codes.invalidConfig, `invalid args ${text} for MAC addr: no link can have it`, {
-      details: 'the first byte of a unicast address is even',
-    })
-  return mac
 }
