@@ -119,7 +119,12 @@ export const SUITES: readonly Suite[] = [
   },
   {
     name: 'under a Debian kernel',
-    patterns: ['test/host-device-nic.test.ts', 'test/ipvlan.test.ts', 'test/veth-route*.test.ts'],
+    patterns: [
+      'test/chains-printed.test.ts',
+      'test/host-device-nic.test.ts',
+      'test/ipvlan.test.ts',
+      'test/veth-route*.test.ts',
+    ],
     again: true,
     // Without KVM the VM is twenty times slower than the machine, and Node.js starts once per call in these.
     inVm: { without: 'standalone', only: '' },
