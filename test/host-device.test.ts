@@ -48,7 +48,9 @@ for (const mode of ['standalone', 'agent'] as const)
     const made: Attachment[] = []
     afterEach(async () => {
       for (const it of made.splice(0)) await node.call('DEL', it, { more: alone })
-      if (!node.ip('-o link').includes(' dev23@')) await plugIn(node)
+      if (node.ip('-o link').includes(' dev23@')) return
+      await plugIn(node)
+      kept = node.state()
     })
     /** What costs a second with a process per call, and is the same code. */
     const testByAgent = mode === 'agent' ? test : () => undefined
@@ -176,6 +178,17 @@ for (const mode of ['standalone', 'agent'] as const)
       node.ip(`link del ${back.ifname}`)
       await plugIn(node)
       kept = node.state()
+    })
+
+    testByAgent('DEL: a port of a bridge is one again (HD-15)', async () => {
+      node.ip('link add br9 type bridge')
+      node.ip('link set dev23 master br9')
+      const { it } = newPod()
+      resultOf(await call('ADD', it))
+      assert.equal(node.ip('link show master br9'), '')
+      assert.deepEqual(silent(await call('DEL', it)), DONE)
+      assert.match(node.ip('link show master br9'), /dev23@/)
+      node.ip('link del br9')
     })
 
     testByAgent('DEL: without any record the alias tells the name, as the reference does it', async () => {

@@ -3,7 +3,6 @@
 import { closeSync } from 'node:fs'
 import { closeDescriptor, packetListener, packetSocket } from '#libc'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
-import { RTM_GROUP_LINK } from '#rtnetlink'
 import { inNetns, openOwnNetns } from './netns.ts'
 
 const ETH_P_ARP = 0x0806
@@ -19,7 +18,6 @@ export class HostContext {
   readonly route = new NetlinkSocket(NETLINK_ROUTE)
   #netfilter: NetlinkSocket | undefined
   #packet: number | undefined
-  #linkListener: NetlinkSocket | undefined
   readonly #arpListeners = new Map<number, number>()
 
   get netfilter(): NetlinkSocket {
@@ -40,12 +38,6 @@ export class HostContext {
     return listener
   }
 
-  /** Hears of every change to a link of the node. */
-  get linkListener(): NetlinkSocket {
-    this.#linkListener ??= new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
-    return this.#linkListener
-  }
-
   /** Runs something in another namespace with an rtnetlink socket of that namespace. */
   inNetns<T>(fd: number, run: (route: NetlinkSocket) => T): T {
     return inNetns(fd, this.home, () => {
@@ -57,7 +49,6 @@ export class HostContext {
   [Symbol.dispose](): void {
     this.route[Symbol.dispose]()
     this.#netfilter?.[Symbol.dispose]()
-    this.#linkListener?.[Symbol.dispose]()
     if (this.#packet !== undefined) closeDescriptor(this.#packet)
     for (const listener of this.#arpListeners.values()) closeDescriptor(listener)
     closeSync(this.home)

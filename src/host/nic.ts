@@ -3,8 +3,18 @@
 import { closeSync } from 'node:fs'
 import { deadlineIn, formatMac, tryParseMac } from '#base'
 import { EEXIST } from '#libc'
-import { NetlinkError, type Transport } from '#netlink'
-import { addAltname, byReach, deleteAltname, isV6, type Link, restoreAddress, restoreRoute, setLink } from '#rtnetlink'
+import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Transport } from '#netlink'
+import {
+  addAltname,
+  byReach,
+  deleteAltname,
+  isV6,
+  type Link,
+  RTM_GROUP_LINK,
+  restoreAddress,
+  restoreRoute,
+  setLink,
+} from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { identifyNetns, type NetnsIdentity, tryOpenNetns } from './netns.ts'
 import { identityOf, isSameNic, listLinks, type NicState, readNic, tryFindLink } from './nic-state.ts'
@@ -239,11 +249,12 @@ function restoreAddresses(route: Transport, { index, name }: { index: number; na
 }
 
 /**
- * Waits until some link comes, goes or changes, at most `ms`. What changed since the last call counts too.
+ * Waits until some link comes, goes or changes, at most `ms`: look again then, whatever happened before the call.
  * Blocks its thread: `threadedHost` has one for it.
  */
-export function awaitLinkChange(context: HostContext, { ms }: { ms: number }): void {
-  context.linkListener.awaitNotification(deadlineIn(ms))
+export function awaitLinkChange(_context: HostContext, { ms }: { ms: number }): void {
+  using listener = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
+  listener.awaitNotification(deadlineIn(ms))
 }
 
 /** True if the NIC is in that namespace, as whatever it is called there. */
