@@ -24,6 +24,7 @@ import {
   skip,
   start,
 } from './nodelab.ts'
+import { configOf, makePod } from './veth-host/pods.ts'
 
 const NODE = { v4: '10.10.10.8', v6: 'fd00:10::8' }
 const OUTSIDE = { v4: '192.0.2.2', v6: '2001:db8:ff::2' }
@@ -47,7 +48,7 @@ type Pod = {
 }
 type Result = { interfaces: { name: string; sandbox?: string }[]; ips: { address: string }[] }
 /** The plugin before portmap: one of ours, or upstream's. */
-type Main = 'veth-route' | 'bridge' | 'ptp' | 'upstream-ptp'
+type Main = 'veth-route' | 'bridge' | 'ptp' | 'veth-host' | 'upstream-ptp'
 
 describe('packets of portmap', { skip }, () => {
   let lab: NodeLab
@@ -90,9 +91,10 @@ describe('packets of portmap', { skip }, () => {
 
   /** A pod of both families whose servers tell its name. */
   async function addPod(name: string, main: Main = 'veth-route'): Promise<Pod> {
-    const netns = makeNetns(name)
+    const made = main === 'veth-host' ? makePod(node) : undefined
+    const netns = made?.netns ?? makeNetns(name)
     const it = { containerId: name, netns: netns.path }
-    const result = resultOf(await callMain('ADD', main, it))
+    const result = resultOf(await callMain('ADD', main, it, made?.prevResult))
     const talker = talkerIn(netns)
     // The server of both families, but for UDP, where a socket of both sees IPv4 as mapped.
     for (const protocol of protocols) await talker.talker.serve(protocol, '::', SERVED, name)
@@ -100,14 +102,16 @@ describe('packets of portmap', { skip }, () => {
     return { netns, ...talker, it, main, result, v4, v6 }
   }
 
-  function callMain(verb: 'ADD' | 'DEL', main: Main, it: Attachment) {
+  function callMain(verb: 'ADD' | 'DEL', main: Main, it: Attachment, prevResult?: object) {
+    if (main === 'veth-host')
+      return node.call(verb, { ...it, type: main }, { more: configOf({ name: main, prevResult, ipam: undefined }) })
     const third = { 'veth-route': 10, bridge: 20, ptp: 30, 'upstream-ptp': 40 }[main]
     const ipam = {
       type: 'host-local',
       dataDir: node.leases,
       ranges: [
-        [{ subnet: `10.10.${third}.0/24`, rangeStart: `10.10.${third}.19`, rangeEnd: `10.10.${third}.99` }],
-        [{ subnet: `fd00:${third}::/64`, rangeStart: `fd00:${third}::19`, rangeEnd: `fd00:${third}::99` }],
+        [{ subnet: `10.10.${third}.0/24`, rangeStart: `10.10.${third}.119`, rangeEnd: `10.10.${third}.199` }],
+        [{ subnet: `fd00:${third}::/64`, rangeStart: `fd00:${third}::119`, rangeEnd: `fd00:${third}::199` }],
       ],
       routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
     }
@@ -172,7 +176,7 @@ describe('packets of portmap', { skip }, () => {
       protocols.flatMap(protocol => Object.entries(expected).map(([name, value]) => [`${name}, ${protocol}`, value])),
     )
 
-  for (const main of ['veth-route', 'bridge', 'ptp', 'upstream-ptp'] as const)
+  for (const main of ['veth-route', 'bridge', 'ptp', 'veth-host', 'upstream-ptp'] as const)
     test(`behind ${main}: from outside, other pods, the pod itself, the node and its localhost; nothing after DEL (PM-05)`, {
       skip: main === 'upstream-ptp' && peers === undefined && 'needs lab/peers',
     }, async () => {
@@ -195,7 +199,7 @@ describe('packets of portmap', { skip }, () => {
       // Whose answer would not come back without is seen with an address of the node, which one is the kernel's choice.
       const seen = Object.fromEntries(
         Object.entries(found).map(([name, text]) => {
-          const isReplaced = /^(other|itself|localhost)/.test(name)
+          const isReplaced = /^(other|itself|localhost)/.test(name) && !(main === 'veth-host' && /^other/.test(name))
           const [who, from] = text?.split(' ') ?? []
           return [name, isReplaced && who !== undefined ? `${who} ${isOfNode(from!) ? 'the node' : from}` : text]
         }),
@@ -206,7 +210,8 @@ describe('packets of portmap', { skip }, () => {
           ...Object.fromEntries(
             versions.flatMap(version => [
               [`outside ${version}`, `pod ${OUTSIDE[version]}`],
-              [`other pod ${version}`, 'pod the node'],
+              // What veth-host sends back into the client leaves it with the client's own address.
+              [`other pod ${version}`, `pod ${main === 'veth-host' ? client[version] : 'the node'}`],
               [`itself ${version}`, 'pod the node'],
               [`node ${version}`, `pod ${NODE[version]}`],
             ]),
@@ -227,17 +232,17 @@ describe('packets of portmap', { skip }, () => {
       .some(line => line.includes(` ${address}/`))
 
   test('with hostIP one address of the node alone leads to the pod, and never an address of others', async () => {
-    node.ip('addr add 10.10.10.108/24 dev eth0')
-    node.ip('addr add fd00:10::108/64 dev eth0 nodad')
+    node.ip('addr add 10.10.10.18/24 dev eth0')
+    node.ip('addr add fd00:10::18/64 dev eth0 nodad')
     await map(pod!, [
-      ...both(8080, { hostIP: '10.10.10.108' }),
-      ...both(8080, { hostIP: 'fd00:10::108' }),
+      ...both(8080, { hostIP: '10.10.10.18' }),
+      ...both(8080, { hostIP: 'fd00:10::18' }),
       ...both(8080, { hostIP: OUTSIDE.v4 }),
     ])
     await map(other!, both(8080, { hostIP: '127.0.0.1' }))
     const asked = {
-      'second v4': [outside!, '10.10.10.108', 8080],
-      'second v6': [outside!, 'fd00:10::108', 8080],
+      'second v4': [outside!, '10.10.10.18', 8080],
+      'second v6': [outside!, 'fd00:10::18', 8080],
       'first v4': [outside!, NODE.v4, 8080],
       'first v6': [outside!, NODE.v6, 8080],
       localhost: [local!, '127.0.0.1', 8080],
@@ -254,8 +259,8 @@ describe('packets of portmap', { skip }, () => {
         'not of the node': `outside ${other!.v4}`,
       }),
     )
-    node.ip('addr del 10.10.10.108/24 dev eth0')
-    node.ip('addr del fd00:10::108/64 dev eth0')
+    node.ip('addr del 10.10.10.18/24 dev eth0')
+    node.ip('addr del fd00:10::18/64 dev eth0')
   })
 
   test('the more special of two pods has the port: hostIP before any address', async () => {
@@ -288,13 +293,13 @@ describe('packets of portmap', { skip }, () => {
     assert.deepEqual(await answers(asked), forBoth({ ...expected, localhost: undefined }))
   })
 
-  test('masqAll: the pod sees the node alone; the other bits of the mark stay', async () => {
+  test('masqAll: the pod sees the node alone; other bits of the mark stay, those of packets all', async () => {
     await map(pod!, both(8080), { masqAll: true, markMasqBit: 20 })
     node.run('nft', 'add table inet theirs')
     node.run('nft', 'add chain inet theirs before { type filter hook prerouting priority -150; }')
-    node.run('nft', 'add rule inet theirs before meta mark set 0x00004001')
+    node.run('nft', 'add rule inet theirs before ct state new meta mark set 0x00004001 ct mark set 0x00000081')
     node.run('nft', 'add chain inet theirs behind { type nat hook postrouting priority 98; }')
-    node.run('nft', 'add rule inet theirs behind meta mark 0x00104001 counter')
+    node.run('nft', 'add rule inet theirs behind meta mark 0x00004001 ct mark 0x00100081 counter')
     const asked = { v4: [outside!, NODE.v4, 8080], v6: [outside!, NODE.v6, 8080] } satisfies Record<
       string,
       [Talker, string, number]

@@ -106,7 +106,7 @@ for (const mode of ['standalone', 'agent'] as const)
     const assertNothingLeft = (when = 'something is left') => {
       assert.deepEqual(elements(node), [], when)
       // Sets and rules of prefix lengths and mark bits stay, empty.
-      const isForGood = (line: string) => line.includes('portmap') || /^nl\S+: (type|meta mark|\})/.test(line)
+      const isForGood = (line: string) => line.includes('portmap') || /^nl\S+: (type|ct mark|\})/.test(line)
       assertSameState(
         node.state().filter(line => !isForGood(line)),
         kept.filter(line => !isForGood(line)),
@@ -285,7 +285,7 @@ for (const mode of ['standalone', 'agent'] as const)
         const rules = () =>
           nft(node, '-s list ruleset')
             .split('\n')
-            .filter(line => line.includes('@portmap') || line.includes('meta mark &'))
+            .filter(line => line.includes('@portmap') || line.includes('ct mark &'))
         const pods = [newPod(netns), newPod(netns)]
         resultOf(await call(node, 'ADD', pods[0]!, [web], { more }))
         const once = rules()

@@ -21,7 +21,7 @@ import {
   masquerade,
   type NamedSet,
   type Rule,
-  setMark,
+  setConnectionMark,
   translate,
 } from '#nftables'
 import {
@@ -50,7 +50,7 @@ export type PortGroup = {
   readonly version: IpVersion
   readonly conditions: readonly Condition[]
 }
-/** Which set says whose source is replaced: networks of one prefix length, told by one bit of the packet's mark. */
+/** Which set says whose source is replaced: networks of one prefix length, told by one bit of the connection's mark. */
 export type NearGroup = PortGroup & { readonly length: number; readonly bit: number }
 
 const protocolAndPort = ['inet_proto', 'inet_service'] as const satisfies DataTypeName[]
@@ -165,7 +165,10 @@ const bitOf = (bit: number): Uint8Array => {
   return out
 }
 
-/** Notes in a bit of the mark, of which the others stay, that the source of the connection is to be replaced. */
+/**
+ * Notes in a bit of the connection's mark, of which the others stay, that its source is to be replaced. A mark of the
+ * packet would lead it elsewhere where a routing rule knows the bit, and the packets after it not: no rule sees those here.
+ */
 const nearRule = (group: NearGroup): Rule => {
   const { version, length, bit } = group
   const bits = bitOf(bit)
@@ -177,19 +180,19 @@ const nearRule = (group: NearGroup): Rule => {
       ...(length === bytes * 8 ? [] : [mask(WORD, maskOf(length, bytes))]),
       ...loadAsked(group, WORD + words[version]),
       isIn(WORD, nearSet(group).name),
-      loadMeta('mark', KEY),
+      loadConnection('mark', KEY),
       mask(
         KEY,
         bits.map(byte => ~byte),
         bits,
       ),
-      setMark(KEY),
+      setConnectionMark(KEY),
     ],
   }
 }
 
 const replacedRule = (bit: number): Rule => ({
-  expressions: [loadMeta('mark', KEY), mask(KEY, bitOf(bit)), compare(KEY, '==', bitOf(bit)), masquerade()],
+  expressions: [loadConnection('mark', KEY), mask(KEY, bitOf(bit)), compare(KEY, '==', bitOf(bit)), masquerade()],
 })
 
 const groups = { to: perVersion(groupOf('to')), any: perVersion(groupOf('any')) }

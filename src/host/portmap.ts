@@ -54,7 +54,7 @@ export type HostPorts = {
   /** Names the attachment; the comment of every element. At most 127 bytes. */
   readonly owner: string
   readonly ports: readonly HostPort[]
-  /** Given: sources whose address is replaced by the node's, told by this bit of the mark. */
+  /** Given: sources whose address is replaced by the node's, told by this bit of the connection's mark. */
   readonly masquerade?: { readonly bit: number; readonly all: boolean; readonly near: readonly Prefix[] } | undefined
   readonly conditions: { readonly [V in IpVersion]: readonly Condition[] }
 }

@@ -16,7 +16,7 @@ const schema = object({
   snat: optional(boolean, true),
   /** Replace every source. */
   masqAll: optional(boolean, false),
-  /** Which bit of the packet's mark says that the source is to be replaced. */
+  /** Which bit of the connection's mark says that the source is to be replaced. */
   markMasqBit: optional(integer()),
   /** A chain of iptables that marks instead. Taken for compatibility: ours marks itself. */
   externalSetMarkChain: optional(string),
