@@ -150,6 +150,62 @@ describe('packets of veth-host', { skip }, () => {
     })
   }
 
+  test('ipMasq false: the outside sees the pod, which its default route leads by the node; services work', async () => {
+    const pod = await addPod(first, { isDefaultGateway: true, ipMasq: false })
+    for (const version of versions) {
+      setServices(first, [{ address: VIP[version], backend: far![version] }])
+      assert.equal(await askAll(pod.station, pod[version], VIP[version], 80), pod[version], 'service')
+      assert.equal(await pod.station.ask(pod[version], OUTSIDE[version]), pod[version], 'outside, by UDP')
+    }
+    resultOf(await first.call('DEL', pod.it, { more: configOf({ prevResult: pod.prevResult }) }))
+  })
+
+  test('a pod cannot send by its node from an address that is not its own', async () => {
+    const spoofed = { v4: '10.10.10.199', v6: 'fd00:10::bad' }
+    const before = dropsOf(first)
+    for (const version of versions) {
+      byNode!.netns.ip(`addr add ${spoofed[version]}/${version === 'v4' ? 32 : 128} dev lo`)
+      for (const to of [NODES[0][version], OUTSIDE[version]])
+        assert.equal(await byNode!.station.ask(spoofed[version], to), undefined, `${spoofed[version]} to ${to}`)
+      assert.equal(await byNode!.station.ask(byNode![version], NODES[0][version]), byNode![version])
+    }
+    assert.ok(dropsOf(first) >= before + 4, 'counted in inet mooring')
+  })
+
+  test('the metadata service is out of reach by the node, unless the configuration allows it', async () => {
+    const metadata = '169.254.169.254'
+    lab.router.ip(`addr add ${metadata}/32 dev br0`)
+    await gateway!.listen(metadata)
+    assert.equal(await byNode!.station.ask(byNode!.v4, metadata), undefined)
+    const allowed = await addPod(first, { isDefaultGateway: true, allowMetadata: true })
+    assert.equal(await allowed.station.ask(allowed.v4, metadata), NODES[0].v4)
+    resultOf(await first.call('DEL', allowed.it, { more: configOf({ prevResult: allowed.prevResult }) }))
+  })
+
+  test("other bits of a packet's mark stay, and no pod is told of a better way", async () => {
+    const counted = `
+      table inet marks {
+        chain early { type filter hook prerouting priority -95; meta mark set meta mark or 0x40; }
+        chain late {
+          type filter hook prerouting priority -80
+          ip saddr ${byNode!.v4} ip daddr ${OUTSIDE.v4} meta mark & 0x2040 == 0x2040 counter
+        }
+      }`
+    first.run('sh', '-c', `nft -f - <<'END'\n${counted}\nEND`)
+    setServices(first, [{ address: VIP.v4, backend: far!.v4 }])
+    assert.equal(await byNode!.station.ask(byNode!.v4, OUTSIDE.v4), NODES[0].v4)
+    for (const pod of [byNic!, byNode!]) assert.equal(await askAll(pod.station, pod.v4, VIP.v4, 80), pod.v4)
+    assert.match(first.run('nft', 'list', 'chain', 'inet', 'marks', 'late'), /counter packets [1-9]/)
+    first.run('nft', 'delete', 'table', 'inet', 'marks')
+    for (const pod of [byNic!, byNode!]) {
+      const [names, values] = pod.netns
+        .run('grep', '^Icmp:', '/proc/net/snmp')
+        .split('\n')
+        .map(line => line.split(' '))
+      assert.equal(values![names!.indexOf('InRedirects')], '0')
+    }
+  })
+
   test('rp_filter off and loose, and with marks: all the same (PTP-09)', async () => {
     const [own, client] = [NODES[0].v4, OUTSIDE.v4]
     for (const pod of [byNic!, byNode!])
@@ -172,3 +228,9 @@ describe('packets of veth-host', { skip }, () => {
         }
   })
 })
+
+/** Packets that the rules of ours dropped. */
+function dropsOf(node: Netns): number {
+  const chain = node.run('nft', 'list', 'chain', 'inet', 'mooring', 'veth_host_steer')
+  return [...chain.matchAll(/counter packets (\d+)/g)].reduce((sum, match) => sum + Number(match[1]), 0)
+}

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { mask } from './expressions/bitwise.ts'
 import { compare } from './expressions/cmp.ts'
 import { count } from './expressions/counter.ts'
-import { loadConnection, setConnectionMark } from './expressions/ct.ts'
+import { loadConnection, loadOriginal, setConnectionMark } from './expressions/ct.ts'
 import { loadDestinationType } from './expressions/fib.ts'
 import { forward } from './expressions/forward.ts'
 import { give, loadValue } from './expressions/immediate.ts'
@@ -342,6 +342,53 @@ test('addRule: ct as nft does', () => {
   assert.deepEqual(change.body, bytes)
   assert.deepEqual(ruleAttributes.encode(ruleAttributes.decode(bytes.subarray(4))), bytes.subarray(4))
   assert.equal(change.flags, 0xc00)
+})
+
+test('addRule: the sender that began the connection as nft does', () => {
+  // nft 'add rule inet mooring b ct direction reply iifname . ct original ip saddr @s accept'
+  const bytes = golden(
+    '01000000', // nfgenmsg: inet
+    '0c0001006d6f6f72696e6700', // NFTA_RULE_TABLE mooring
+    '0600020062000000', // NFTA_RULE_CHAIN
+    'f8000480', // NFTA_RULE_EXPRESSIONS
+    '2000018007000100637400001400028008000200000000010800010000000001', //   ct
+    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010001000000', //   cmp
+    '24000180090001006d657461000000001400028008000200000000060800010000000001', //   meta
+    '2800018007000100637400001c000280080002000000001308000100000000020500030000000000', //   ct
+    '2c0001800b0001006c6f6f6b757000001c000280080002000000000106000100730000000800040000000001', //   lookup
+    '300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000001', //   immediate
+  )
+  const expressions = [
+    loadConnection('direction', 1),
+    compare(1, '==', Uint8Array.of(1)),
+    loadMeta('iifname', 1),
+    loadOriginal('ip saddr', 2),
+    isIn(1, 's'),
+    give('accept'),
+  ]
+  // nft names the set by its number in the batch as well.
+  const captured = ruleAttributes.decode(bytes.subarray(4)).expressions?.map(withoutSetId)
+  assert.deepEqual(captured, expressions)
+})
+
+test('addRule: type of an ICMP message as nft does', () => {
+  // nft 'add rule inet mooring b icmp type redirect drop'
+  const bytes = golden(
+    '01000000', // nfgenmsg: inet
+    '0c0001006d6f6f72696e6700', // NFTA_RULE_TABLE mooring
+    '0600020062000000', // NFTA_RULE_CHAIN
+    '34010480', // NFTA_RULE_EXPRESSIONS
+    '24000180090001006d6574610000000014000280080002000000000f0800010000000001', //   meta
+    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010002000000', //   cmp
+    '24000180090001006d657461000000001400028008000200000000100800010000000001', //   meta
+    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010001000000', //   cmp
+    '340001800c0001007061796c6f616400240002800800010000000001080002000000000208000300000000000800040000000001', //   payload
+    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010005000000', //   cmp
+    '300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000', //   immediate
+  )
+  const isIcmp = [loadMeta('l4proto', 1), compare(1, '==', Uint8Array.of(1))]
+  const expressions = [...isV4, ...isIcmp, loadField('icmp type', 1), compare(1, '==', Uint8Array.of(5)), give('drop')]
+  assert.deepEqual(addRule({ table, name: 'b' }, { expressions }).body, bytes)
 })
 
 test('addRule: fib as nft does', () => {
