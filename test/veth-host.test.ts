@@ -132,7 +132,6 @@ for (const mode of ['standalone', 'agent'] as const)
         'default via 10.10.10.8 dev veth0',
         `10.10.10.0/24 dev eth0 proto kernel scope link src ${pod.v4}`,
         '10.10.10.8 dev veth0 scope link',
-        '10.96.0.0/12 via 10.10.10.8 dev veth0',
       ])
       assert.deepEqual(lines(pod.netns.ip('-6 route show default')), [
         'default via fd00:10::8 dev veth0 metric 1024 pref medium',
@@ -303,6 +302,19 @@ for (const mode of ['standalone', 'agent'] as const)
       }
     })
 
+    testByAgent(
+      'ADD: beside a default route by the node, services have routes where others would lead elsewhere',
+      async () => {
+        const pod = newPod()
+        pod.netns.ip('route add 10.0.0.0/8 via 10.10.10.1')
+        const result = resultOf(await call('ADD', pod, BY_NODE))
+        assert.deepEqual(lines(pod.netns.ip('route show 10.96.0.0/12')), ['10.96.0.0/12 via 10.10.10.8 dev veth0'])
+        assert.equal(pod.netns.ip('-6 route show fd00:96::/108'), '')
+        assert.deepEqual(silent(await call('CHECK', pod, { ...BY_NODE, prevResult: result })), released)
+        await call('DEL', pod, BY_NODE)
+      },
+    )
+
     testByAgent('ADD: a pod with further addresses speaks to the node from the one that the result names', async () => {
       const pod = newPod(['v4'])
       pod.netns.ip('link add other type veth peer name otherp')
@@ -311,7 +323,6 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.deepEqual(lines(pod.netns.ip('route show dev veth0')), [
         `default via 10.10.10.8 src ${pod.v4}`,
         `10.10.10.8 scope link src ${pod.v4}`,
-        `10.96.0.0/12 via 10.10.10.8 src ${pod.v4}`,
       ])
       await call('DEL', pod, BY_NODE)
     })

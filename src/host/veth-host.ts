@@ -56,14 +56,28 @@ import {
 /** linux/rtnetlink.h, RTN_UNICAST. */
 const UNICAST = 1
 
-/** What has to be known before a pod gets a veth to its node; `mtuBytes` undefined: the pod has no such NIC. */
+/** What has to be known before a pod gets a veth to its node. */
+export type VethHostSurvey = {
+  /** Of the pod's own NIC; undefined: the pod has no such NIC. */
+  mtuBytes: number | undefined
+  /** Where the pod has routes to, but for the default ones. */
+  destinations: Prefix[]
+  /** Routing tables on the node that somebody has. */
+  tables: number[]
+}
+
 export function surveyVethHost(
   context: HostContext,
   { netnsFd, underlay }: Pick<VethHostPod, 'netnsFd' | 'underlay'>,
-): { mtuBytes: number | undefined; tables: number[] } {
-  const mtuBytes = context.inNetns(netnsFd, route => findLink(route, underlay)?.mtu)
+): VethHostSurvey {
+  const inPod = context.inNetns(netnsFd, route => ({
+    mtuBytes: findLink(route, underlay)?.mtu,
+    destinations: [AF_INET, AF_INET6]
+      .flatMap(family => route.execute([dumpRoutes(family, { table: RT_TABLE_MAIN })])[0]!.messages.map(decodeRoute))
+      .flatMap(({ destination }) => destination ?? []),
+  }))
   const tables = [AF_INET, AF_INET6].flatMap(family => listRules(context.route, family).map(({ table }) => table))
-  return { mtuBytes, tables: [...new Set(tables)] }
+  return { ...inPod, tables: [...new Set(tables)] }
 }
 
 /** NetlinkError.request where a routing table has an owner already: choose another. */

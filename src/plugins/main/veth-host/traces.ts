@@ -16,6 +16,8 @@ export type Traces = {
   addresses: string[]
   /** The first of each family stands for the pod. */
   nodeAddresses: string[]
+  /** To which there are routes of their own. */
+  services: string[]
   plain: boolean
   metadata: boolean
   /** Not from the journal: what the node's rules know of the link is not known here. */
@@ -44,6 +46,7 @@ export function tracesAsFound(
     ...found,
     addresses: found.addresses.map(formatPrefix),
     nodeAddresses: [],
+    services: [],
     ifName: typeof ifName === 'string' ? ifName : 'veth0',
     plain: false,
     metadata: false,

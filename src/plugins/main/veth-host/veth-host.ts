@@ -11,6 +11,7 @@ import {
   type Prefix,
   parseIp,
   parsePrefix,
+  prefixContains,
 } from '#base'
 import { CniError, codes, type Result } from '#cni'
 import { claimsTable, type VethHostRules } from '#host'
@@ -59,12 +60,15 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   const uplink = await requireUplink(config, world)
   const { addresses, gateways } = addressesOf(prevResult, call.ifName)
   refuseNodeAddress(uplink, addresses)
-  const pod = joinable(config, uplink, addresses)
-  const { mtuBytes: nicMtu, tables } = await world.host.surveyVethHost({ netnsFd, underlay })
+  const found = joinable(config, uplink, addresses)
+  const { mtuBytes: nicMtu, destinations, tables } = await world.host.surveyVethHost({ netnsFd, underlay })
   if (nicMtu === undefined)
     throw new CniError(codes.invalidConfig, `Cannot attach: the container has no interface ${underlay}`, {
       details: 'an earlier plugin of the list has to make it',
     })
+  // A default route by the node needs no others beside it, unless one of the pod's would be more specific.
+  const isNeeded = (service: Prefix) => !config.isDefaultGateway || destinations.some(each => overlap(each, service))
+  const pod = { ...found, services: found.services.filter(isNeeded) }
   const mtuBytes = config.mtu === 0 ? Math.min(uplink.mtuBytes, nicMtu) : podMtu(config, uplink)
   const hostLink = await join(attach, { ...pod, gateways, mtuBytes }, { uplink: uplink.name, tables })
   const { hostMac, podMac } = linkNames(key)
@@ -78,6 +82,8 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
     routes: [...keptRoutes(prevResult, config, pod), ...ownRoutes(config, pod)],
   }
 }
+
+const overlap = (a: Prefix, b: Prefix) => prefixContains(a, b.ip) || prefixContains(b, a.ip)
 
 /** What of the pod and the node is joined. */
 type Joinable = { addresses: Prefix[]; nodeAddresses: Ip[]; services: Prefix[] }
@@ -172,6 +178,7 @@ function join(
       ...{ hostLink, owner, ifName, table, mark },
       addresses: pod.addresses.map(formatPrefix),
       nodeAddresses: pod.nodeAddresses.map(formatIp),
+      services: pod.services.map(formatPrefix),
       plain: !config.ipMasq,
       metadata: config.allowMetadata,
     }
@@ -238,6 +245,7 @@ async function findFaults({ call, world, config, key, prevResult, addresses, ...
   // What the node had then: of what it got later the pod knows nothing, and that is no fault.
   const recorded = traces.nodeAddresses.map(parseIp)
   const nodeAddresses = recorded.length > 0 ? recorded : pod.nodeAddresses
+  const services = traces.isFound ? (config.isDefaultGateway ? [] : pod.services) : traces.services.map(parsePrefix)
   const lost = [true, false]
     .map(v4 => nodeAddresses.find(each => isV4(each) === v4))
     .filter(first => first !== undefined && !pod.nodeAddresses.some(each => ipEquals(each, first)))
@@ -252,7 +260,7 @@ async function findFaults({ call, world, config, key, prevResult, addresses, ...
     ...(await world.host.checkVethHost({
       pod: {
         ...{ hostLink, owner, ifName, netnsFd: call.netnsFd!, underlay: call.ifName, hostMac, podMac, mtuBytes: 0 },
-        ...{ ...pod, nodeAddresses, isDefault: config.isDefaultGateway, table, mark },
+        ...{ ...pod, nodeAddresses, services, isDefault: config.isDefaultGateway, table, mark },
       },
       uplink: uplink.name,
       firewall: rules,
