@@ -684,6 +684,38 @@ export function childTests(kind: Kind): void {
   })
 }
 
+/** What stays of veth-host on a node is for good, so this has a node of its own. */
+export function childChainTests(kind: Kind): void {
+  describe(`${kind} and a second NIC`, { skip: skipWithout(kind) }, () => {
+    const lab = childLab(kind, 'agent')
+    before(() => lab.start())
+    after(() => lab.stop())
+
+    test('chained with veth-host: the segment by this link, node and services by the second one, CHECK of both (CHN-02)', async () => {
+      const { pod: netns, it } = lab.newPod()
+      const second = {
+        ...{ cniVersion: '1.1.0', name: 'podnet', type: 'veth-host', hostInterface: 'eth0' },
+        ...{ containerInterface: 'veth0', serviceCidr: '10.96.0.0/12' },
+      }
+      const callSecond = (verb: Verb, more: object) =>
+        lab.node.call(verb, { ...it, type: 'veth-host', config: { ...second, ...more } })
+      for (const mode of kind === 'ipvlan' ? ['l2', 'l3'] : ['bridge']) {
+        const first = await lab.add(it, { mode })
+        const prevResult = resultOf(await callSecond('ADD', { prevResult: first }))
+        const [ip] = prevResult.ips[0].address.split('/')
+        lab.router.run('ping', '-c1', '-W2', ip)
+        netns.run('ping', '-c1', '-W2', '10.10.10.8')
+        lab.node.run('ping', '-c1', '-W2', ip)
+        assert.deepEqual(silent(await lab.call('CHECK', it, { mode, prevResult })), RELEASED)
+        assert.deepEqual(silent(await callSecond('CHECK', { prevResult })), RELEASED)
+        assert.deepEqual(silent(await callSecond('DEL', { prevResult })), RELEASED)
+        await lab.del(it, { mode, prevResult })
+        assert.equal(netns.ip('-o link').trim().split('\n').length, 1)
+      }
+    })
+  })
+}
+
 const stateOfLinks = (netns: Netns): string => netns.ip('-o link show')
 
 export function fileAt(): string {

@@ -5,11 +5,21 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { childLab, childTests, childTestsStandalone, dualStack, RELEASED, silent, skipWithout } from './child-link.ts'
+import {
+  childChainTests,
+  childLab,
+  childTests,
+  childTestsStandalone,
+  dualStack,
+  RELEASED,
+  silent,
+  skipWithout,
+} from './child-link.ts'
 import { errorOf, type Netns } from './nodelab.ts'
 
 childTestsStandalone('ipvlan')
 childTests('ipvlan')
+childChainTests('ipvlan')
 
 describe('ipvlan', { skip: skipWithout('ipvlan') }, () => {
   const lab = childLab('ipvlan', 'agent')

@@ -6,11 +6,21 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { childLab, childTests, childTestsStandalone, dualStack, RELEASED, silent, skipWithout } from './child-link.ts'
+import {
+  childChainTests,
+  childLab,
+  childTests,
+  childTestsStandalone,
+  dualStack,
+  RELEASED,
+  silent,
+  skipWithout,
+} from './child-link.ts'
 import { type Attachment, errorOf, type Netns, peers, resultOf, start, type Verb } from './nodelab.ts'
 
 childTestsStandalone('macvlan')
 childTests('macvlan')
+childChainTests('macvlan')
 
 describe('macvlan', { skip: skipWithout('macvlan') }, () => {
   const lab = childLab('macvlan', 'agent')

@@ -2,7 +2,7 @@
 
 import { formatIp, formatMac, parseIp, tryParseMac } from '#base'
 import { type Call, CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
-import { type ChildInfo, chooseLinkIndex, type FirewallPart, type Master, makesChild } from '#host'
+import { type ChildInfo, chooseLinkIndex, type FirewallPart, type Master, makesChild, type PodLinkRoute } from '#host'
 import { EBUSY, EEXIST, EINVAL } from '#libc'
 import { NetlinkError } from '#netlink'
 import {
@@ -55,7 +55,12 @@ export type ChildTraces = {
   readonly mode: number
   readonly flags: number
   readonly answers: Answers | null
+  /** Destination and gateway of each route, so that CHECK can tell them from those of later plugins. */
+  readonly routes: string[]
 }
+
+const describeRoute = ({ destination, gateway }: PodLinkRoute) =>
+  `${formatPrefix(destination)} ${gateway === undefined ? '-' : formatIp(gateway)}`
 
 type Definition<Config> = Pick<InterfacePlugin<Config, ChildTraces>, 'parse'> & {
   readonly type: ChildInfo['kind']
@@ -172,7 +177,10 @@ async function make<Config extends ChildConfig>(
   const flags = info.kind === 'ipvlan' ? info.data.flags : 0
   const ips = addresses.map(({ ip }) => ip)
   const answers = config.needsAnswers ? { link: master.name, owner, addresses: ips.map(formatIp) } : null
-  const traces = { index, kind: info.kind, master: master.index, masterInPod, mode: info.data.mode, flags, answers }
+  const traces = {
+    ...{ index, kind: info.kind, master: master.index, masterInPod, mode: info.data.mode, flags, answers },
+    routes: routes.map(describeRoute),
+  }
   note(traces)
   // The verbs clean up behind themselves; where they could not, this does, or the record stays.
   undo(() => detach(traces, netnsFd, world))
@@ -230,7 +238,7 @@ async function findTraces(kind: ChildInfo['kind'], { call, world, key }: At): Pr
   const { owner } = linkNames(key)
   const index = await findOwnLink(kind, owner, call, world)
   const answered = kind === 'ipvlan' ? await world.host.findAnswers({ owner }) : []
-  const none = { index: null, kind, master: 0, masterInPod: false, mode: 0, flags: 0, answers: null }
+  const none = { index: null, kind, master: 0, masterInPod: false, mode: 0, flags: 0, answers: null, routes: [] }
   return [
     ...(index === null ? [] : [{ ...none, index }]),
     ...answered.map(each => ({ ...none, answers: { ...each, addresses: each.addresses.map(formatIp) } })),
@@ -255,6 +263,7 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     ips: (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex),
     routes: prevResult.routes ?? [],
   })
+  const isOwn = (route: PodLinkRoute) => traces === undefined || traces.routes.includes(describeRoute(route))
   const faults = await world.host.findChildFaults({
     netnsFd: call.netnsFd!,
     // A chain's CHECK does not say where the master of its ADD was.
@@ -262,7 +271,8 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     masterName: config.master === '' ? undefined : config.master,
     info: config.info,
     link: {
-      ...{ ifName: call.ifName, addresses, routes, byAnyLink: hasOtherLinks(prevResult, call) },
+      ...{ ifName: call.ifName, addresses, routes: routes.filter(isOwn) },
+      byAnyLink: traces === undefined \&\& hasOtherLinks(prevResult, call),
       // Not the MTU: upstream's tuning changes it behind us, and the result does not tell.
       ...(mac === undefined ? {} : { mac }),
     },
