@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatIp, formatMac, parseIp, tryParseMac } from '#base'
+import { formatIp, formatMac, formatPrefix, parseIp, tryParseMac } from '#base'
 import { type Call, CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import { type ChildInfo, chooseLinkIndex, type FirewallPart, type Master, makesChild, type PodLinkRoute } from '#host'
 import { EBUSY, EEXIST, EINVAL } from '#libc'
@@ -272,7 +272,7 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     info: config.info,
     link: {
       ...{ ifName: call.ifName, addresses, routes: routes.filter(isOwn) },
-      byAnyLink: traces === undefined \&\& hasOtherLinks(prevResult, call),
+      byAnyLink: traces === undefined && hasOtherLinks(prevResult, call),
       // Not the MTU: upstream's tuning changes it behind us, and the result does not tell.
       ...(mac === undefined ? {} : { mac }),
     },
