@@ -10,6 +10,7 @@ import { Calls } from './calls.ts'
 import { createLanes } from './lanes.ts'
 import { lockDataDirectory } from './lock.ts'
 import { listen } from './server.ts'
+import { warmUp } from './warm-up.ts'
 
 export type AgentOptions = {
   /** UNIX socket to listen on. */
@@ -71,6 +72,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     await lanes.idle()
   })
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')
+  const stop = new AbortController()
+  const warm = warmUp(dataDir, stop.signal).catch(error => logger.warn({ err: error }, 'warm-up'))
+  undo.defer(async () => {
+    stop.abort()
+    await warm
+  })
   const owned = undo.move()
   return { failed: host.ended, [Symbol.asyncDispose]: () => owned.disposeAsync() }
 }

@@ -3,7 +3,7 @@
 import { closeSync } from 'node:fs'
 import { closeDescriptor, packetListener, packetSocket } from '#libc'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
-import { inNetns, openOwnNetns } from './netns.ts'
+import { inNetns, openOwnNetns, refuseLostThread } from './netns.ts'
 
 const ETH_P_ARP = 0x0806
 
@@ -13,12 +13,31 @@ const ETH_P_ARP = 0x0806
  * Long-lived matters: closing a netfilter socket after a deletion waits for RCU, 7-13 ms.
  */
 export class HostContext {
-  /** The node's namespace: that of the thread when the context was made. */
-  readonly home = openOwnNetns()
-  readonly route = new NetlinkSocket(NETLINK_ROUTE)
+  /** The node's namespace. */
+  readonly home: number
+  /** The thread's own, where that is another: it is left during a verb only. */
+  readonly #own: number | undefined
+  readonly route: NetlinkSocket
   #netfilter: NetlinkSocket | undefined
   #packet: number | undefined
   readonly #arpListeners = new Map<number, number>()
+
+  #closed = false
+
+  /** @param home the node's namespace, where it is not the thread's; it is the context's to close */
+  constructor(home?: number) {
+    const own = openOwnNetns()
+    this.home = home ?? own
+    this.#own = home === undefined ? undefined : own
+    this.route = this.onNode(() => new NetlinkSocket(NETLINK_ROUTE))
+  }
+
+  /** Runs something in the node's namespace. */
+  onNode<T>(run: () => T): T {
+    if (this.#closed) throw new Error('Cannot work on the node: its sockets are closed')
+    refuseLostThread()
+    return this.#own === undefined ? run() : inNetns(this.home, this.#own, run)
+  }
 
   get netfilter(): NetlinkSocket {
     this.#netfilter ??= new NetlinkSocket(NETLINK_NETFILTER)
@@ -38,7 +57,7 @@ export class HostContext {
     return listener
   }
 
-  /** Runs something in another namespace with an rtnetlink socket of that namespace. */
+  /** Within `onNode`: runs something in another namespace with an rtnetlink socket of that namespace. */
   inNetns<T>(fd: number, run: (route: NetlinkSocket) => T): T {
     return inNetns(fd, this.home, () => {
       using route = new NetlinkSocket(NETLINK_ROUTE)
@@ -47,10 +66,13 @@ export class HostContext {
   }
 
   [Symbol.dispose](): void {
+    if (this.#closed) return
+    this.#closed = true
     this.route[Symbol.dispose]()
     this.#netfilter?.[Symbol.dispose]()
     if (this.#packet !== undefined) closeDescriptor(this.#packet)
     for (const listener of this.#arpListeners.values()) closeDescriptor(listener)
     closeSync(this.home)
+    if (this.#own !== undefined) closeSync(this.#own)
   }
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { HostContext } from './context.ts'
 import type { OwnedLink } from './links.ts'
-import { inNetns, LostThreadError, openOwnNetns, tryOpenNetns } from './netns.ts'
+import { threadLost, tryOpenNetns } from './netns.ts'
 import type { HostPort } from './portmap.ts'
 import { type BlockingVerb, blockingVerbs, type Verbs, verbs } from './verbs.ts'
 import { reviveError, type WireError } from './wire-error.ts'
@@ -16,13 +15,10 @@ export type Host = {
   ) => Promise<ReturnType<Verbs[V]>>
 }
 
-/** Runs something while the calling thread is where it must be for that. */
-type Enter = <T>(run: () => T) => T
-
 /** The node worked on by the calling thread: for one-shot processes. */
-export function inlineHost(context: HostContext, enter: Enter = run => run()): Host {
+export function inlineHost(context: HostContext): Host {
   const run = (name: keyof Verbs) => async (args?: unknown) =>
-    enter(() => (verbs[name] as (context: HostContext, args: unknown) => unknown)(context, args))
+    context.onNode(() => (verbs[name] as (context: HostContext, args: unknown) => unknown)(context, args))
   return Object.fromEntries(Object.keys(verbs).map(name => [name, run(name as keyof Verbs)])) as unknown as Host
 }
 
@@ -43,8 +39,7 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
   await using undo = new AsyncDisposableStack()
   const threads = undo.use(new KernelThreads(netnsPath))
   await threads.start('removals')
-  const here = undo.use(new ThisThread(netnsPath))
-  const host = inlineHost(here.context, here.enter)
+  const host = inlineHost(undo.use(openContext(netnsPath)))
   const elsewhere = Object.fromEntries(
     Object.keys(blockingVerbs).map(name => [name, (args: unknown) => threads.call(name as BlockingVerb, args)]),
   ) as unknown as Pick<Host, BlockingVerb>
@@ -54,7 +49,7 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
   return {
     ...host,
     ...elsewhere,
-    ended: Promise.race([here.lost, threads.ended]),
+    ended: Promise.race([threadLost, threads.ended]),
     findUplink: rememberBriefly(host.findUplink, UPLINK_MS),
     awaitLinkChange: shareWhileRunning(elsewhere.awaitLinkChange),
     removeLinks: ({ links }) => removeLinks(links),
@@ -63,50 +58,11 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
   }
 }
 
-/** The calling thread's sockets on the node, and its way there and back. */
-class ThisThread implements Disposable {
-  readonly context: HostContext
-  readonly #descriptors = new DisposableStack()
-  readonly #enter: Enter = run => run()
-  #lost: Error | undefined
-  readonly #losing = Promise.withResolvers<Error>()
-
-  constructor(netnsPath: string | undefined) {
-    if (netnsPath !== undefined) {
-      const node = tryOpenNetns(netnsPath)
-      if (node === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": there is none`)
-      const own = openOwnNetns()
-      for (const fd of [node, own]) this.#descriptors.defer(() => closeSync(fd))
-      this.#enter = run => inNetns(node, own, run)
-    }
-    this.context = this.#enter(() => new HostContext())
-  }
-
-  /** Resolves when this thread is in a namespace that it cannot leave: it must not do anything any more. */
-  get lost(): Promise<Error> {
-    return this.#losing.promise
-  }
-
-  readonly enter: Enter = run => {
-    if (this.#lost !== undefined) throw this.#lost
-    try {
-      return this.#enter(run)
-    } catch (error) {
-      if (error instanceof LostThreadError) this.#lose(error)
-      throw error
-    }
-  }
-
-  #lose(error: Error): void {
-    this.#lost = error
-    this.#losing.resolve(error)
-  }
-
-  [Symbol.dispose](): void {
-    this.#lost ??= new Error('Cannot work on the node: its sockets are closed')
-    this.context[Symbol.dispose]()
-    this.#descriptors.dispose()
-  }
+function openContext(netnsPath: string | undefined): HostContext {
+  if (netnsPath === undefined) return new HostContext()
+  const fd = tryOpenNetns(netnsPath)
+  if (fd === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": there is none`)
+  return new HostContext(fd)
 }
 
 /** `ended` resolves with the reason when a thread was lost: nothing can be done to the node any more. */

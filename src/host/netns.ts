@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync, constants, fstatSync, openSync, statfsSync } from 'node:fs'
-import { setNetworkNamespace } from '#libc'
+import { setNetworkNamespace, unshareNetwork } from '#libc'
 
 /** What makes a namespace the same one, whatever path or process it was reached by. */
 export type NetnsIdentity = { readonly device: number; readonly inode: number }
@@ -51,6 +51,19 @@ export function identifyNetns(fd: number): NetnsIdentity {
   return { device: dev, inode: ino }
 }
 
+/** Makes a network namespace that has no name: it is gone when its last descriptor is closed, which is the caller's to do. */
+export function makeAnonymousNetns(): number {
+  const home = openOwnNetns()
+  try {
+    return inNetns(home, home, () => {
+      unshareNetwork()
+      return openOwnNetns()
+    })
+  } finally {
+    closeSync(home)
+  }
+}
+
 /**
  * Runs something with the calling thread in the namespace `fd`, then returns to `home`.
  *
@@ -63,9 +76,11 @@ export function inNetns<T>(fd: number, home: number, run: () => T): T {
   } finally {
     try {
       setNetworkNamespace(home)
-    } catch (error) {
+    } catch (cause) {
+      lost ??= new LostThreadError('Cannot return from a namespace: this thread must end', { cause })
+      losing.resolve(lost)
       // biome-ignore lint/correctness/noUnsafeFinally: nothing may be done by this thread any more, whatever was before
-      throw new LostThreadError('Cannot return from a namespace: this thread must end', { cause: error })
+      throw lost
     }
   }
 }
@@ -73,4 +88,15 @@ export function inNetns<T>(fd: number, home: number, run: () => T): T {
 /** The thread is in a namespace that is not its own, and what it does next would be done there. */
 export class LostThreadError extends Error {
   override readonly name = 'LostThreadError'
+}
+
+let lost: LostThreadError | undefined
+const losing = Promise.withResolvers<LostThreadError>()
+
+/** Resolves when the calling thread could not return from a namespace. */
+export const threadLost: Promise<LostThreadError> = losing.promise
+
+/** @throws {LostThreadError} where the calling thread is in a namespace that is not its own */
+export function refuseLostThread(): void {
+  if (lost !== undefined) throw lost
 }

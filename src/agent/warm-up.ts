@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import pino from 'pino'
+import { openJournal } from '#allocator'
+import { makeScratchNode, readBootId } from '#host'
+import { openSessions, worldOf } from '#plugins'
+import { Calls } from './calls.ts'
+import { createLanes } from './lanes.ts'
+
+/** After so many V8 has compiled nearly all that an attachment needs. */
+const ROUNDS = 2
+const ATTACHMENTS_PER_ROUND = 25
+const LONGEST_MS = 2_000
+
+/**
+ * Attaches and detaches pods of nobody's, so that the first real ones do not wait for V8's compilers: a fresh agent needs
+ * twice the time of one that has served a hundred. Everything happens in namespaces without names and in a directory
+ * below `dataDir`, which is removed at the end, or by the next start.
+ *
+ * Lets other work have its turn after each call. @throws {Error} where a call failed
+ */
+export async function warmUp(dataDir: string, signal: AbortSignal): Promise<void> {
+  const directory = join(dataDir, 'warm-up')
+  rmSync(directory, { recursive: true, force: true })
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => rmSync(directory, { recursive: true, force: true }))
+  const journal = undo.use(openJournal(directory))
+  journal.sql('PRAGMA wal_autocheckpoint = 0').get()
+  const clouds = undo.use(openSessions({ dataDir: directory, warn: () => {} }))
+  const untilMs = performance.now() + LONGEST_MS
+  for (let round = 0; round < ROUNDS && performance.now() < untilMs && !signal.aborted; round++) {
+    // Links of earlier rounds would make the kernel slower; they go with their namespace, which nobody waits for.
+    using node = makeScratchNode()
+    const world = worldOf({
+      host: node.host,
+      journal,
+      clouds,
+      bootId: readBootId(),
+      longLived: true,
+      dataDir: directory,
+    })
+    const calls = new Calls(world, createLanes(), { logger: pino({ level: 'silent' }) })
+    for (let count = 0; count < ATTACHMENTS_PER_ROUND && !signal.aborted; count++)
+      for (const command of ['ADD', 'DEL']) {
+        const call = callOf(command, count, directory)
+        const { exitCode, stdout } = await calls.serve({ ...call, netnsFd: node.podNetnsFd, signal })
+        if (exitCode !== 0) throw new Error(`Cannot warm up: ${new TextDecoder().decode(stdout)}`)
+        await nextTurn()
+      }
+  }
+}
+
+/** A pod with an interface of its own name: removing a link of an earlier one would take longer than all of this. */
+function callOf(command: string, count: number, directory: string) {
+  const ipam = { type: 'host-local', subnet: '198.18.0.0/16', routes: [{ dst: '0.0.0.0/0' }], dataDir: directory }
+  const config = { cniVersion: '1.0.0', name: 'warm-up', type: 'veth-route', ipMasq: count % 2 === 0, ipam }
+  const env = {
+    CNI_COMMAND: command,
+    CNI_CONTAINERID: `warm-up-${count}`,
+    CNI_NETNS: '/run/netns/warm-up',
+    CNI_IFNAME: `eth${count}`,
+    CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=warm-up;K8S_POD_NAME=warm-up',
+    CNI_PATH: directory,
+  }
+  return { type: config.type, env, stdin: new TextEncoder().encode(JSON.stringify(config)) }
+}
