@@ -2,7 +2,7 @@
 
 import type { Logger } from 'pino'
 import { deadlineIn } from '#base'
-import { CniError, codes, dispatch, printError } from '#cni'
+import { CniError, codes, dispatch, parseNetworkConfig, printError } from '#cni'
 import { findOwnPlugin, toCniError, type World } from '#plugins'
 import type { Lanes } from './lanes.ts'
 import type { Answer, Incoming } from './server.ts'
@@ -84,11 +84,11 @@ export function outcomeOf({ exitCode, stdout }: Answer): Outcome {
 
 const refuse = (error: CniError): Answer => ({ exitCode: 1, stdout: printError(error, '1.1.0'), stderr: '' })
 
-/** The network's name for the lane alone; what is no JSON gets its error in `dispatch`. */
+/** The network's name for the lane alone; what is no configuration gets its error in `dispatch`. */
 export function networkOf(stdin: Uint8Array): string {
   try {
-    const config = JSON.parse(new TextDecoder().decode(stdin)) as { name?: unknown } | null
-    return typeof config?.name === 'string' ? config.name : ''
+    const { name } = parseNetworkConfig(stdin)
+    return typeof name === 'string' ? name : ''
   } catch {
     return ''
   }

@@ -30,7 +30,8 @@ export type ReservationIndex = {
 
 type Row = { address: string; container_id: string; if_name: string }
 
-export function reservationIndex(journal: Journal, directory: string): ReservationIndex {
+/** What processes that live for one call hand on to each other. */
+export function journalIndex(journal: Journal, directory: string): ReservationIndex {
   const { sql } = journal
   const insert = ({ address, containerId, ifName }: Reservation) =>
     sql('INSERT OR REPLACE INTO reservation (directory, address, container_id, if_name) VALUES (?, ?, ?, ?)').run(
@@ -80,5 +81,53 @@ export function reservationIndex(journal: Journal, directory: string): Reservati
         clear()
         sql('DELETE FROM reservation_directory WHERE path = ?').run(directory)
       }),
+  }
+}
+
+const inMemory = new Map<string, ReservationIndex>()
+
+/** What a process that stays remembers by itself: a transaction less for each address. It begins by reading the files. */
+export function memoryIndex(directory: string): ReservationIndex {
+  const index = inMemory.get(directory) ?? newMemoryIndex(() => inMemory.delete(directory))
+  inMemory.set(directory, index)
+  return index
+}
+
+function newMemoryIndex(forget: () => void): ReservationIndex {
+  let stamp: string | undefined
+  const owners = new Map<string, Owner>()
+  const addresses = new Map<string, Set<string>>()
+  const nameOf = ({ containerId, ifName }: Owner) => `${containerId} ${ifName}`
+  const remove = (address: string) => {
+    const owner = owners.get(address)
+    if (owner === undefined) return
+    owners.delete(address)
+    const theirs = addresses.get(nameOf(owner))
+    theirs?.delete(address)
+    if (theirs?.size === 0) addresses.delete(nameOf(owner))
+  }
+  const insert = ({ address, containerId, ifName }: Reservation) => {
+    remove(address)
+    owners.set(address, { containerId, ifName })
+    const theirs = addresses.get(nameOf({ containerId, ifName })) ?? new Set()
+    addresses.set(nameOf({ containerId, ifName }), theirs.add(address))
+  }
+  return {
+    stamp: () => stamp,
+    find: owner => [...(addresses.get(nameOf(owner)) ?? [])],
+    has: address => owners.has(address),
+    addresses: () => new Set(owners.keys()),
+    store(next, change) {
+      if (change.kind === 'rewritten') {
+        owners.clear()
+        addresses.clear()
+        for (const each of change.all) insert(each)
+      } else {
+        for (const address of change.removed) remove(address)
+        for (const each of change.added) insert(each)
+      }
+      stamp = next
+    },
+    forget,
   }
 }

@@ -34,7 +34,7 @@ function setUp(t: TestContext) {
   })
   const directory = join(home, 'networks', 'net')
   const options = (access: 'create' | 'write' | 'read' = 'create', with_: Journal | undefined = journal) =>
-    ({ journal: with_, deadline: deadlineIn(5000), access }) satisfies ReservationsOptions
+    ({ index: with_, deadline: deadlineIn(5000), access }) satisfies ReservationsOptions
   const open = async (access?: 'create' | 'write' | 'read') => (await openReservations(directory, options(access)))!
   const reserve = async (address: string, owner = pod(address)) => {
     using reservations = await open()
@@ -137,7 +137,7 @@ test('ownedBy() works without journal, and with one that fails', async t => {
     },
   }
   for (const each of [undefined, failing]) {
-    using reservations = (await openReservations(directory, { ...options('write'), journal: each }))!
+    using reservations = (await openReservations(directory, { ...options('write'), index: each }))!
     assert.deepEqual(await reservations.ownedBy(pod('c1')), ['10.0.0.2'])
     assert.equal(reservations.isTaken('10.0.0.2'), true)
     reservations.release('10.0.0.2')

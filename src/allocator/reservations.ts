@@ -18,14 +18,17 @@ import {
   tryReadText,
   writeHint,
 } from './reservations-file.ts'
-import { type Owner, type Reservation, type ReservationIndex, reservationIndex } from './reservations-index.ts'
+import { journalIndex, memoryIndex, type Owner, type Reservation, type ReservationIndex } from './reservations-index.ts'
 import { lockFile } from './reservations-lock.ts'
 
 export type { Owner, Reservation } from './reservations-index.ts'
 
 export type ReservationsOptions = {
-  /** Remembers who owns what between visits. Without it every visit reads every file. */
-  readonly journal: Journal | undefined
+  /**
+   * Where is remembered who owns what between visits: in the journal, or, by a process that stays, in its memory.
+   * Nowhere: every visit reads every file.
+   */
+  readonly index: Journal | 'memory' | undefined
   readonly deadline: Deadline
   readonly signal?: AbortSignal | undefined
   /** `create` makes a missing directory; `read` changes nothing on the disk, not even a time. @default write */
@@ -56,7 +59,7 @@ export async function openReservations(
   const access = options.access ?? 'write'
   const path = join(directory, 'lock')
   const take = () => lockFile(path, { ...options, create: access !== 'read' })
-  const index = options.journal === undefined ? undefined : reservationIndex(options.journal, directory)
+  const index = indexOf(directory, options)
   try {
     const lock = await take().catch(error => {
       if (codeOf(error) !== 'ENOENT' || access !== 'create') throw error
@@ -69,6 +72,11 @@ export async function openReservations(
     if (access === 'write') unlessIndexFails(() => index?.forget())
     return undefined
   }
+}
+
+function indexOf(directory: string, { index }: ReservationsOptions): ReservationIndex | undefined {
+  if (index === undefined) return undefined
+  return index === 'memory' ? memoryIndex(directory) : journalIndex(index, directory)
 }
 
 /** As the reference has it, whatever the umask is. */

@@ -22,9 +22,9 @@ function tryParseV4(text: string): Ip | undefined {
   if (parts.length !== 4) return undefined
   const ip = new Uint8Array(4)
   for (const [index, part] of parts.entries()) {
-    // A leading zero could mean octal: refused, as in Go since 1.17.
-    if (!/^(0|[1-9]\d{0,2})$/.test(part) || Number(part) > 255) return undefined
     ip[index] = Number(part)
+    // A leading zero could mean octal: refused, as in Go since 1.17, with all else that a byte is not written as.
+    if (String(ip[index]) !== part) return undefined
   }
   return ip
 }

@@ -7,8 +7,9 @@ import { checkExpressible, decodeResult } from './convert.ts'
 import { array, decode, object, optional, string } from './decode.ts'
 import { checkNetworkName, type Environment, readEnvironment } from './environment.ts'
 import { CniError } from './error.ts'
-import { lookup, parseJsonObject } from './json.ts'
+import { lookup } from './json.ts'
 import { checkNetns, isSameNetns, openNetns, unlessGone } from './netns.ts'
+import { oncePerConfig, parseNetworkConfig } from './network-config.ts'
 import type { Call, Command, JsonObject, Plugin, ValidAttachment } from './plugin.ts'
 import { printError, printResult, printVersions } from './print.ts'
 import type { Result } from './result.ts'
@@ -72,8 +73,8 @@ const stackOf = (error: unknown) => (error instanceof Error ? (error.stack ?? er
 async function serve<World>(plugin: Plugin<World>, request: Request, world: World, options: DispatchOptions) {
   const environment = readEnvironment(request.env)
   if (environment.command === 'VERSION') return printVersions()
-  const config = parseJsonObject(request.stdin, 'network configuration')
-  const network = decode(nameOnly, config).name
+  const config = parseNetworkConfig(request.stdin)
+  const network = networkNameOf(config)
   checkNetworkName(network)
   const { command } = environment
   if (!isCommand(command)) throw new CniError(codes.invalidEnvironment, `unknown CNI_COMMAND: ${command}`)
@@ -154,6 +155,7 @@ async function addOrUndo<World>(
 const isCommand = (text: string): text is Command => ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC'].includes(text)
 
 const nameOnly = object({ name: optional(string, '') })
+const networkNameOf = oncePerConfig(config => decode(nameOnly, config).name)
 
 /** The version of a configuration; none means 0.1.0. @throws {CniError} 6 if it is no text. */
 export function versionOf(config: JsonObject): string {
@@ -166,7 +168,7 @@ export function versionOf(config: JsonObject): string {
 /** The version for an error about a configuration that may not be readable. */
 function versionFor(stdin: Uint8Array): string {
   try {
-    return versionOf(parseJsonObject(stdin, 'network configuration'))
+    return versionOf(parseNetworkConfig(stdin))
   } catch {
     return newestVersion
   }

@@ -9,6 +9,8 @@ import { formatIp, type Ip } from '#base'
  */
 export type Codec<T> = {
   readonly encode: (value: T) => Uint8Array
+  /** Appends what `encode` would return. A codec without it is encoded and copied. */
+  readonly write?: (to: Writer, value: T) => void
   readonly decode: (bytes: Uint8Array) => T
   /** Bits to set in nla_type: NLA_F_NESTED, where the family's own tools set it. */
   readonly typeFlags?: number
@@ -21,10 +23,94 @@ const align = (length: number) => (length + 3) & ~3
 
 const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-// Byte by byte: a DataView for each of the hundred integers of an attachment would cost more than all of them.
-function writeInteger(out: Uint8Array, offset: number, bytes: number, littleEndian: boolean, value: number): void {
-  for (let index = 0; index < bytes; index++, value >>>= 8)
-    out[offset + (littleEndian ? index : bytes - 1 - index)] = value
+const textEncoder = new TextEncoder()
+const textDecoder = new TextDecoder()
+
+/** Where codecs write, one after the other: an array for each of the hundred values of an attachment would cost more than all of them. */
+export class Writer {
+  #bytes = new Uint8Array(4096)
+  length = 0
+
+  /** Makes room for so many bytes, whose values are not set. @returns where they begin */
+  #grow(bytes: number): number {
+    const offset = this.length
+    this.length += bytes
+    if (this.length > this.#bytes.length) {
+      const larger = new Uint8Array(2 * this.length)
+      larger.set(this.#bytes)
+      this.#bytes = larger
+    }
+    return offset
+  }
+
+  integer(bytes: number, littleEndian: boolean, value: number): void {
+    this.#put(this.#grow(bytes), bytes, littleEndian, value)
+  }
+
+  #put(offset: number, bytes: number, littleEndian: boolean, value: number): void {
+    const out = this.#bytes
+    for (let index = 0; index < bytes; index++, value >>>= 8)
+      out[offset + (littleEndian ? index : bytes - 1 - index)] = value
+  }
+
+  bytes(value: Uint8Array): void {
+    const offset = this.#grow(value.length)
+    this.#bytes.set(value, offset)
+  }
+
+  /** UTF-8 and a zero. @returns how many bytes */
+  text(value: string): number {
+    const offset = this.#grow(3 * value.length + 1)
+    const { written } = textEncoder.encodeInto(value, this.#bytes.subarray(offset))
+    this.#bytes[offset + written] = 0
+    this.length = offset + written + 1
+    return written + 1
+  }
+
+  /** One attribute: header, payload, padding. */
+  attribute<T>(type: number, codec: Codec<T>, value: T): void {
+    const start = this.#grow(HEADER)
+    this.value(codec, value)
+    const length = this.length - start
+    this.#put(start, 2, true, length)
+    this.#put(start + 2, 2, true, type | (codec.typeFlags ?? 0))
+    this.integer(align(length) - length, true, 0)
+  }
+
+  value<T>(codec: Codec<T>, value: T): void {
+    if (codec.write === undefined) this.bytes(codec.encode(value))
+    else codec.write(this, value)
+  }
+
+  /** Takes what was written since, which is the caller's. */
+  take(since: number): Uint8Array {
+    const taken = this.#bytes.slice(since, this.length)
+    this.length = since
+    return taken
+  }
+}
+
+/** One per thread; who writes takes it back to where he found it. */
+const writer = new Writer()
+
+/** What is written, as bytes of its own. */
+export function written(write: (to: Writer) => void): Uint8Array {
+  const start = writer.length
+  try {
+    write(writer)
+  } catch (error) {
+    writer.length = start
+    throw error
+  }
+  return writer.take(start)
+}
+
+/** A codec whose `encode` is what it writes. */
+function codec<T, Rest extends object>(
+  write: (to: Writer, value: T) => void,
+  rest: Rest & Omit<Codec<T>, 'encode' | 'write'>,
+): Codec<T> & Rest {
+  return { ...rest, write, encode: value => written(to => write(to, value)) }
 }
 
 function readInteger(data: Uint8Array, offset: number, bytes: number, littleEndian: boolean): number {
@@ -35,18 +121,13 @@ function readInteger(data: Uint8Array, offset: number, bytes: number, littleEndi
 }
 
 function integer(bytes: 1 | 2 | 4, littleEndian: boolean, signed = false): Codec<number> {
-  return {
-    encode: value => {
-      const out = new Uint8Array(bytes)
-      writeInteger(out, 0, bytes, littleEndian, value)
-      return out
-    },
+  return codec<number, object>((to, value) => to.integer(bytes, littleEndian, value), {
     decode: data => {
       if (data.length < bytes) throw new RangeError(`Cannot decode ${bytes} byte integer: attribute has ${data.length}`)
       const value = readInteger(data, 0, bytes, littleEndian)
       return signed ? value | 0 : value
     },
-  }
+  })
 }
 
 export const u8 = integer(1, true)
@@ -84,17 +165,17 @@ export const ip: Codec<Ip> = {
 
 /** NLA_NUL_STRING, at most `max` bytes with its terminating zero. */
 export function string(max = 65_000): Codec<string> {
-  return {
-    encode: value => {
-      const text = new TextEncoder().encode(`${value}\0`)
-      if (text.length > max) throw new RangeError(`Cannot encode "${value}": longer than ${max - 1} bytes`)
-      return text
+  return codec<string, object>(
+    (to, value) => {
+      if (to.text(value) > max) throw new RangeError(`Cannot encode "${value}": longer than ${max - 1} bytes`)
     },
-    decode: data => {
-      const end = data.indexOf(0)
-      return new TextDecoder().decode(end < 0 ? data : data.subarray(0, end))
+    {
+      decode: data => {
+        const end = data.indexOf(0)
+        return textDecoder.decode(end < 0 ? data : data.subarray(0, end))
+      },
     },
-  }
+  )
 }
 
 /** NLA_FLAG: present or not. Encode `true` only; leave the key out for "no". */
@@ -118,63 +199,72 @@ export type Infer<C> = C extends Codec<infer T> ? T : never
  * nobody but the golden tests.
  */
 export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> {
-  const names = new Map(Object.entries(rows).map(([name, [type]]) => [type, name]))
-  return {
-    encode: values => {
-      const parts: Uint8Array[] = []
-      for (const [name, value] of Object.entries(values)) {
+  const byType = new Map(Object.entries(rows).map(([name, [type, { decode }]]) => [type, { name, decode }]))
+  return codec<Values<R>, object>(
+    (to, values) => {
+      for (const name in values) {
+        const value: unknown = values[name]
         if (value === undefined || name === 'unknown') continue
         const row = rows[name]
         if (row === undefined) throw new TypeError(`Cannot encode attribute "${name}": not in the table`)
-        parts.push(encodeAttribute(row[0], row[1], value))
+        to.attribute(row[0], row[1], value)
       }
-      return concat(parts)
     },
-    decode: data => {
-      const values: Record<string, unknown> = {}
-      const unknown = new Map<number, Uint8Array>()
-      for (const [type, payload] of walk(data)) {
-        const name = names.get(type)
-        if (name === undefined) unknown.set(type, payload.slice())
-        else values[name] = rows[name]![1].decode(payload)
-      }
-      if (unknown.size > 0) values['unknown'] = unknown
-      return values as Values<R>
+    {
+      decode: data => {
+        const values: Record<string, unknown> = {}
+        let unknown: Map<number, Uint8Array> | undefined
+        for (let offset = 0, length = 0; offset + HEADER <= data.length; offset += align(length)) {
+          length = lengthAt(data, offset)
+          const type = typeAt(data, offset)
+          const row = byType.get(type)
+          if (row !== undefined) values[row.name] = row.decode(data.subarray(offset + HEADER, offset + length))
+          else {
+            unknown ??= new Map()
+            unknown.set(type, data.slice(offset + HEADER, offset + length))
+          }
+        }
+        if (unknown !== undefined) values['unknown'] = unknown
+        return values as Values<R>
+      },
     },
-  }
+  )
 }
 
 /** One attribute: header, payload, padding. */
-export function encodeAttribute<T>(type: number, codec: Codec<T>, value: T): Uint8Array {
-  const payload = codec.encode(value)
-  const out = new Uint8Array(align(HEADER + payload.length))
-  writeInteger(out, 0, 2, true, HEADER + payload.length)
-  writeInteger(out, 2, 2, true, type | (codec.typeFlags ?? 0))
-  out.set(payload, HEADER)
-  return out
-}
+export const encodeAttribute = <T>(type: number, payload: Codec<T>, value: T): Uint8Array =>
+  written(to => to.attribute(type, payload, value))
 
 /** The attributes of a payload: number (flags masked off) and bytes. @throws {RangeError} on a length that cannot be. */
-export function* walk(data: Uint8Array): Generator<[type: number, payload: Uint8Array]> {
-  for (let offset = 0; offset + HEADER <= data.length; ) {
-    const length = readInteger(data, offset, 2, true)
-    if (length < HEADER || offset + length > data.length)
-      throw new RangeError(`Cannot decode attributes: length ${length} at offset ${offset} of ${data.length}`)
-    const type = readInteger(data, offset + 2, 2, true) & NLA_TYPE_MASK
-    yield [type, data.subarray(offset + HEADER, offset + length)]
-    offset += align(length)
+export function walk(data: Uint8Array): [type: number, payload: Uint8Array][] {
+  const found: [number, Uint8Array][] = []
+  for (let offset = 0, length = 0; offset + HEADER <= data.length; offset += align(length)) {
+    length = lengthAt(data, offset)
+    found.push([typeAt(data, offset), data.subarray(offset + HEADER, offset + length)])
   }
+  return found
 }
 
+function lengthAt(data: Uint8Array, offset: number): number {
+  const length = readInteger(data, offset, 2, true)
+  if (length < HEADER || offset + length > data.length)
+    throw new RangeError(`Cannot decode attributes: length ${length} at offset ${offset} of ${data.length}`)
+  return length
+}
+
+const typeAt = (data: Uint8Array, offset: number): number => readInteger(data, offset + 2, 2, true) & NLA_TYPE_MASK
+
 /** Attributes within an attribute, flagged NLA_F_NESTED as nf_tables and newer families want it. */
-export const nested = <T>(codec: Codec<T>): Codec<T> => ({ ...codec, typeFlags: NLA_F_NESTED })
+export const nested = <T>(of: Codec<T>): Codec<T> => ({ ...of, typeFlags: NLA_F_NESTED })
 
 /** Repeated attributes of one number within a nest (`NFTA_LIST_ELEM`, `IFLA_VLAN_QOS_MAPPING`, ...). */
-export function list<T>(type: number, codec: Codec<T>): Codec<T[]> {
-  return {
-    encode: values => concat(values.map(value => encodeAttribute(type, codec, value))),
-    decode: data => Array.from(walk(data), ([, payload]) => codec.decode(payload)),
-  }
+export function list<T>(type: number, item: Codec<T>): Codec<T[]> {
+  return codec<T[], object>(
+    (to, values) => {
+      for (const value of values) to.attribute(type, item, value)
+    },
+    { decode: data => walk(data).map(([, payload]) => item.decode(payload)) },
+  )
 }
 
 /**
@@ -189,24 +279,28 @@ export function tagged<const K extends { readonly [kind: string]: Codec<any> }>(
 ): Codec<
   { [N in keyof K & string]: { kind: N; data?: Infer<K[N]> } }[keyof K & string] | { kind: string; raw?: Uint8Array }
 > {
-  return {
-    encode: value => {
-      const parts = [encodeAttribute(tag, string(), value.kind)]
+  type Value =
+    | { [N in keyof K & string]: { kind: N; data?: Infer<K[N]> } }[keyof K & string]
+    | { kind: string; raw?: Uint8Array }
+  const kindName = string()
+  return codec<Value, object>(
+    (to, value) => {
+      to.attribute(tag, kindName, value.kind)
       const known = kinds[value.kind]
-      if ('data' in value && value.data !== undefined && known !== undefined)
-        parts.push(encodeAttribute(data, known, value.data))
-      else if ('raw' in value && value.raw !== undefined) parts.push(encodeAttribute(data, bytes, value.raw))
-      return concat(parts)
+      if ('data' in value && value.data !== undefined && known !== undefined) to.attribute(data, known, value.data)
+      else if ('raw' in value && value.raw !== undefined) to.attribute(data, bytes, value.raw)
     },
-    decode: payload => {
-      const found = new Map(walk(payload))
-      const kind = string().decode(found.get(tag) ?? new Uint8Array(0))
-      const content = found.get(data)
-      if (content === undefined) return { kind }
-      const known = kinds[kind]
-      return known === undefined ? { kind, raw: content.slice() } : { kind, data: known.decode(content) }
+    {
+      decode: payload => {
+        const found = new Map(walk(payload))
+        const kind = kindName.decode(found.get(tag) ?? new Uint8Array(0))
+        const content = found.get(data)
+        if (content === undefined) return { kind }
+        const known = kinds[kind]
+        return known === undefined ? { kind, raw: content.slice() } : { kind, data: known.decode(content) }
+      },
     },
-  }
+  )
 }
 
 /** A fixed C struct before the attributes, or inside one: the fields in order, without padding of its own. */
@@ -221,30 +315,26 @@ export type StructValue<F extends readonly Field[]> = {
 /** The size and codec of a struct. */
 export function struct<const F extends readonly Field[]>(fields: F): Codec<StructValue<F>> & { readonly size: number } {
   const size = fields.reduce((sum, [, type]) => sum + fieldBytes[type], 0)
-  return {
-    size,
-    encode: value => {
-      const out = new Uint8Array(size)
-      let offset = 0
-      for (const [name, type] of fields) {
-        const field = (value as Record<string, number>)[name]
-        if (field !== undefined) writeInteger(out, offset, fieldBytes[type], type !== 'u16be', field)
-        offset += fieldBytes[type]
-      }
-      return out
+  return codec<StructValue<F>, { readonly size: number }>(
+    (to, value) => {
+      for (const [name, type] of fields)
+        to.integer(fieldBytes[type], type !== 'u16be', (value as Record<string, number>)[name] ?? 0)
     },
-    decode: data => {
-      if (data.length < size) throw new RangeError(`Cannot decode ${size} byte struct: message has ${data.length}`)
-      const value: Record<string, number> = {}
-      let offset = 0
-      for (const [name, type] of fields) {
-        const field = readInteger(data, offset, fieldBytes[type], type !== 'u16be')
-        if (!type.startsWith('pad')) value[name] = type === 's32' ? field | 0 : field
-        offset += fieldBytes[type]
-      }
-      return value as StructValue<F>
+    {
+      size,
+      decode: data => {
+        if (data.length < size) throw new RangeError(`Cannot decode ${size} byte struct: message has ${data.length}`)
+        const value: Record<string, number> = {}
+        let offset = 0
+        for (const [name, type] of fields) {
+          const field = readInteger(data, offset, fieldBytes[type], type !== 'u16be')
+          if (!type.startsWith('pad')) value[name] = type === 's32' ? field | 0 : field
+          offset += fieldBytes[type]
+        }
+        return value as StructValue<F>
+      },
     },
-  }
+  )
 }
 
 /** Byte strings one after the other. */

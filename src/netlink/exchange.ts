@@ -63,12 +63,12 @@ function exchange(
   naming(requests, () => wire.send(encodeBatch(requests, first)))
   const messages = requests.map((): Message[] => [])
   const tolerated: (number | undefined)[] = requests.map(() => undefined)
-  const open = new Set(requests.keys().filter(index => isAnswered(requests[index]!.flags)))
+  const isOpen = requests.map(({ flags }) => isAnswered(flags))
   let failure: NetlinkError | undefined
   let interrupted: Request | undefined
-  while (open.size > 0) {
+  for (let next = isOpen.indexOf(true); next >= 0; next = isOpen.indexOf(true)) {
     const datagram = naming(requests, () => wire.receive(remainingMs(deadline)))
-    if (datagram === undefined) throw new NetlinkError(requests[open.values().next().value!]!.about, ETIMEDOUT)
+    if (datagram === undefined) throw new NetlinkError(requests[next]!.about, ETIMEDOUT)
     for (const message of decodeMessages(datagram)) {
       const index = (message.seq - first) >>> 0
       const request = requests[index]
@@ -82,7 +82,8 @@ function exchange(
       if (error !== undefined && request.tolerate?.includes(error.errno)) tolerated[index] = error.errno
       else failure ??= error
       // An error for a request that asked for no answer (the frame of an nf_tables batch) ends the whole batch.
-      if (!open.delete(index) && message.type === NLMSG_ERROR) open.clear()
+      if (!isOpen[index] && message.type === NLMSG_ERROR) isOpen.fill(false)
+      isOpen[index] = false
     }
   }
   if (failure !== undefined) throw failure

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { concat } from './attribute.ts'
+import { written } from './attribute.ts'
 
 // linux/netlink.h
 export const NLM_F_REQUEST = 0x1
@@ -35,34 +35,34 @@ export type Request = {
 export type Message = { readonly type: number; readonly flags: number; readonly seq: number; readonly body: Uint8Array }
 
 /** Requests as one datagram, numbered from `seq` on. */
-export function encodeBatch(requests: readonly Request[], seq: number): Uint8Array {
-  return concat(
-    requests.map((request, index) => {
-      const out = new Uint8Array(align(HEADER + request.body.length))
-      const header = new DataView(out.buffer)
-      header.setUint32(0, HEADER + request.body.length, true)
-      header.setUint16(4, request.type, true)
-      header.setUint16(6, request.flags | NLM_F_REQUEST, true)
-      header.setUint32(8, (seq + index) >>> 0, true)
-      out.set(request.body, HEADER)
-      return out
-    }),
-  )
-}
+export const encodeBatch = (requests: readonly Request[], seq: number): Uint8Array =>
+  written(to => {
+    for (const [index, { type, flags, body }] of requests.entries()) {
+      const length = HEADER + body.length
+      to.integer(4, true, length)
+      to.integer(2, true, type)
+      to.integer(2, true, flags | NLM_F_REQUEST)
+      to.integer(4, true, (seq + index) >>> 0)
+      to.integer(4, true, 0) // port: the kernel fills it in
+      to.bytes(body)
+      to.integer(align(length) - length, true, 0)
+    }
+  })
 
 /** The messages of one datagram. @throws {RangeError} on a length that cannot be. */
-export function* decodeMessages(datagram: Uint8Array): Generator<Message> {
-  for (let offset = 0; offset + HEADER <= datagram.length; ) {
-    const header = new DataView(datagram.buffer, datagram.byteOffset + offset, HEADER)
-    const length = header.getUint32(0, true)
+export function decodeMessages(datagram: Uint8Array): Message[] {
+  const messages: Message[] = []
+  const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.length)
+  for (let offset = 0, length = 0; offset + HEADER <= datagram.length; offset += align(length)) {
+    length = view.getUint32(offset, true)
     if (length < HEADER || offset + length > datagram.length)
       throw new RangeError(`Cannot decode netlink message: length ${length} at offset ${offset} of ${datagram.length}`)
-    yield {
-      type: header.getUint16(4, true),
-      flags: header.getUint16(6, true),
-      seq: header.getUint32(8, true),
+    messages.push({
+      type: view.getUint16(offset + 4, true),
+      flags: view.getUint16(offset + 6, true),
+      seq: view.getUint32(offset + 8, true),
       body: datagram.subarray(offset + HEADER, offset + length),
-    }
-    offset += align(length)
+    })
   }
+  return messages
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { AttachmentKey } from '#allocator'
 import { localMac } from '#base'
 import { CniError, codes } from '#cni'
@@ -25,14 +25,13 @@ export type LinkNames = {
 
 /** @param key network, container, interface and type: plugins of one chain make a pair each for one interface name */
 export function linkNames({ network, containerId, ifName, type }: AttachmentKey): LinkNames {
-  const hash = createHash('sha256').update(`${network}\0${containerId}\0${ifName}\0${type}`).digest()
-  const hex = hash.toString('hex')
+  const hex = hash('sha256', `${network}\0${containerId}\0${ifName}\0${type}`, 'hex')
   const written = `${OWNER_PREFIX}${type} ${network} ${containerId} ${ifName}`
   return {
     hostLinks: [0, 8, 16, 24].map(from => `veth${hex.slice(from, from + 8)}`),
     owner: Buffer.byteLength(written) > OWNER_LENGTH_MAX ? `${OWNER_PREFIX}${type} ${hex}` : written,
-    hostMac: localMac(hash.subarray(16, 22)),
-    podMac: localMac(hash.subarray(22, 28)),
+    hostMac: localMac(Uint8Array.fromHex(hex.slice(32, 44))),
+    podMac: localMac(Uint8Array.fromHex(hex.slice(44, 56))),
   }
 }
 

@@ -10,6 +10,7 @@ import {
   isJsonObject,
   type JsonObject,
   type JsonValue,
+  oncePerConfig,
   parseJsonObject,
 } from '#cni'
 import { identifyNetns, tryOpenNetns } from '#host'
@@ -37,6 +38,8 @@ export function withoutSecrets(value: JsonValue): JsonValue {
   )
 }
 
+const keptOf = oncePerConfig(withoutSecrets)
+
 /** What the journal keeps of a call: enough to do its DEL without the caller. */
 export function recordOf(
   call: Call,
@@ -49,7 +52,7 @@ export function recordOf(
     netns: call.netns,
     netnsDevice: identity?.device,
     netnsInode: identity?.inode,
-    config: formatJson({ path: [...path], args, config: withoutSecrets(config) }),
+    config: formatJson({ path, args, config: keptOf(config) }),
   }
 }
 

@@ -17,6 +17,7 @@ import {
   lookup,
   newestVersion,
   object,
+  oncePerConfig,
   optional,
   parseCniArgs,
   parsed,
@@ -31,7 +32,7 @@ const NAME_BYTES_MAX = 255
 
 export type HostLocalConfig = {
   readonly sets: readonly RangeSet[]
-  readonly routes: Route[]
+  readonly routes: readonly Route[]
   /** Path of a file like /etc/resolv.conf for the result, empty for none. */
   readonly resolvConf: string
   /** Addresses that the caller wants, canonical, each once. */
@@ -90,8 +91,7 @@ export function checkConfig(call: Call): HostLocalConfig {
  * @throws {CniError} 7 if `dataDir` is no absolute path, or the network's name no file name
  */
 export function directoryOf(call: Call): string {
-  const ipam = lookup(call.config, 'ipam')
-  const { dataDir } = decode(object({ dataDir: optional(string, '') }), isObject(ipam) ? ipam : {}, '"ipam"')
+  const dataDir = dataDirOf(call.config)
   if (dataDir !== '' && !isAbsolute(dataDir))
     throw new CniError(codes.invalidConfig, `Cannot use ipam.dataDir "${dataDir}": it is not an absolute path`, {
       details: 'a relative one would mean another directory for each program that calls',
@@ -104,6 +104,12 @@ export function directoryOf(call: Call): string {
   return join(dataDir || DATA_DIR, call.network)
 }
 
+const dataDirOnly = object({ dataDir: optional(string, '') })
+const dataDirOf = oncePerConfig(config => {
+  const ipam = lookup(config, 'ipam')
+  return decode(dataDirOnly, isObject(ipam) ? ipam : {}, '"ipam"').dataDir
+})
+
 /** The same for DEL: undefined where ADD refuses to reserve anything, so that there is nothing to release. */
 export function tryDirectoryOf(call: Call): string | undefined {
   try {
@@ -115,20 +121,23 @@ export function tryDirectoryOf(call: Call): string | undefined {
 }
 
 function readAll(call: Call): HostLocalConfig {
-  if ((lookup(call.config, 'ipam') ?? undefined) === undefined) throw invalid("IPAM config missing 'ipam' key")
-  const { ipam, runtimeConfig, args } = decode(whole, call.config)
+  const config = readWhole(call.config)
+  checkFamilies(config.sets, call.cniVersion)
+  return { ...config, requested: [...new Set([...requestedByArgs(call.args), ...config.requested])] }
+}
+
+const readWhole = oncePerConfig((config): HostLocalConfig => {
+  if ((lookup(config, 'ipam') ?? undefined) === undefined) throw invalid("IPAM config missing 'ipam' key")
+  const { ipam, runtimeConfig, args } = decode(whole, config)
   // A single range in the old style comes before the sets, and those of the runtime before both.
   const single: RangeSpec[][] = ipam.subnet === undefined ? [] : [[ipam]]
-  const sets = completed([...(runtimeConfig?.ipRanges ?? []), ...single, ...ipam.ranges])
-  checkFamilies(sets, call.cniVersion)
-  const requested = [...requestedByArgs(call.args), ...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])]
   return {
-    sets,
+    sets: completed([...(runtimeConfig?.ipRanges ?? []), ...single, ...ipam.ranges]),
     routes: readRoutes(ipam.routes),
     resolvConf: ipam.resolvConf,
-    requested: [...new Set(requested)],
+    requested: [...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])],
   }
-}
+})
 
 function requestedByArgs(args: string): string[] {
   const { IP: text } = parseCniArgs(args, ['IP'])

@@ -56,7 +56,7 @@ async function add(call: Call, world: World): Promise<Result> {
   undo.move()
   return {
     ips,
-    ...(config.routes.length === 0 ? {} : { routes: config.routes }),
+    ...(config.routes.length === 0 ? {} : { routes: [...config.routes] }),
     ...(dns === undefined ? {} : { dns }),
   }
 }
@@ -192,7 +192,11 @@ function readDns(path: string): Dns {
   }
 }
 
-const optionsOf = ({ deadline, signal }: Call, world: World) => ({ deadline, signal, journal: tryJournal(world) })
+const optionsOf = ({ deadline, signal }: Call, world: World) => ({
+  deadline,
+  signal,
+  index: world.longLived ? ('memory' as const) : tryJournal(world),
+})
 
 /** One process opens it when it is asked for; where it cannot, reservations are found by reading them. */
 function tryJournal(world: World): Journal | undefined {

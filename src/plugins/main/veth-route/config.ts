@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { boolean, type Decoded, decode, integer, type JsonObject, object, optional, string } from '#cni'
+import { boolean, type Decoded, decode, integer, object, oncePerConfig, optional, string } from '#cni'
 import { dnsKeys } from '../../lease.ts'
 
 /** IPv4 needs 68 bytes (RFC 791), a veth takes up to 65535. */
@@ -25,4 +25,4 @@ const schema = object({
 export type Config = Decoded<typeof schema>
 
 /** Reads a configuration. @throws {CniError} 7 naming the key */
-export const parseConfig = (config: JsonObject): Config => decode(schema, config)
+export const parseConfig = oncePerConfig((config): Config => decode(schema, config))
