@@ -27,8 +27,13 @@ export type AgentOptions = {
 /** `failed` resolves with the reason when the agent cannot serve any more: its process should end, and be started again. */
 export type Agent = AsyncDisposable & { readonly failed: Promise<Error> }
 
-/** A logger of the agent: JSON lines on stderr. */
-export const createLogger = (level: string): Logger => pino({ level, base: null }, pino.destination(2))
+/** So long a line waits for others. What is not written when the process ends is written then. */
+const LOG_MS = 100
+const LOG_BYTES = 4096
+
+/** A logger of the agent: JSON lines on stderr, several with one write, and none that a call waits for. */
+export const createLogger = (level: string): Logger =>
+  pino({ level, base: null }, pino.destination({ dest: 2, sync: false, minLength: LOG_BYTES, periodicFlush: LOG_MS }))
 
 /**
  * Starts the node's agent: the one process that answers shims and writes journal and kernel state.

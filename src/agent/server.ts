@@ -63,9 +63,7 @@ async function serveConnection(socket: Socket, serve: (incoming: Incoming) => Pr
 /** One frame without its leading length. @throws {Error} when it is too large, late or cut off */
 function readFrame(socket: Socket): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
-    const chunks: Uint8Array[] = []
-    let received = 0
-    let length: number | undefined
+    let data: Buffer | undefined
     const timer = setTimeout(() => finish(new Error(`Cannot read request: not there after ${READ_MS} ms`)), READ_MS)
     function finish(outcome: Error | Uint8Array): void {
       clearTimeout(timer)
@@ -77,19 +75,12 @@ function readFrame(socket: Socket): Promise<Uint8Array> {
     function onClose(): void {
       finish(new Error('Cannot read request: the caller went away'))
     }
-    function onData(chunk: Uint8Array): void {
-      chunks.push(chunk)
-      received += chunk.length
-      if (length === undefined && received >= 4) {
-        const head = Buffer.concat(chunks)
-        length = head.readUInt32LE(0)
-        if (length > REQUEST_BYTES_MAX) {
-          finish(new Error(`Cannot read request of ${length} bytes: too large`))
-          return
-        }
-      }
-      if (length !== undefined && received >= 4 + length)
-        finish(new Uint8Array(Buffer.concat(chunks).subarray(4, 4 + length)))
+    function onData(chunk: Buffer): void {
+      data = data === undefined ? chunk : Buffer.concat([data, chunk])
+      if (data.length < 4) return
+      const length = data.readUInt32LE(0)
+      if (length > REQUEST_BYTES_MAX) finish(new Error(`Cannot read request of ${length} bytes: too large`))
+      else if (data.length >= 4 + length) finish(new Uint8Array(data.buffer, data.byteOffset + 4, length))
     }
     socket.on('data', onData)
     socket.on('close', onClose)

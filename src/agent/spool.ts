@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { formatJson, parseJson } from '#cni'
 import { withoutSecrets } from '#plugins'
@@ -91,12 +91,23 @@ function removeOldDrafts(directory: string, names: readonly string[]): void {
 /** The name begins with the nanoseconds since 1970. */
 const promisedMs = (name: string): number => Number(name.slice(0, name.indexOf('-')).slice(0, -6))
 
+/** Time that a change may lag behind the clock: kernels before 6.13 stamp with the time of the last tick. */
+const TICK_MS = 100
+/** Directories in which every entry was tried, and the time that they carried then. */
+const quiet = new Map<string, number>()
+
 /**
  * True if there is an entry that was not tried yet. A shim that finds no agent writes one while an agent starts, or just
- * after the last look; what comes after it must not overtake it.
+ * after the last look; what comes after it must not overtake it. Asked before each ADD: a directory that carries the time
+ * of the last look is not read again.
  */
-export const hasNewEntries = (directory: string, tried: ReadonlySet<string>): boolean =>
-  readdirSync(directory).some(name => isSpoolEntry(name) && !tried.has(name))
+export function hasNewEntries(directory: string, tried: ReadonlySet<string>): boolean {
+  const { mtimeMs } = statSync(directory)
+  if (quiet.get(directory) === mtimeMs) return false
+  const found = readdirSync(directory).some(name => isSpoolEntry(name) && !tried.has(name))
+  if (!found && Date.now() - mtimeMs > TICK_MS) quiet.set(directory, mtimeMs)
+  return found
+}
 
 /** True for a promised DEL; drafts, and what was set aside, have other names. */
 export const isSpoolEntry = (name: string) => /^\d+-\d+$/.test(name)

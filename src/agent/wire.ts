@@ -17,6 +17,8 @@ export type ShimRequest = {
 /** 1 MiB of configuration, and room for the largest environment that execve(2) takes in practice. */
 export const REQUEST_BYTES_MAX = 2 << 20
 const NO_NETNS = 0xffff_ffff
+const decoder = new TextDecoder()
+const encoder = new TextEncoder()
 
 /** @param frame a request without its leading length @throws {RangeError} if it is none */
 export function decodeRequest(frame: Uint8Array): ShimRequest {
@@ -29,8 +31,7 @@ export function decodeRequest(frame: Uint8Array): ShimRequest {
     offset += 4 + length
     return part
   }
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
-  const [type, environment, stdin] = [text(next()), text(next()), next()]
+  const [type, environment, stdin] = [decoder.decode(next()), decoder.decode(next()), next()]
   const netns = view.getUint32(0, true)
   return { type, env: decodeEnvironment(environment), stdin, netns: netns === NO_NETNS ? undefined : netns }
 }
@@ -65,7 +66,7 @@ function decodeEnvironment(joined: string): Record<string, string> {
 
 /** The answer with its leading length. */
 export function encodeAnswer(answer: { exitCode: number; stdout: Uint8Array; stderr: string }): Uint8Array {
-  const stderr = new TextEncoder().encode(answer.stderr)
+  const stderr = encoder.encode(answer.stderr)
   const frame = new Uint8Array(16 + answer.stdout.length + stderr.length)
   const view = new DataView(frame.buffer)
   view.setUint32(0, frame.length - 4, true)

@@ -8,9 +8,7 @@ const c = koffi.load(null)
 const cSocket = c.func('int socket(int domain, int type, int protocol)')
 const cBind = c.func('int bind(int fd, const uint8_t *address, uint32_t length)')
 const cSetsockopt = c.func('int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)')
-const cGetsockopt = c.func(
-  'int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)',
-)
+const cGetsockopt = c.func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, uint32_t *length)')
 const cSend = c.func('long send(int fd, const uint8_t *data, size_t length, int flags)')
 const cSendto = c.func(
   'long sendto(int fd, const uint8_t *data, size_t length, int flags, const uint8_t *address, uint32_t size)',
@@ -149,7 +147,7 @@ function setBuffer(fd: number, { forced, limited }: { forced: number; limited: n
 /** The process at the other end of a UNIX socket, as it was at connect(2). @throws {SystemError} */
 export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
   const bytes = new Uint8Array(12)
-  if ((cGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, [bytes.length]) as number) < 0)
+  if ((cGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, Uint32Array.of(bytes.length)) as number) < 0)
     fail('getsockopt', 'ask for the peer of a socket')
   const view = new DataView(bytes.buffer)
   return { pid: view.getInt32(0, true), uid: view.getUint32(4, true), gid: view.getUint32(8, true) }
