@@ -78,7 +78,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   })
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')
   const stop = new AbortController()
-  const warm = warmUp(dataDir, stop.signal).catch(error => logger.warn({ err: error }, 'warm-up'))
+  const warm = warmUp(stop.signal).catch(error => logger.warn({ err: error }, 'warm-up'))
   undo.defer(async () => {
     stop.abort()
     await warm

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { rmSync } from 'node:fs'
-import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import pino from 'pino'
-import { openJournal } from '#allocator'
+import { memoryJournal } from '#allocator'
 import { makeScratchNode, readBootId } from '#host'
 import { openSessions, worldOf } from '#plugins'
 import { Calls } from './calls.ts'
@@ -14,22 +12,18 @@ import { createLanes } from './lanes.ts'
 const ROUNDS = 2
 const ATTACHMENTS_PER_ROUND = 25
 const LONGEST_MS = 2_000
+const NOWHERE = '/nonexistent'
 
 /**
  * Attaches and detaches pods of nobody's, so that the first real ones do not wait for V8's compilers: a fresh agent needs
- * twice the time of one that has served a hundred. Everything happens in namespaces without names and in a directory
- * below `dataDir`, which is removed at the end, or by the next start.
+ * twice the time of one that has served a hundred. Everything happens in namespaces without names and in memory: however
+ * the agent ends, nothing is left.
  *
  * Lets other work have its turn after each call. @throws {Error} where a call failed
  */
-export async function warmUp(dataDir: string, signal: AbortSignal): Promise<void> {
-  const directory = join(dataDir, 'warm-up')
-  rmSync(directory, { recursive: true, force: true })
-  await using undo = new AsyncDisposableStack()
-  undo.defer(() => rmSync(directory, { recursive: true, force: true }))
-  const journal = undo.use(openJournal(directory))
-  journal.sql('PRAGMA wal_autocheckpoint = 0').get()
-  const clouds = undo.use(openSessions({ dataDir: directory, warn: () => {} }))
+export async function warmUp(signal: AbortSignal): Promise<void> {
+  using journal = memoryJournal()
+  await using clouds = openSessions({ dataDir: NOWHERE, warn: () => {} })
   const untilMs = performance.now() + LONGEST_MS
   for (let round = 0; round < ROUNDS && performance.now() < untilMs && !signal.aborted; round++) {
     // Links of earlier rounds would make the kernel slower; they go with their namespace, which nobody waits for.
@@ -40,13 +34,14 @@ export async function warmUp(dataDir: string, signal: AbortSignal): Promise<void
       clouds,
       bootId: readBootId(),
       longLived: true,
-      dataDir: directory,
+      dataDir: NOWHERE,
     })
     const calls = new Calls(world, createLanes(), { logger: pino({ level: 'silent' }) })
     for (let count = 0; count < ATTACHMENTS_PER_ROUND && !signal.aborted; count++)
       for (const command of ['ADD', 'DEL']) {
-        const call = callOf(command, count, directory)
+        const call = callOf(command, count)
         const { exitCode, stdout } = await calls.serve({ ...call, netnsFd: node.podNetnsFd, signal })
+        if (signal.aborted) return
         if (exitCode !== 0) throw new Error(`Cannot warm up: ${new TextDecoder().decode(stdout)}`)
         await nextTurn()
       }
@@ -54,16 +49,16 @@ export async function warmUp(dataDir: string, signal: AbortSignal): Promise<void
 }
 
 /** A pod with an interface of its own name: removing a link of an earlier one would take longer than all of this. */
-function callOf(command: string, count: number, directory: string) {
-  const ipam = { type: 'host-local', subnet: '198.18.0.0/16', routes: [{ dst: '0.0.0.0/0' }], dataDir: directory }
+function callOf(command: string, count: number) {
+  const ipam = { type: 'static', routes: [{ dst: '0.0.0.0/0' }] }
   const config = { cniVersion: '1.0.0', name: 'warm-up', type: 'veth-route', ipMasq: count % 2 === 0, ipam }
   const env = {
     CNI_COMMAND: command,
     CNI_CONTAINERID: `warm-up-${count}`,
     CNI_NETNS: '/run/netns/warm-up',
     CNI_IFNAME: `eth${count}`,
-    CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=warm-up;K8S_POD_NAME=warm-up',
-    CNI_PATH: directory,
+    CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=warm-up;K8S_POD_NAME=warm-up;IP=198.18.0.${count + 1}/16`,
+    CNI_PATH: NOWHERE,
   }
   return { type: config.type, env, stdin: new TextEncoder().encode(JSON.stringify(config)) }
 }

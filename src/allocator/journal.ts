@@ -87,6 +87,9 @@ export function openJournal(directory: string): Journal {
   }
 }
 
+/** A journal that is on no disk, for work that nobody needs to know of. */
+export const memoryJournal = (): Journal => journalOf(new DatabaseSync(':memory:'), ':memory:')
+
 /**
  * Puts a journal that is new into WAL mode. Of two processes that do so at the same moment SQLite refuses one at once, since
  * each might wait for the other's read lock for ever: its own waiting (busy_timeout) does not hold here.
