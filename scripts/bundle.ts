@@ -91,7 +91,7 @@ const QUICK: Readonly<Record<string, (path: string) => string>> = {
     module.exports = require('${path}').default
   }`,
   'node:crypto': path =>
-    ['createHash', 'randomBytes', 'timingSafeEqual']
+    ['createHash', 'hash', 'randomBytes', 'timingSafeEqual']
       .map(name => `export const ${name} = (...args) => process.getBuiltinModule('${path}').${name}(...args)`)
       .join('\n'),
 }
@@ -102,6 +102,23 @@ const quick: Plugin = {
       importer.startsWith(`${root}src/`) ? { path, namespace: 'quick' } : { path, external: true },
     )
     build.onLoad({ filter: /./, namespace: 'quick' }, ({ path }) => ({ contents: QUICK[path]!(path) }))
+  },
+}
+
+/** Modules of Node.js that take milliseconds to load and that few calls use: loaded when first used. */
+const RARE = ['node:child_process', 'node:fs/promises']
+const rare: Plugin = {
+  name: 'rare',
+  setup(build) {
+    build.onResolve({ filter: /^node:/ }, ({ path, namespace }) =>
+      RARE.includes(path) && namespace !== 'rare' ? { path, namespace: 'rare' } : undefined,
+    )
+    build.onLoad({ filter: /./, namespace: 'rare' }, async ({ path }) => {
+      const names = Object.keys(await import(path)).filter(name => name !== 'default' && name !== 'module.exports')
+      return {
+        contents: `module.exports = { ${names.map(name => `get ${name}() { return require('${path}').${name} }`)} }`,
+      }
+    })
   },
 }
 
@@ -116,7 +133,7 @@ const plugin = await build({
   },
   outExtension: { '.js': '.cjs' },
   outdir: 'build/plugin',
-  plugins: [lazy, quick],
+  plugins: [lazy, quick, rare],
   // Of the threads, which a call does not start.
   logOverride: { 'empty-import-meta': 'silent' },
 })

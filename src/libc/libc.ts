@@ -18,6 +18,7 @@ const cPoll = c.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int ti
 const cSetns = c.func('int setns(int fd, int nstype)')
 const cUnshare = c.func('int unshare(int flags)')
 const cClose = c.func('int close(int fd)')
+const cExit = c.func('void _exit(int code)')
 const cFlock = c.func('int flock(int fd, int operation)')
 const cFcntl = c.func('int fcntl(int fd, int command, const uint8_t *argument)')
 const cMount = c.func('int mount(str source, str target, str type, unsigned long flags, str data)')
@@ -53,6 +54,11 @@ function fail(syscall: string, action: string): never {
 /** close(2) of a descriptor that this room opened; Node.js keeps account of its own and warns of others. */
 export function closeDescriptor(fd: number): void {
   if ((cClose(fd) as number) < 0) fail('close', `close descriptor ${fd}`)
+}
+
+/** _exit(2): ends the process without putting anything away. What was written is written; what was only queued is lost. */
+export function exitAtOnce(code: number): void {
+  cExit(code)
 }
 
 /** Opens a raw netlink socket of that family (linux/netlink.h: NETLINK_*), listening to `groups` (a bit mask). The caller closes the descriptor. @throws {SystemError} */
