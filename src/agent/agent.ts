@@ -31,9 +31,23 @@ export type Agent = AsyncDisposable & { readonly failed: Promise<Error> }
 const LOG_MS = 100
 const LOG_BYTES = 4096
 
-/** A logger of the agent: JSON lines on stderr, several with one write, and none that a call waits for. */
-export const createLogger = (level: string): Logger =>
-  pino({ level, base: null }, pino.destination({ dest: 2, sync: false, minLength: LOG_BYTES, periodicFlush: LOG_MS }))
+/** A logger of the agent: JSON lines on stderr, several with one write, and none that a call waits for. Warnings go at once. */
+export function createLogger(level: string): Logger {
+  const lines = pino.destination({ dest: 2, sync: false, minLength: LOG_BYTES, periodicFlush: LOG_MS })
+  return pino(
+    {
+      level,
+      base: null,
+      hooks: {
+        logMethod(args, method, number) {
+          method.apply(this, args)
+          if (number >= pino.levels.values['warn']!) lines.flushSync()
+        },
+      },
+    },
+    lines,
+  )
+}
 
 /**
  * Starts the node's agent: the one process that answers shims and writes journal and kernel state.
