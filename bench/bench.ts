@@ -10,13 +10,14 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { judge, type Verdict } from './goals.ts'
 import { judgeMains, type MainCase, mainCases, mainLines, mainSides } from './mains.ts'
-import { type Cell, type SideName, sideNames } from './measured.ts'
+import { type Cell, mergeCells, type SideName, sideNames } from './measured.ts'
 import { goalLines, growthTable, latencyTable } from './report.ts'
 
 const USAGE = `usage: mooring bench [--quick] [OPTION]...
 
 ADD and DEL of veth-route + host-local through the agent, beside current Go ptp + host-local, and beside a C program that
-sends the same messages and does nothing else ("bare work"). Exit code 1 where a goal is missed.
+sends the same messages and does nothing else ("bare work"); then without agent, a process of Node.js for each call.
+Exit code 1 where a goal is missed.
 
   --quick           0 and 200 pods, two fifths of each ratio: what CI runs (about 2 minutes; the whole run takes about 20)
   --at LIST         pods present while measuring (default 0,100,500,1000)
@@ -30,6 +31,8 @@ sends the same messages and does nothing else ("bare work"). Exit code 1 where a
 const root = resolve(import.meta.dirname, '..')
 /** What must be reached of each ratio; this release reaches about half of the smallest on a quiet machine. */
 const QUICK_STRICTNESS = 0.4
+/** Measured in a run of its own, one call after the other and without other pods: nobody has many without an agent. */
+const APART: readonly (keyof typeof sideNames)[] = ['oneShot']
 /** One ping after every so many ADDs, at once: 5 % of the calls. */
 const ECHO_EVERY = 20
 /** As in the network of lab/peers' examples. */
@@ -91,6 +94,8 @@ function sideArguments(key: keyof typeof sideNames, directory: string): string[]
       return ['--conflist', 'example:ptp-masq-nft', ...name]
     case 'bare':
       return [...bareSide(directory), ...name]
+    case 'oneShot':
+      return [...oneShotSide(directory), ...name]
   }
 }
 
@@ -119,6 +124,17 @@ function agentSide(directory: string, name: string, plugin: object): string[] {
     ...['--conflist', conflist, '--path', bin],
     ...['--prepare', `${UPLINK}; mkdir -p /etc/mooring; cp ${settings} /etc/mooring/mode`],
     ...['--start', `exec ${agent.join(' ')}`, '--ready', socket],
+  ]
+}
+
+/** The same plugins without agent: a process of Node.js for each call. */
+function oneShotSide(directory: string): string[] {
+  const bin = join(directory, 'one-shot')
+  const settings = join(directory, 'one-shot-mode')
+  mooring('install', '--cni-bin', bin, '--mode', 'standalone', '--config', settings)
+  return [
+    ...['--conflist', writeConflist(directory, 'one-shot', { type: 'veth-route', ipam: IPAM }), '--path', bin],
+    ...['--prepare', `${UPLINK}; mkdir -p /etc/mooring; cp ${settings} /etc/mooring/mode`],
   ]
 }
 
@@ -175,21 +191,30 @@ async function main(): Promise<number> {
   if (process.getuid?.() !== 0) throw new Error('needs root for network namespaces. Remedy: sudo ./mooring bench')
   const directory = mkdtempSync(join(tmpdir(), 'mooring-bench-'))
   try {
+    const { mains, at, parallel } = options
+    const run = async (sides: readonly string[], cells: readonly string[], json: string) => {
+      const common = ['--rounds', options.rounds, '--echo', String(ECHO_EVERY), '--json', json]
+      const output = await measure([...sides, ...cells, ...common])
+      return { output, cells: (JSON.parse(readFileSync(json, 'utf8')) as { cells: Cell[] }).cells }
+    }
     const json = options.json ?? join(directory, 'measured.json')
-    const { mains } = options
-    const output = await measure([
-      ...(mains ?? []).flatMap(each => mainArguments(each, directory)),
-      ...(mains === undefined ? options.sides.flatMap(key => sideArguments(key, directory)) : []),
-      ...['--at', options.at, '--parallel', options.parallel, '--rounds', options.rounds],
-      ...['--echo', String(ECHO_EVERY), '--json', json],
-      ...(mains !== undefined && options.quick ? ['--batch', '16'] : []),
-    ])
-    const { cells } = JSON.parse(readFileSync(json, 'utf8')) as { cells: Cell[] }
     const strictness = options.quick ? QUICK_STRICTNESS : 1
     if (mains !== undefined) {
+      const sides = mains.flatMap(each => mainArguments(each, directory))
+      const batch = options.quick ? ['--batch', '16'] : []
+      const { cells } = await run(sides, ['--at', at, '--parallel', parallel, ...batch], json)
       console.log(`\nmedian / p99 in ms, exec to exit\n\n${mainLines(cells, mains)}\n`)
       return conclude(judgeMains(cells, mains, strictness))
     }
+    const [apart, beside] = [true, false].map(isApart => options.sides.filter(key => APART.includes(key) === isApart))
+    const argumentsOf = (keys: readonly (keyof typeof sideNames)[]) =>
+      keys.flatMap(key => sideArguments(key, directory))
+    const runs: Awaited<ReturnType<typeof run>>[] = []
+    if (beside!.length > 0) runs.push(await run(argumentsOf(beside!), ['--at', at, '--parallel', parallel], json))
+    if (apart!.length > 0)
+      runs.push(await run(argumentsOf(apart!), ['--at', '0', '--parallel', '1'], join(directory, 'apart.json')))
+    const cells = runs.map(each => each.cells).reduce(mergeCells)
+    const output = runs.map(each => each.output).join('\n')
     console.log(
       '\nmedian / p99 in ms, exec to exit; bare work: the messages alone. *: other work kept the machine busy\n',
     )

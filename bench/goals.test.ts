@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { judge } from './goals.ts'
-import { type Cell, type Figures, type SideName, sideNames, timesFaster } from './measured.ts'
+import { type Cell, type Figures, mergeCells, type SideName, sideNames, timesFaster } from './measured.ts'
 
 const figures = (name: SideName, median: number, change: Partial<Figures> = {}): Figures => ({
   Name: name,
@@ -17,7 +17,7 @@ const figures = (name: SideName, median: number, change: Partial<Figures> = {}):
   ...change,
 })
 const cell = (Pods: number, Parallel: number, ...Sides: Figures[]): Cell => ({ Verb: 'ADD', Pods, Parallel, Sides })
-const { ours, oursMasq, ptp, ptpMasq, bare } = sideNames
+const { ours, oursMasq, ptp, ptpMasq, bare, oneShot } = sideNames
 
 test('timesFaster: one disturbed round does not count', () => {
   const slow = figures(ptp, 8, { RoundMedians: [8, 8, 80] })
@@ -57,4 +57,24 @@ test('judge: with 32 at once the worst call counts too', () => {
 
 test('judge: says nothing of sides that were not measured', () => {
   assert.deepEqual(judge([cell(0, 1, figures(ours, 1))], 1), [])
+})
+
+test('judge: a call without agent has a time of its own, twice as much at half strictness', () => {
+  const met = (ms: number, strictness: number) => judge([cell(0, 1, figures(oneShot, ms))], strictness)[0]!.met
+  assert.deepEqual([met(59, 1), met(61, 1), met(119, 0.5), met(121, 0.5)], [true, false, true, false])
+})
+
+test('mergeCells: sides of the same cell stand side by side', () => {
+  const merged = mergeCells(
+    [cell(0, 1, figures(ours, 1)), cell(200, 1, figures(ours, 2))],
+    [cell(0, 1, figures(oneShot, 50)), cell(0, 8, figures(oneShot, 90))],
+  )
+  assert.deepEqual(
+    merged.map(({ Pods, Parallel, Sides }) => [Pods, Parallel, ...Sides.map(({ Name }) => Name)]),
+    [
+      [0, 1, ours, oneShot],
+      [200, 1, ours],
+      [0, 8, oneShot],
+    ],
+  )
 })

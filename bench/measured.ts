@@ -28,8 +28,19 @@ export const sideNames = {
   ptpMasq: 'ptp, masq iptables',
   ptpMasqNft: 'ptp, masq nftables',
   bare: 'bare work',
+  oneShot: 'ours, no agent',
 } as const
 export type SideName = (typeof sideNames)[keyof typeof sideNames]
+
+/** Cells of two runs as one table: sides of the same cell stand side by side. */
+export function mergeCells(cells: readonly Cell[], more: readonly Cell[]): Cell[] {
+  const isSame = (a: Cell, b: Cell) => a.Verb === b.Verb && a.Pods === b.Pods && a.Parallel === b.Parallel
+  const joined = cells.map(cell => {
+    const other = more.find(each => isSame(each, cell))
+    return other === undefined ? cell : { ...cell, Sides: [...cell.Sides, ...other.Sides] }
+  })
+  return [...joined, ...more.filter(each => !cells.some(cell => isSame(cell, each)))]
+}
 
 export const sideOf = (cell: Cell, name: string): Figures | undefined => cell.Sides.find(side => side.Name === name)
 

@@ -26,11 +26,14 @@ export function latencyTable(cells: readonly Cell[]): string {
         String(cell.Pods),
         String(cell.Parallel),
         ...names.map(name => latency(sideOf(cell, name))),
-        ...compared.map(([fast, slow]) => timesFaster(sideOf(cell, fast)!, sideOf(cell, slow)!).toFixed(1)),
+        ...compared.map(([fast, slow]) => times(sideOf(cell, fast), sideOf(cell, slow))),
       ]),
   )
   return table(head, rows)
 }
+
+const times = (fast: Figures | undefined, slow: Figures | undefined) =>
+  fast === undefined || slow === undefined ? '' : timesFaster(fast, slow).toFixed(1)
 
 const latency = (side: Figures | undefined) =>
   side === undefined ? '' : `${digits(side.Median)} / ${digits(side.P99)}${side.Others > OTHERS_CORES ? '*' : ''}`
