@@ -60,13 +60,15 @@ async function answer(
   }
 }
 
-/** Opened when first used: most errors, STATUS and VERSION need neither kernel nor journal. */
+/**
+ * Opened when first used: most errors, STATUS and VERSION need neither kernel nor journal. Sockets and journal end with the
+ * process, as after a kill: to close the journal would be to move its log into its file and wait for the disk.
+ */
 class LazyWorld {
   readonly dataDir: string
   readonly bootId = readBootId()
   readonly longLived = false
   readonly arrivals: Arrivals
-  readonly #opened = new DisposableStack()
   #host: Host | undefined
   #journal: Journal | undefined
   #clouds: CloudSessions | undefined
@@ -77,12 +79,12 @@ class LazyWorld {
   }
 
   get host(): Host {
-    this.#host ??= inlineHost(this.#opened.use(new HostContext()))
+    this.#host ??= inlineHost(new HostContext())
     return this.#host
   }
 
   get journal(): Journal {
-    this.#journal ??= this.#opened.use(openJournal(this.dataDir))
+    this.#journal ??= openJournal(this.dataDir)
     return this.#journal
   }
 
@@ -93,7 +95,6 @@ class LazyWorld {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#clouds?.[Symbol.asyncDispose]()
-    this.#opened.dispose()
   }
 }
 
