@@ -274,8 +274,9 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.equal(elements(node).length, wanted, `${what}\n${elements(node).join('\n')}`)
         assert.deepEqual(silent(await call(node, 'CHECK', pod, mappings, { more })), RELEASED, what)
         resultOf(await call(node, 'DEL', pod, mappings, { more }))
-        assertNothingLeft(what)
+        assert.deepEqual(elements(node), [], what)
       }
+      assertNothingLeft()
     })
 
     testByAgent(
@@ -329,8 +330,9 @@ for (const mode of ['standalone', 'agent'] as const)
           )
           assert.equal(elements(node).length, 5)
           resultOf(await call(node, 'DEL', other, []))
-          assertNothingLeft(`${forget} ${JSON.stringify(more)}`)
+          assert.deepEqual(elements(node), [], `${forget} ${JSON.stringify(more)}`)
         }
+      assertNothingLeft()
     })
 
     testByAgent('what an ADD left whose record was lost does not keep the same container away', async () => {
