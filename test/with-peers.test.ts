@@ -5,6 +5,7 @@
 // and lab/peers.
 
 import assert from 'node:assert/strict'
+import { copyFileSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import {
@@ -21,6 +22,8 @@ import {
   peers,
   type RunningAgent,
   resultOf,
+  root,
+  run,
   skip,
   start,
   stateOfKernel,
@@ -31,8 +34,10 @@ const THEIRS = peers ?? ''
 const DEFAULTS = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }]
 const noPeers = skip || (peers === undefined && 'needs PEERS_DIR')
 
-/** One plugin of a chain: whose executable, and its configuration. `first` of CNI_PATH is where its IPAM is found. */
-type Link = { theirs?: boolean; type: string; path?: readonly string[] } & { [key: string]: unknown }
+/** One plugin of a chain: whose executable (in `directory`), and its configuration. Its IPAM is found on `path`. */
+type Link = { theirs?: boolean; type: string; path?: readonly string[]; directory?: string } & {
+  [key: string]: unknown
+}
 type Pod = { netns: Netns; containerId: string; ifName?: string }
 // biome-ignore lint/suspicious/noExplicitAny: the shape of a result is what the tests look at
 type Result = any
@@ -42,9 +47,9 @@ const newPod = (): Pod => ({ netns: makeNetns('pod'), containerId: `w${container
 
 /** Calls one plugin as a runtime does. */
 function call(node: Node, verb: Verb, pod: Pod, link: Link, more: object = {}): Promise<Outcome> {
-  const { theirs = false, path = [cniBin(), THEIRS], ...config } = link
+  const { theirs = false, path = [cniBin(), THEIRS], directory = theirs ? THEIRS : cniBin(), ...config } = link
   const enter = theirs || node.mode === 'standalone' ? ['/usr/bin/nsenter', `--net=${node.path}`] : []
-  return start([...enter, join(theirs ? THEIRS : cniBin(), link.type)], {
+  return start([...enter, join(directory, link.type)], {
     env: {
       PATH: process.env['PATH'] ?? '',
       ...node.env,
@@ -369,4 +374,43 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
         assertNothingOf(pod)
       }
     })
+
+  test('a node changes over by install --replace, and back by uninstall, with pods running', async () => {
+    const directory = folder('opt-cni-bin')
+    for (const type of ['ptp', 'bridge', 'macvlan', 'host-local', 'static', 'loopback'])
+      copyFileSync(join(THEIRS, type), join(directory, type))
+    const mooring = (verb: string, ...more: string[]) =>
+      run(join(root, 'mooring'), [
+        verb,
+        '--cni-bin',
+        directory,
+        '--config',
+        join(directory, '..', 'other-mode'),
+        ...more,
+      ])
+    const at = (link: Link): Link => ({ ...link, directory, path: [directory] })
+    // One of each kind made by upstream's, and its addresses by upstream's.
+    const made = []
+    for (const type of movable) {
+      const link = at(mainOf(type))
+      const pod = newPod()
+      made.push({ type, pod, link, result: await addChain(node, pod, [{ ...link, theirs: true }]) })
+    }
+    mooring('install', '--replace')
+    for (const { pod, link, result } of made) {
+      await checkChain(node, pod, [link], result)
+      await delChain(node, pod, [link], result)
+    }
+    const [own, link] = [newPod(), at(ptp())]
+    const result = await addChain(node, own, [link])
+    mooring('uninstall')
+    await checkChain(node, own, [{ ...link, theirs: true }], result)
+    await delChain(node, own, [{ ...link, theirs: true }], result)
+    for (const type of ['ptp', 'host-local'])
+      assert.ok(readFileSync(join(directory, type)).equals(readFileSync(join(THEIRS, type))), type)
+    // What our record says is gone already.
+    await delChain(node, own, [ptp()], result)
+    node.ip('link del cni9')
+    assertNothingOf(own)
+  })
 })

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { createHash } from 'node:crypto'
 import {
   chmodSync,
   copyFileSync,
@@ -8,6 +9,7 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -23,6 +25,8 @@ export type InstallOptions = {
   readonly config: string
   readonly socket: string
   readonly dataDir: string
+  /** Takes names that are another's, and keeps what had them as `NAME.upstream`. @default false */
+  readonly replace?: boolean
 }
 
 /** Where the shim looks (shim/shim.c). */
@@ -32,8 +36,8 @@ const root = resolve(import.meta.dirname, '../..')
 /**
  * Puts one executable per plugin type into a directory: hard links of one copy of the shim, and `cnitool`.
  *
- * A name that is another's stays; ours is then `mooring-NAME`. Files are replaced by rename, so that a runtime can go on
- * executing them.
+ * A name that is another's stays; ours is then `mooring-NAME`. With `replace` ours takes it, and what had it is kept for
+ * `uninstall`. Files are replaced by rename, so that a runtime can go on executing them.
  * @returns lines for the user
  */
 export async function install(options: InstallOptions): Promise<string[]> {
@@ -44,7 +48,10 @@ export async function install(options: InstallOptions): Promise<string[]> {
   chmodSync(draft, 0o755)
   try {
     for (const type of plugins.keys()) {
-      const name = (await isFree(join(options.cniBin, type))) ? type : TAKEN_PREFIX + type
+      const file = join(options.cniBin, type)
+      const isFree = await isOursOrNobodys(file)
+      if (!isFree && options.replace === true) lines.push(keep(options.cniBin, type))
+      const name = isFree || options.replace === true ? type : TAKEN_PREFIX + type
       if (name !== type) lines.push(`${type} is another's and stays: ours is ${name}`)
       replaceBy(join(options.cniBin, name), next => linkSync(draft, next))
     }
@@ -65,24 +72,72 @@ export async function install(options: InstallOptions): Promise<string[]> {
 /** Removes what `install` put there; what is another's stays. @returns lines for the user */
 export async function uninstall(options: Pick<InstallOptions, 'cniBin' | 'config'>): Promise<string[]> {
   const removed: string[] = []
+  const lines: string[] = []
+  const kept = readKept(options.cniBin)
   for (const type of [...plugins.keys()].flatMap(name => [name, TAKEN_PREFIX + name])) {
     const file = join(options.cniBin, type)
     if (!existsSync(file) || !(await isShim(file))) continue
-    rmSync(file)
+    if (kept.has(type)) lines.push(restore(options.cniBin, type, kept.get(type)!))
+    else rmSync(file)
     removed.push(type)
   }
+  rmSync(join(options.cniBin, KEPT), { force: true })
   const cnitool = join(options.cniBin, 'cnitool')
   if (existsSync(cnitool) && isOurCnitool(cnitool)) {
     rmSync(cnitool)
     removed.push('cnitool')
   }
   rmSync(options.config, { force: true })
-  return [`removed ${removed.join(', ') || 'nothing'} from ${options.cniBin}`]
+  return [...lines, `removed ${removed.join(', ') || 'nothing'} from ${options.cniBin}`]
+}
+
+/** What had the name before ours. */
+const UPSTREAM = '.upstream'
+/** In the plugin directory: which of them `install` kept, a line each as sha256sum prints it. */
+const KEPT = '.mooring-kept'
+
+/** Of a link: of where it leads, which may be the name that ours takes next. */
+function hashOf(file: string): string {
+  const content = lstatSync(file).isSymbolicLink() ? readlinkSync(file) : readFileSync(file)
+  return createHash('sha256').update(content).digest('hex')
+}
+
+function readKept(cniBin: string): Map<string, string> {
+  const file = join(cniBin, KEPT)
+  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n') : []
+  return new Map(
+    lines.flatMap(line => {
+      const [hash, name] = line.split('  ')
+      return hash && name?.endsWith(UPSTREAM) ? [[name.slice(0, -UPSTREAM.length), hash] as const] : []
+    }),
+  )
+}
+
+/** Keeps another's executable under a second name; ours takes the first in the next moment. @returns a line for the user */
+function keep(cniBin: string, type: string): string {
+  const [file, second] = [join(cniBin, type), join(cniBin, type + UPSTREAM)]
+  // Written before: what has the name when we are killed here is theirs, and stays.
+  const kept = readKept(cniBin).set(type, hashOf(file))
+  const lines = [...kept].map(([name, hash]) => `${hash}  ${name}${UPSTREAM}\n`).join('')
+  replaceBy(second, next => linkSync(file, next))
+  replaceBy(join(cniBin, KEPT), next => writeFileSync(next, lines, { mode: 0o644 }))
+  return `${type} was another's: kept as ${type}${UPSTREAM}`
+}
+
+/** Gives the name back to what had it, if that is still the same. @returns a line for the user */
+function restore(cniBin: string, type: string, hash: string): string {
+  const [file, second] = [join(cniBin, type), join(cniBin, type + UPSTREAM)]
+  if (!isThere(second) || hashOf(second) !== hash) {
+    rmSync(file)
+    return `${type}${UPSTREAM} is not what had the name ${type} before: the name is free now`
+  }
+  renameSync(second, file)
+  return `${type} is what it was before`
 }
 
 /** A dangling link is somebody's, too. */
 const isThere = (file: string) => lstatSync(file, { throwIfNoEntry: false }) !== undefined
-const isFree = async (file: string) => !isThere(file) || (existsSync(file) && (await isShim(file)))
+const isOursOrNobodys = async (file: string) => !isThere(file) || (existsSync(file) && (await isShim(file)))
 
 function replaceBy(file: string, make: (next: string) => void): void {
   const next = join(dirname(file), `.mooring-next-${process.pid}`)

@@ -80,6 +80,7 @@ program
       .env('MOORING_CONFIG')
       .default('/etc/mooring/mode'),
   )
+  .option('--replace', 'take names that are of other plugins, and keep those as NAME.upstream')
   .addOption(socket())
   .addOption(dataDir())
   .action(async options => {
