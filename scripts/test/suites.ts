@@ -120,6 +120,7 @@ export const SUITES: readonly Suite[] = [
   {
     name: 'under a Debian kernel',
     patterns: [
+      'test/bridge-vlan.test.ts',
       'test/chains-printed.test.ts',
       'test/host-device-nic.test.ts',
       'test/ipvlan.test.ts',

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Goal: bridge keeps pods of different VLANs apart, and joins those of one. Needs root, and a kernel that filters VLANs on
+// bridges (CONFIG_BRIDGE_VLAN_FILTERING): elsewhere it runs below lab/vmlab.
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { after, before, describe, test } from 'node:test'
+import { errorOf, makeLab, makeNetns, type Netns, type Node, type RunningAgent, resultOf, skip } from './nodelab.ts'
+
+const RELEASED = { code: 0, stdout: '' }
+const silent = ({ code, stdout }: { code: number | null; stdout: string }) => ({ code, stdout })
+const filtersVlans = () =>
+  spawnSync('ip', ['-n', makeNetns('probe').name, 'link', 'add', 'br0', 'type', 'bridge', 'vlan_filtering', '1'])
+    .status === 0
+const unable = skip || (filtersVlans() ? false : 'this kernel does not filter VLANs on bridges: see lab/vmlab')
+
+describe('bridge, VLANs', { skip: unable }, () => {
+  let node: Node
+  let agent: RunningAgent
+  let containers = 0
+  before(async () => {
+    node = makeLab({ mode: 'agent' }).nodes[0]!
+    agent = await node.startAgent()
+  })
+  after(() => agent?.[Symbol.asyncDispose]())
+
+  const hostLocal = (subnet: string) => ({ type: 'host-local', dataDir: node.leases, ranges: [[{ subnet }]] })
+  const pings = (from: Netns, address: string, ...options: string[]) =>
+    spawnSync('ip', ['netns', 'exec', from.name, 'ping', '-c1', '-W1', ...options, address]).status === 0
+  const newPod = (more: object) => {
+    const pod = makeNetns('pod')
+    const ipam = hostLocal('10.1.0.0/16')
+    const config = { cniVersion: '1.1.0', name: 'brnet', type: 'bridge', bridge: 'br-vlan', ipam, ...more }
+    return { pod, it: { containerId: `c${containers++}`, netns: pod.path, type: 'bridge', config } }
+  }
+  /** `100 PVID Egress Untagged, 10-12`: what `bridge vlan` shows of a port. */
+  const vlansOf = (link: string): string => {
+    const [port] = JSON.parse(node.run('bridge', '-j', 'vlan', 'show', 'dev', link))
+    return port.vlans
+      .map(({ vlan, vlanEnd, flags = [] }: { vlan: number; vlanEnd?: number; flags?: string[] }) =>
+        [vlanEnd === undefined ? vlan : `${vlan}-${vlanEnd}`, ...flags].join(' '),
+      )
+      .join(', ')
+  }
+
+  test('ADD: vlan is untagged on the port, the trunk tagged, the default VLAN left (BR-03)', async () => {
+    for (const [more, wanted] of [
+      [{ vlan: 100 }, '100 PVID Egress Untagged'],
+      [{ vlan: 100, preserveDefaultVlan: true }, '1 Egress Untagged, 100 PVID Egress Untagged'],
+      [{ vlanTrunk: [{ minID: 10, maxID: 12 }, { id: 20 }] }, '1 PVID Egress Untagged, 10, 11, 12, 20'],
+      [{ vlan: 11, vlanTrunk: [{ minID: 10, maxID: 12 }] }, '10, 11 PVID Egress Untagged, 12'],
+      [{ vlan: 1 }, '1 PVID Egress Untagged'],
+    ] as const) {
+      const { it } = newPod(more)
+      const result = resultOf(await node.call('ADD', it))
+      const host = result.interfaces[1].name
+      assert.equal(vlansOf(host), wanted, JSON.stringify(more))
+      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: result } })), RELEASED)
+      const [first] = wanted.split(/[ ,]/)
+      node.run('bridge', 'vlan', 'del', 'dev', host, 'vid', first!)
+      if (!('preserveDefaultVlan' in more))
+        assert.match(
+          errorOf(await node.call('CHECK', it, { more: { prevResult: result } })).msg,
+          new RegExp(`bridge port ${host} is not in VLANs? `),
+        )
+      await node.call('DEL', it)
+    }
+  })
+
+  test('ADD: pods of one VLAN reach each other and their gateway, those of another do not', async () => {
+    const pods = [100, 100, 200].map(vlan =>
+      newPod({ vlan, name: `vlan${vlan}`, isDefaultGateway: true, ipam: hostLocal(`10.${vlan}.0.0/16`) }),
+    )
+    // biome-ignore lint/suspicious/noExplicitAny: as resultOf has it
+    const results: any[] = []
+    for (const { it } of pods) results.push(resultOf(await node.call('ADD', it)))
+    const [one, two, three] = pods.map(({ pod }) => pod) as [Netns, Netns, Netns]
+    const addressOf = (index: number) => results[index].ips[0].address.split('/')[0]
+    assert.deepEqual(results[0].interfaces.map(({ name }: { name: string }) => name).slice(2), ['eth0', 'br-vlan.100'])
+    assert.equal(results[0].ips[0].interface, 2)
+    assert.ok(pings(one, addressOf(1)) && pings(one, '10.100.0.1') && pings(three, '10.200.0.1'))
+    one.ip(`addr add 10.200.77.77/16 dev eth0`)
+    assert.ok(!pings(one, addressOf(2), '-I', '10.200.77.77') && pings(two, addressOf(0)))
+    assert.match(node.ip('-o -4 addr show br-vlan.100'), / 10\.100\.0\.1\/16 /)
+    for (const [index, { it }] of pods.entries()) {
+      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: results[index] } })), RELEASED)
+      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+    }
+  })
+
+  test('ADD: ipMasq knows packets that come in by the gateway of a VLAN', async () => {
+    const { pod, it } = newPod({
+      vlan: 300,
+      isDefaultGateway: true,
+      ipMasq: true,
+      name: 'masq',
+      ipam: hostLocal('10.30.0.0/24'),
+    })
+    resultOf(await node.call('ADD', it))
+    assert.match(node.run('nft', 'list', 'set', 'inet', 'mooring', 'masquerade_v4'), /"br-vlan\.300" \. 10\.30\.0\.2/)
+    assert.ok(pings(pod, '10.10.10.1'), 'the router knows no way back to 10.30.0.0/24')
+    await node.call('DEL', it)
+  })
+})
