@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { decodeFields, encodeFields, formatFields, sizeOf, typeId } from './datatype.ts'
+import { decodeFields, encodeFields, formatFields, sizeOf, typeId, typesOf } from './datatype.ts'
 
 test('encodeFields: puts each field of a concatenation on a 32-bit boundary', () => {
   assert.deepEqual(encodeFields(['inet_proto', 'inet_service'], [6, 80]), Uint8Array.fromHex('0600000000500000'))
@@ -38,4 +38,11 @@ test('encodeFields: pads a MAC to a 32-bit boundary, formatFields writes it with
   const mac = Uint8Array.fromHex('fa163e000102')
   assert.deepEqual(encodeFields(['ether_addr', 'ipv4_addr'], [mac, Uint8Array.of(10, 0, 0, 2)]).length, 12)
   assert.equal(formatFields([mac]), 'fa:16:3e:00:01:02')
+})
+
+test('typesOf: reverses typeId, and knows no types that we do not', () => {
+  const types = ['ifname', 'ipv6_addr', 'inet_proto', 'inet_service', 'mark'] as const
+  assert.deepEqual(typesOf(typeId(types)), types)
+  assert.equal(typesOf(0x3f), undefined)
+  assert.equal(typesOf(0), undefined)
 })
