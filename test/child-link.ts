@@ -509,6 +509,14 @@ export function childTests(kind: Kind): void {
         assertNothingLeft()
       })
 
+    testOnce('DEL: takes the link from a container that lives on, too, when CNI_NETNS is empty (DEL-03)', async () => {
+      const { pod: netns, it } = pod()
+      await add(it)
+      await del({ ...it, netns: '' })
+      assert.doesNotMatch(netns.ip('-o link'), /eth0/)
+      assertNothingLeft()
+    })
+
     testOnce('DEL: needs neither master nor default route nor a valid configuration (DEL-06, DEL-08)', async () => {
       const { pod: netns, it } = pod()
       for (const more of [{ master: 'none' }, { mode: 'x', mtu: 'wrong' }]) {

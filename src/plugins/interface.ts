@@ -29,7 +29,7 @@ import {
   type ValidAttachment,
 } from '#cni'
 import type { FirewallPart } from '#host'
-import { asDel, delRecorded, keyOf, recordOf } from './record.ts'
+import { asDel, delRecorded, inOwnNetns, keyOf, recordOf } from './record.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
 
@@ -181,7 +181,10 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
         else remains = [tracesOf(record)].filter(traces => traces !== undefined)
       },
       // Before the addresses: the next container that gets them needs their place.
-      () => everyStep(...remains.map(traces => () => definition.detach(traces, at))),
+      () =>
+        inOwnNetns(record, call, own =>
+          everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
+        ),
       async () => {
         if (definition.ipam !== 'none') await (await ipamForDel(call, world))?.del(call)
       },

@@ -99,17 +99,23 @@ export const asDel = (call: Call): Call => ({
 })
 
 /** Does the DEL that the journal kept, in the attachment's namespace where that is still the one that it was made in. */
-export async function delRecorded(
+export const delRecorded = (
   attachment: Attachment,
   del: (call: Call) => Promise<void>,
   more: Partial<Call> = {},
+): Promise<void> => inOwnNetns(attachment, { ...callOf(attachment, 'DEL'), ...more }, del)
+
+/** Runs a call that names no namespace in the attachment's, where that is still the one that it was made in. */
+export async function inOwnNetns(
+  attachment: Attachment | undefined,
+  call: Call,
+  run: (call: Call) => Promise<void>,
 ): Promise<void> {
-  const call: Call = { ...callOf(attachment, 'DEL'), ...more }
-  const netnsFd = reopenNetns(attachment)
-  if (netnsFd === undefined) return await del(call)
+  const netnsFd = attachment === undefined || call.netnsFd !== undefined ? undefined : reopenNetns(attachment)
+  if (attachment === undefined || netnsFd === undefined) return await run(call)
   const { netns } = attachment
   try {
-    await del({ ...call, netns, netnsFd, env: { ...call.env, CNI_NETNS: netns } })
+    await run({ ...call, netns, netnsFd, env: { ...call.env, CNI_NETNS: netns } })
   } finally {
     closeSync(netnsFd)
   }
