@@ -13,6 +13,7 @@ test('makePart: sets, then old chains from the base chain down, then new chains 
   )
   const chains = what.findIndex(about => about.startsWith('add chain'))
   assert.deepEqual(what.slice(0, chains), [
+    'add set pod_links',
     'add set masquerade_v4',
     'add set masquerade_v6',
     'delete chain postrouting',

@@ -192,7 +192,7 @@ test('removePod: two pods with one address have elements of their own', transpor
 })
 
 test('checkPod: names each element and chain that is missing', transport => {
-  assert.equal(firewall.checkPod(transport, pod).length, 8 + 2)
+  assert.equal(firewall.checkPod(transport, pod).length, 8 + chains.length)
   firewall.addPod(transport, pod)
   firewall.removePod(transport, { link: 'mv1', addresses: [] })
   assert.deepEqual(firewall.checkPod(transport, pod), ['element mv1 of set inet mooring pod_links is missing'])
