@@ -21,12 +21,13 @@ export async function listen(
   path: string,
   serve: (incoming: Incoming) => Promise<Answer>,
   onError: (error: unknown) => void,
+  { readMs = READ_MS }: { readMs?: number } = {},
 ): Promise<Server> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   rmSync(path, { force: true })
   const server = createServer({ allowHalfOpen: false }, socket => {
     socket.on('error', onError)
-    serveConnection(socket, serve).catch(error => {
+    serveConnection(socket, serve, readMs).catch(error => {
       onError(error)
       socket.destroy()
     })
@@ -41,10 +42,14 @@ export async function listen(
   return server
 }
 
-async function serveConnection(socket: Socket, serve: (incoming: Incoming) => Promise<Answer>): Promise<void> {
+async function serveConnection(
+  socket: Socket,
+  serve: (incoming: Incoming) => Promise<Answer>,
+  readMs: number,
+): Promise<void> {
   const peer = peerOf(socket)
   if (peer.uid !== process.getuid!()) throw new Error(`Cannot serve user ${peer.uid}: only the agent's own`)
-  const { netns, ...request } = decodeRequest(await readFrame(socket))
+  const { netns, ...request } = decodeRequest(await readFrame(socket, readMs))
   const netnsFd = netns === undefined ? undefined : tryOpenPeerDescriptor(peer, netns)
   try {
     const gone = new AbortController()
@@ -61,10 +66,12 @@ async function serveConnection(socket: Socket, serve: (incoming: Incoming) => Pr
 }
 
 /** One frame without its leading length. @throws {Error} when it is too large, late or cut off */
-function readFrame(socket: Socket): Promise<Uint8Array> {
+function readFrame(socket: Socket, readMs: number): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     let data: Buffer | undefined
-    const timer = setTimeout(() => finish(new Error(`Cannot read request: not there after ${READ_MS} ms`)), READ_MS)
+    const late = () => finish(new Error(`Cannot read request: not there after ${readMs} ms`))
+    // A turn later, because a process that got no turn for so long hears of its timers before it hears of its sockets.
+    const timer = setTimeout(() => setImmediate(late), readMs)
     function finish(outcome: Error | Uint8Array): void {
       clearTimeout(timer)
       socket.off('data', onData)
