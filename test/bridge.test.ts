@@ -286,6 +286,23 @@ describe('bridge, agent', { skip }, () => {
     assert.equal(mac(), was)
   })
 
+  test("ADD: an operator's bridge keeps the MAC that it has of its NIC, and the result says what it is (RES-16)", async () => {
+    const bridge = spareBridge('br-nic')
+    node.ip(`link add ${bridge} type bridge`)
+    node.ip('link add nic0 address 52:54:00:00:00:01 type veth peer name nic1')
+    for (const master of [undefined, bridge]) {
+      if (master !== undefined) node.ip(`link set nic0 master ${bridge}`)
+      const { it } = newPod({ bridge, isDefaultGateway: false })
+      const result = resultOf(await node.call('ADD', it))
+      assert.equal(result.interfaces[0].mac, shown(node, bridge).address)
+      if (master !== undefined) assert.equal(result.interfaces[0].mac, '52:54:00:00:00:01')
+      await node.call('DEL', it)
+    }
+    node.ip('link del nic0')
+    removeSpares()
+    assertNothingLeft()
+  })
+
   test('ADD: dual stack with a gateway of each family works at once, without waiting (COM-08, COM-13)', async () => {
     const ipam = hostLocal(node, v4, v6)
     const { pod, it } = newPod({ ipam })

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import type { AttachmentKey } from '#allocator'
 import { formatMac, formatPrefix, ipEquals, parseIp, parsePrefix, tryParseMac } from '#base'
 import { CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import type { BridgedFirewall, FoundBridge, GatewayWanted } from '#host'
 import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { dnsOf, hasOtherLinks, leaseOf, resultRoutes } from '../../lease.ts'
-import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
+import { isNameTaken, type LinkNames, linkNames, underFreeName } from '../../pair.ts'
 import { settleAddresses } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { findUpstreamPair } from '../../upstream.ts'
@@ -54,13 +55,17 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   checkExpressible(lease, call.cniVersion)
   const { ips, routes, gateways } = withGateways(lease, config)
   const gateway = gateways.length === 0 ? undefined : await ensureGateway(config, world, found, gateways)
-  const podMac = config.mac ?? linkNames(key).podMac
-  const { hostMac } = linkNames(key)
+  const podMac = config.mac ?? namesOf(key).podMac
+  const { hostMac } = namesOf(key)
   const hostLink = await makePair(attach, found, { mtuBytes, podMac, ips, routes })
   if (config.enabledad && ips.some(({ address }) => address.includes(':'))) await settleAddresses(call, world)
+  // An operator's bridge may have got its MAC with its first port just now.
+  const bridgeMac = config.isGateway
+    ? found.mac
+    : ((await world.host.findBridge({ name: config.bridge }))?.mac ?? found.mac)
   return {
     interfaces: [
-      { name: config.bridge, mac: formatMac(found.mac), mtu: found.mtuBytes },
+      { name: config.bridge, mac: formatMac(bridgeMac), mtu: found.mtuBytes },
       { name: hostLink, mac: formatMac(hostMac), mtu: mtuBytes },
       { name: call.ifName, mac: formatMac(podMac), mtu: mtuBytes, sandbox: call.netns },
       ...(gateway === undefined || config.vlan === 0 ? [] : [{ name: gateway.name, mac: formatMac(gateway.mac) }]),
@@ -69,6 +74,14 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
     ...(routes.length === 0 ? {} : { routes: resultRoutes(leaseOf({ ips, routes }).routes) }),
     ...dnsOf(config.dns, lease.dns),
   }
+}
+
+/** A bridge without a MAC of its own takes the lowest of its ports': never that of the node's end of a pair. */
+function namesOf(key: AttachmentKey): LinkNames {
+  const names = linkNames(key)
+  const hostMac = names.hostMac.slice()
+  hostMac[0] = 0xfe
+  return { ...names, hostMac }
 }
 
 /** @throws {CniError} 7 where what there is of the name does not do */
@@ -124,7 +137,7 @@ function makePair(
   { index: masterIndex, defaultVlan }: FoundBridge,
   { mtuBytes, podMac, ips, routes }: Inside,
 ): Promise<string> {
-  const { owner, hostMac } = linkNames(key)
+  const { owner, hostMac } = namesOf(key)
   const at = { call, world, key }
   const lease = leaseOf({ ips, routes })
   const { ifName, netnsFd } = call
@@ -188,7 +201,7 @@ const firewallOf = ({ hostLink, owner, masquerade, onlyMac }: Traces): BridgedFi
 
 async function detach(traces: Traces, { world, key }: Pick<At, 'world' | 'key'>): Promise<void> {
   const { hostLink: name, owner, hostMac } = traces
-  const mac = tryParseMac(hostMac ?? '') ?? linkNames(key).hostMac
+  const mac = tryParseMac(hostMac ?? '') ?? namesOf(key).hostMac
   await everyStep(
     () => world.host.removeBridgedFirewall({ firewall: firewallOf(traces) }),
     async () => {
@@ -203,7 +216,7 @@ async function detach(traces: Traces, { world, key }: Pick<At, 'world' | 'key'>)
 /** Without a record: the link by its names, and what the firewall says is the attachment's. */
 async function findTraces(at: At): Promise<Traces[]> {
   const { world, key } = at
-  const { hostLinks, owner, hostMac } = linkNames(key)
+  const { hostLinks, owner, hostMac } = namesOf(key)
   const links = await Promise.all(
     hostLinks.map(async hostLink => ({ hostLink, link: await world.host.describeLink({ name: hostLink }) })),
   )
@@ -226,12 +239,12 @@ async function findTraces(at: At): Promise<Traces[]> {
 
 async function findUpstreams(at: At): Promise<Traces[]> {
   const pair = await findUpstreamPair(at)
-  return pair === undefined ? [] : [{ hostLink: pair.hostLink, owner: linkNames(at.key).owner, hostMac: pair.mac }]
+  return pair === undefined ? [] : [{ hostLink: pair.hostLink, owner: namesOf(at.key).owner, hostMac: pair.mac }]
 }
 
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
   const { call, world, config, key, prevResult, pod, podIndex, addresses, traces } = check
-  const { hostLinks, owner } = linkNames(key)
+  const { hostLinks, owner } = namesOf(key)
   const onNode = (prevResult.interfaces ?? []).filter(
     ({ name, sandbox }) => (sandbox ?? '') === '' && name !== config.bridge && name !== gatewayOf(config),
   )
