@@ -251,6 +251,22 @@ describe('agent', { skip, concurrency: 2 }, () => {
         kept = node.state()
       })
 
+      test('its warm-up leaves nothing, and calls are served meanwhile', async () => {
+        const fresh = makeLab({ mode: 'agent' }).nodes[0]!
+        await using _agent = await fresh.startAgent({ warmUp: true })
+        const pods = [newPod(), newPod(), newPod()]
+        for (const it of pods) resultOf(await fresh.call('ADD', it))
+        await sleep(1_000)
+        for (const it of pods) resultOf(await fresh.call('DEL', it))
+        const warmed = fresh.state()
+        const another = makeLab({ mode: 'agent' }).nodes[0]!
+        await using _other = await another.startAgent()
+        const it = newPod()
+        resultOf(await another.call('ADD', it))
+        resultOf(await another.call('DEL', it))
+        assert.equal(warmed.length, another.state().length, warmed.join('\n'))
+      })
+
       test('a second agent on the same data directory is refused', async () => {
         const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--data-dir', node.dataDir]
         const env = { PATH: process.env['PATH'] ?? '' }

@@ -166,6 +166,8 @@ export type AgentOptions = {
   reconcile?: number
   prefix?: readonly string[]
   args?: readonly string[]
+  /** As an operator starts it. Tests that count what the agent does, or that start many, do without. @default false */
+  warmUp?: boolean
 }
 export type RunningAgent = AsyncDisposable & {
   readonly pid: number
@@ -322,11 +324,11 @@ export function nodeOf(netns: Netns, mode: Node['mode']): Node {
 async function startAgent(
   netns: Netns,
   node: { dataDir: string; socket: string; agents: Set<number> },
-  { env = {}, reconcile = 3600, prefix = [], args = [] }: AgentOptions = {},
+  { env = {}, reconcile = 3600, prefix = [], args = [], warmUp = false }: AgentOptions = {},
 ): Promise<RunningAgent> {
   const command = [...prefix, join(root, 'mooring'), 'agent', '--netns', netns.path]
   const paths = ['--socket', node.socket, '--data-dir', node.dataDir, '--reconcile', String(reconcile)]
-  const { child, outcome } = start([...command, ...paths, ...args], {
+  const { child, outcome } = start([...command, ...paths, ...(warmUp ? [] : ['--no-warm-up']), ...args], {
     env: { PATH: process.env['PATH'] ?? '', ...env },
     timeoutMs: 600_000,
   })

@@ -22,6 +22,8 @@ export type AgentOptions = {
   /** How often records are compared with the node. */
   readonly reconcileMs: number
   readonly logger: Logger
+  /** Attach pods of nobody after the start, so that the first real ones are fast. @default true */
+  readonly warmUp?: boolean
 }
 
 /** `failed` resolves with the reason when the agent cannot serve any more: its process should end, and be started again. */
@@ -91,8 +93,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     await lanes.idle()
   })
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')
+  logger.flush()
   const stop = new AbortController()
-  const warm = warmUp(stop.signal).catch(error => logger.warn({ err: error }, 'warm-up'))
+  const warming = options.warmUp === false ? Promise.resolve() : warmUp(stop.signal)
+  const warm = warming.catch(error => logger.warn({ err: error }, 'warm-up'))
   undo.defer(async () => {
     stop.abort()
     await warm

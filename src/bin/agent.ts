@@ -2,10 +2,18 @@
 
 import { createLogger, startAgent } from '#agent'
 
-export type AgentArguments = { socket: string; dataDir: string; netns?: string; reconcile: string; logLevel: string }
+export type AgentArguments = {
+  socket: string
+  dataDir: string
+  netns?: string
+  reconcile: string
+  logLevel: string
+  warmUp: boolean
+}
 
 /** Runs the agent until SIGTERM or SIGINT, then ends what is under way. @throws {Error} for a bad option */
-export async function runAgent({ socket, dataDir, netns, reconcile, logLevel }: AgentArguments): Promise<void> {
+export async function runAgent(options: AgentArguments): Promise<void> {
+  const { socket, dataDir, netns, reconcile, logLevel, warmUp } = options
   const seconds = Number(reconcile)
   if (!(seconds >= 1 && seconds <= 3600))
     throw new Error(`Cannot start the agent: --reconcile is "${reconcile}", want 1 to 3600 seconds`)
@@ -14,7 +22,7 @@ export async function runAgent({ socket, dataDir, netns, reconcile, logLevel }: 
   const logger = createLogger(logLevel)
   const stopped = Promise.withResolvers<void>()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopped.resolve())
-  await using agent = await startAgent({ socket, dataDir, netns, reconcileMs: seconds * 1000, logger })
+  await using agent = await startAgent({ socket, dataDir, netns, reconcileMs: seconds * 1000, logger, warmUp })
   const failure = await Promise.race([stopped.promise, agent.failed])
   if (failure !== undefined) {
     logger.fatal({ err: failure }, 'agent cannot go on')

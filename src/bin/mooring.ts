@@ -38,6 +38,7 @@ program
       .env('MOORING_LOG_LEVEL')
       .default('info'),
   )
+  .option('--no-warm-up', 'do not attach pods of nobody after the start to make the first real ones fast')
   .action(async options => {
     const { runAgent } = await import('./agent.ts')
     await runAgent(options)
