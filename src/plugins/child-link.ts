@@ -3,7 +3,7 @@
 import { formatIp, formatMac, formatPrefix, parseIp, tryParseMac } from '#base'
 import { type Call, CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import { type ChildInfo, chooseLinkIndex, type FirewallPart, type Master, makesChild, type PodLinkRoute } from '#host'
-import { EBUSY, EEXIST, EINVAL } from '#libc'
+import { EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '#libc'
 import { NetlinkError } from '#netlink'
 import {
   type At,
@@ -191,7 +191,10 @@ async function make<Config extends ChildConfig>(
     .catch((error: unknown) => {
       throw explain(error, call, config, master)
     })
-  if (config.needsAnswers) await world.host.answerFor({ link: master, answers: { owner, addresses: ips } })
+  if (config.needsAnswers)
+    await world.host.answerFor({ link: master, answers: { owner, addresses: ips } }).catch((error: unknown) => {
+      throw explainAnswer(error)
+    })
   if (addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier) await settleAddresses(call, world)
   return {
     interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
@@ -229,6 +232,16 @@ function explain(error: unknown, { ifName }: Call, { info, masterInPod }: ChildC
     })
   return error
 }
+
+/** The kernel's refusal of rules that not every kernel has. */
+const explainAnswer = (error: unknown): unknown =>
+  error instanceof NetlinkError && (error.errno === ENOENT || error.errno === EOPNOTSUPP)
+    ? new CniError(codes.kernel, error.message, {
+        details:
+          'load the module nft_fwd_netdev; or set "proxyNeighbour": false, where a router has routes to the containers',
+        cause: error,
+      })
+    : error
 
 /**
  * Without a record: the link by the name that was asked for, if its alias or the runtime's result says that it is ours, and
