@@ -89,7 +89,7 @@ describe('ipvlan', { skip: skipWithout('ipvlan') }, () => {
     assert.doesNotMatch(table(), /elements/)
   })
 
-  test('mode l3: who answers for a container is looked at by CHECK, put back by the agent, taken away by DEL', async () => {
+  test('mode l3: who answers for a container is looked at by CHECK, put back with the next ADD, taken away by DEL', async () => {
     const { pod, it } = newPod()
     const prevResult = await add(it, { mode: 'l3' })
     const ip = prevResult.ips[0].address.split('/')[0]
@@ -102,6 +102,7 @@ describe('ipvlan', { skip: skipWithout('ipvlan') }, () => {
     assert.match(error.msg, /chain netdev mooring answer_eth0/)
     const second = newPod()
     await add(second.it, { mode: 'l3' })
+    assert.deepEqual(silent(await call('CHECK', it, { mode: 'l3', prevResult })), RELEASED)
     await del(second.it, { mode: 'l3' })
     pod.remove()
     await del(it, { mode: 'l3' })

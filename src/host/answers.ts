@@ -136,12 +136,17 @@ export type Answers = { readonly link: string; readonly owner: string; readonly 
 const elementsOf = ({ link, owner, addresses }: Answers): ElementOf[] =>
   addresses.map(ip => ({ set: sets[versionOf(ip)], element: { key: [link, ip], comment: owner } }))
 
-/** Answers on a link for addresses that others on it have. What is there already stays. @throws {NftablesError} */
-export function answerFor(transport: Transport, link: Answering, answers: Omit<Answers, 'link'>): void {
+/**
+ * Answers on a link for addresses that others on it have. What is there already stays.
+ * @returns true where rules had to be made, so that the answers for others may be missing: add them again
+ * @throws {NftablesError}
+ */
+export function answerFor(transport: Transport, link: Answering, answers: Omit<Answers, 'link'>): boolean {
   const changes = addElements(elementsOf({ ...answers, link: link.name }))
-  if (changes.length === 0) return
-  ensureParts(transport, { parts: [partOf(link)] })
+  if (changes.length === 0) return false
+  const renewed = ensureParts(transport, { parts: [partOf(link)] })
   commit(transport, changes)
+  return renewed.length > 0
 }
 
 /** Ends what `answerFor` began. Absence is success. @throws {NftablesError} */

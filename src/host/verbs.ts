@@ -181,7 +181,7 @@ export const verbs = {
   ): void => removePodLink(context, netnsFd, link),
 
   /** See answers.ts. */
-  answerFor: (context: HostContext, { link, answers }: { link: Answering; answers: Omit<Answers, 'link'> }): void =>
+  answerFor: (context: HostContext, { link, answers }: { link: Answering; answers: Omit<Answers, 'link'> }): boolean =>
     answerFor(context.netfilter, link, answers),
   stopAnswering: (context: HostContext, { answers }: { answers: Answers }): void =>
     stopAnswering(context.netfilter, answers),

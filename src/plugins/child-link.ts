@@ -191,10 +191,13 @@ async function make<Config extends ChildConfig>(
     .catch((error: unknown) => {
       throw explain(error, call, config, master)
     })
-  if (config.needsAnswers)
-    await world.host.answerFor({ link: master, answers: { owner, addresses: ips } }).catch((error: unknown) => {
+  if (config.needsAnswers) {
+    const answered = world.host.answerFor({ link: master, answers: { owner, addresses: ips } })
+    const rebuilt = await answered.catch((error: unknown) => {
       throw explainAnswer(error)
     })
+    if (rebuilt) await world.restoreFirewall()
+  }
   if (addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier) await settleAddresses(call, world)
   return {
     interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
