@@ -23,6 +23,8 @@ export class HostContext {
   readonly #arpListeners = new Map<number, number>()
 
   #closed = false
+  /** The namespace that the thread is in by `inNetns`. */
+  #visited: number | undefined
 
   /** @param home the node's namespace, where it is not the thread's; it is the context's to close */
   constructor(home?: number) {
@@ -40,19 +42,19 @@ export class HostContext {
   }
 
   get netfilter(): NetlinkSocket {
-    this.#netfilter ??= new NetlinkSocket(NETLINK_NETFILTER)
+    this.#netfilter ??= this.#atHome(() => new NetlinkSocket(NETLINK_NETFILTER))
     return this.#netfilter
   }
 
   /** A packet socket for announcements. */
   get packet(): number {
-    this.#packet ??= packetSocket()
+    this.#packet ??= this.#atHome(packetSocket)
     return this.#packet
   }
 
   /** A packet socket that hears the ARP of a link. */
   arpListener(link: number): number {
-    const listener = this.#arpListeners.get(link) ?? packetListener(link, ETH_P_ARP)
+    const listener = this.#arpListeners.get(link) ?? this.#atHome(() => packetListener(link, ETH_P_ARP))
     this.#arpListeners.set(link, listener)
     return listener
   }
@@ -60,9 +62,19 @@ export class HostContext {
   /** Within `onNode`: runs something in another namespace with an rtnetlink socket of that namespace. */
   inNetns<T>(fd: number, run: (route: NetlinkSocket) => T): T {
     return inNetns(fd, this.home, () => {
-      using route = new NetlinkSocket(NETLINK_ROUTE)
-      return run(route)
+      this.#visited = fd
+      try {
+        using route = new NetlinkSocket(NETLINK_ROUTE)
+        return run(route)
+      } finally {
+        this.#visited = undefined
+      }
     })
+  }
+
+  /** A socket is of the namespace in which it is opened, for good: those that are kept must be the node's. */
+  #atHome<T>(open: () => T): T {
+    return this.#visited === undefined ? open() : inNetns(this.home, this.#visited, open)
   }
 
   [Symbol.dispose](): void {
