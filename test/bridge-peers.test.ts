@@ -82,6 +82,8 @@ describe('bridge beside upstream', { skip: skip || (peers === undefined && 'need
     ...more,
   })
 
+  /** What is on a node, but for the carrier of a bridge, which follows its ports. */
+  const stateOf = (on: Node) => on.state().map(line => line.replace(/NO-CARRIER,| linkdown/g, '').replace(/ +/g, ' '))
   const otherRange = (on: Node, subnet: string) => ({
     ipam: { type: 'host-local', dataDir: on.leases, ranges: [[{ subnet }]] },
   })
@@ -129,7 +131,7 @@ describe('bridge beside upstream', { skip: skip || (peers === undefined && 'need
 
   test("upstream's IPAM plugins serve ours", async () => {
     resultOf(await callOurs('ADD', newPod(), configOf(node)))
-    const was = node.state()
+    const was = stateOf(node)
     const env = { CNI_PATH: peers! }
     for (const ipam of [
       { type: 'host-local', dataDir: node.leases, ranges: [[{ subnet: '10.1.0.0/16', rangeStart: '10.1.7.7' }]] },
@@ -141,7 +143,7 @@ describe('bridge beside upstream', { skip: skip || (peers === undefined && 'need
       pod.netns.run('ping', '-c1', '-W1', '10.1.0.1')
       resultOf(await callOurs('CHECK', pod, { ...config, prevResult: result }, env))
       resultOf(await callOurs('DEL', pod, config, env))
-      assertSameState(node.state(), was, `by ${ipam.type}`)
+      assertSameState(stateOf(node), was, `by ${ipam.type}`)
     }
   })
 
