@@ -577,9 +577,9 @@ for (const mode of ['standalone', 'agent'] as const)
         pod => pod.ip('-6 route del fd00:6::1'),
       ],
       [
-        'the gateway has no entry any more',
+        'the entry of the gateway leads elsewhere',
         /neighbour 10\.6\.0\.1 on eth0 does not lead to the node/,
-        pod => pod.ip('neigh del 10.6.0.1 dev eth0'),
+        pod => pod.ip('neigh replace 10.6.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent'),
       ],
       [
         'the MAC is another (CHK-07)',
