@@ -36,7 +36,7 @@ for (const [mode, atOnce] of [
       run(
         'ip',
         ['-n', node.name, '-batch', '-'],
-        names.map(name => `link add link eth0 name eth0 netns ${name} type macvlan mode bridge\n`).join(''),
+        names.map(name => `link add link eth0 name nic netns ${name} type macvlan mode bridge\n`).join(''),
       )
       all = paths.map((netns, index) => {
         const address = `10.10.10.${20 + index}`
@@ -45,7 +45,11 @@ for (const [mode, atOnce] of [
           interfaces: [{ name: 'eth0', sandbox: netns }],
           ips: [{ address: `${address}/24`, gateway: '10.10.10.1', interface: 0 }],
         }
-        run('ip', ['-n', names[index]!, '-batch', '-'], `addr add ${address}/24 dev eth0\nlink set eth0 up\n`)
+        run(
+          'ip',
+          ['-n', names[index]!, '-batch', '-'],
+          `link set nic name eth0\naddr add ${address}/24 dev eth0\nlink set eth0 up\n`,
+        )
         return {
           address,
           it: { containerId: `p${index}`, netns, type: 'veth-host' },

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Pods with a macvlan of the node's NIC, as an earlier plugin of the chain would have made it, and a node that translates
-// services as kube-proxy does.
+// Pods with a macvlan or ipvlan of the node's NIC, as an earlier plugin of the chain would have made it, and a node that
+// translates services as kube-proxy does.
 
+import { spawnSync } from 'node:child_process'
 import type { Station } from '../host/station.ts'
 import { type Attachment, makeNetns, type Netns, type Node, run } from '../nodelab.ts'
 
@@ -17,6 +18,15 @@ export const NODES = [
 ] as const
 export const SERVICES = ['10.96.0.0/12', 'fd00:96::/108']
 
+/** How the pod's own NIC is made. */
+const kinds = { macvlan: 'type macvlan mode bridge', ipvlan: 'type ipvlan mode l2' } as const
+export type Kind = keyof typeof kinds
+
+/** Some kernels have no ipvlan; lab/vmlab's has. */
+export const hasIpvlan: boolean =
+  spawnSync('unshare', ['--net', 'sh', '-c', 'ip link add p0 type veth && ip link add link p0 name i0 type ipvlan'])
+    .status === 0
+
 let count = 0
 
 export type Pod = {
@@ -29,16 +39,14 @@ export type Pod = {
 }
 
 /** A pod with eth0, both families, not yet joined to its node. */
-export function makePod(node: Node, families: readonly Version[] = versions): Pod {
+export function makePod(node: Node, families: readonly Version[] = versions, kind: Kind = 'macvlan'): Pod {
   const netns = makeNetns('pod')
   const last = 20 + count++
   const [v4, v6] = [`10.10.10.${last}`, `fd00:10::${last}`]
-  run('ip', [
-    '-n',
-    node.name,
-    ...`link add link eth0 name eth0 netns ${netns.name} type macvlan mode bridge`.split(' '),
-  ])
+  run('ip', ['-n', node.name, ...`link add link eth0 name nic netns ${netns.name} ${kinds[kind]}`.split(' ')])
+  // Older kernels want the name to be free where the link comes from, too.
   const commands = [
+    'link set nic name eth0',
     'link set eth0 up',
     ...(families.includes('v4') ? [`addr add ${v4}/24 dev eth0`, `route add default via ${GATEWAY.v4}`] : []),
     ...(families.includes('v6') ? [`addr add ${v6}/64 dev eth0 nodad`, `route add default via ${GATEWAY.v6}`] : []),
