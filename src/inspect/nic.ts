@@ -42,7 +42,8 @@ export async function giveNicAway(
     const { index } = await host.moveNicIn({ nic, netnsFd, ifName })
     keep(fileOf(dataDir, nic.name), { ...given, podIndex: index })
   } catch (error) {
-    rmSync(fileOf(dataDir, nic.name))
+    // Where the way back failed too, or the second note, what it had is known nowhere else.
+    if (await isOnNode(host, nic)) rmSync(fileOf(dataDir, nic.name))
     throw error
   }
   return `${nic.name} is ${ifName} in ${target.path}, down; back with: mooring nic move ${nic.name} host`
@@ -82,7 +83,7 @@ export async function bringNicBack(
   return `${stray.nic.name} is back, down: nothing is known of what it had`
 }
 
-/** Where the machine was started again it is, and was never away. */
+/** Also where the machine was started again: it was never away then. */
 async function isOnNode(host: Host, nic: NicState): Promise<boolean> {
   const found = await host.findNic({ selector: { by: 'name', name: nic.name } })
   return found !== undefined && 'nic' in found && found.nic.permanentMac === nic.permanentMac
