@@ -68,9 +68,9 @@ export function listOwnedLinks({ route }: HostContext, prefix: string): { name: 
 export function describeLink(
   { route }: HostContext,
   name: string,
-): { index: number; owner: string | undefined; mac: Uint8Array } | undefined {
+): { index: number; kind: string | undefined; owner: string | undefined; mac: Uint8Array } | undefined {
   const message = route.execute([getLink({ ifname: name })])[0]!.messages[0]
   if (message === undefined) return undefined
-  const { index, ifalias, address } = decodeLink(message)
-  return { index, owner: ifalias, mac: address ?? new Uint8Array(6) }
+  const { index, ifalias, address, linkinfo } = decodeLink(message)
+  return { index, kind: linkinfo?.kind, owner: ifalias, mac: address ?? new Uint8Array(6) }
 }

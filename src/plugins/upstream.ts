@@ -22,7 +22,8 @@ export async function findUpstreamPair({ call, world }: At): Promise<{ hostLink:
   const told = toldHostLink(interfaces, podIndex)
   const mac = tryParseMac(told?.mac ?? '')
   const found = told === undefined || mac === undefined ? undefined : await world.host.describeLink({ name: told.name })
-  if (found !== undefined && found.owner === undefined && formatMac(found.mac) === formatMac(mac!))
-    return { hostLink: told!.name, mac: formatMac(mac!) }
+  // A result is what a runtime kept: whatever it tells, only a pair is removed, never a bridge or a NIC.
+  const isPair = found?.kind === 'veth' && found.owner === undefined
+  if (isPair && formatMac(found.mac) === formatMac(mac!)) return { hostLink: told!.name, mac: formatMac(mac!) }
   return lookup(call.config, 'ipMasq') === true ? { hostLink: '', mac: '' } : undefined
 }
