@@ -15,7 +15,6 @@ import {
   isNotIn,
   loadConnection,
   loadDestinationType,
-  loadField,
   loadMeta,
   loadOriginal,
   lookUp,
@@ -28,7 +27,7 @@ import {
   type Table,
   translate,
 } from '#nftables'
-import { addressTypes, type IpVersion, ipVersions, isVersion, isWithin, perVersion } from './match.ts'
+import { addressTypes, type IpVersion, ipVersions, isWithin, perVersion } from './match.ts'
 import { type Part, table } from './part.ts'
 import { linkAndSource, METADATA, sets as podSets } from './ruleset.ts'
 
@@ -86,8 +85,6 @@ export function parseLinksSet(name: string): number | undefined {
 const IPS_DST_NAT = 0x20
 const IP_CT_DIR_ORIGINAL = 0
 const IP_CT_DIR_REPLY = 1
-const IPPROTO_ICMP = 1
-const ICMP_REDIRECT = 5
 /** linux/rtnetlink.h. */
 const RTN_LOCAL = 2
 // Registers of 16 bytes: a key is loaded into 1 and 2.
@@ -210,25 +207,6 @@ function makeVethHostPart(mark: number): Part {
               translate('snat', version === 'v4' ? 'ip' : 'ip6', { address: VALUE }),
             ],
           })),
-        ],
-      },
-      {
-        chain: chain('output', { type: 'filter', hook: 'output', priority: 0, policy: 'accept' }),
-        rules: [
-          {
-            // What goes back into the pod leaves by the link it came by, which the kernel takes for a detour.
-            comment: 'redirect',
-            expressions: [
-              ...isVersion('v4'),
-              loadMeta('l4proto', KEY),
-              compare(KEY, '==', Uint8Array.of(IPPROTO_ICMP)),
-              loadField('icmp type', KEY),
-              compare(KEY, '==', Uint8Array.of(ICMP_REDIRECT)),
-              loadMeta('oifname', KEY),
-              isIn(KEY, sets.links.name),
-              give('drop'),
-            ],
-          },
         ],
       },
     ],

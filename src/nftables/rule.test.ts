@@ -371,26 +371,6 @@ test('addRule: the sender that began the connection as nft does', () => {
   assert.deepEqual(captured, expressions)
 })
 
-test('addRule: type of an ICMP message as nft does', () => {
-  // nft 'add rule inet mooring b icmp type redirect drop'
-  const bytes = golden(
-    '01000000', // nfgenmsg: inet
-    '0c0001006d6f6f72696e6700', // NFTA_RULE_TABLE mooring
-    '0600020062000000', // NFTA_RULE_CHAIN
-    '34010480', // NFTA_RULE_EXPRESSIONS
-    '24000180090001006d6574610000000014000280080002000000000f0800010000000001', //   meta
-    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010002000000', //   cmp
-    '24000180090001006d657461000000001400028008000200000000100800010000000001', //   meta
-    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010001000000', //   cmp
-    '340001800c0001007061796c6f616400240002800800010000000001080002000000000208000300000000000800040000000001', //   payload
-    '2c00018008000100636d700020000280080001000000000108000200000000000c0003800500010005000000', //   cmp
-    '300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000', //   immediate
-  )
-  const isIcmp = [loadMeta('l4proto', 1), compare(1, '==', Uint8Array.of(1))]
-  const expressions = [...isV4, ...isIcmp, loadField('icmp type', 1), compare(1, '==', Uint8Array.of(5)), give('drop')]
-  assert.deepEqual(addRule({ table, name: 'b' }, { expressions }).body, bytes)
-})
-
 test('addRule: fib as nft does', () => {
   // nft 'add rule inet mooring b fib daddr type local accept'
   const bytes = golden(

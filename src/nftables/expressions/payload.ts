@@ -31,7 +31,7 @@ export const payloadAttributes = nested(
   }),
 )
 
-/** Header fields by nft's names. Those of `ip`, `ip6`, `arp` and `icmp` only after the packet's family or protocol was matched. */
+/** Header fields by nft's names. Those of `ip`, `ip6` and `arp` only after the packet's family or protocol was matched. */
 const fields = {
   'ether daddr': { base: LINK_HEADER, offset: 0, bytes: 6 },
   'ether saddr': { base: LINK_HEADER, offset: 6, bytes: 6 },
@@ -56,7 +56,6 @@ const fields = {
   /** Kind and length of the first option, then its MAC address. */
   'nd option': { base: TRANSPORT_HEADER, offset: 24, bytes: 2 },
   'nd option ether': { base: TRANSPORT_HEADER, offset: 26, bytes: 6 },
-  'icmp type': { base: TRANSPORT_HEADER, offset: 0, bytes: 1 },
   'th sport': { base: TRANSPORT_HEADER, offset: 0, bytes: 2 },
   'th dport': { base: TRANSPORT_HEADER, offset: 2, bytes: 2 },
 } as const
