@@ -785,6 +785,24 @@ describe('bridge, agent', { skip }, () => {
     kept = stateOf(node)
   })
 
+  test('a rule set that an ADD made again is filled again although that ADD failed', async () => {
+    await agent.kill('SIGTERM')
+    agent = await node.startAgent({ reconcile: 1 })
+    const { it } = newPod({ ipMasq: true })
+    const result = resultOf(await node.call('ADD', it))
+    const refused = { ...hostLocal(node, v4), routes: [{ dst: '198.51.100.0/24', gw: '203.0.113.1' }] }
+    const { it: failing } = newPod({ ipMasq: true, ipam: refused })
+    node.run('nft', 'flush', 'ruleset')
+    assert.match(errorOf(await node.call('ADD', failing)).msg, /198\.51\.100\.0\/24/)
+    await eventually('the elements are back', () =>
+      /masquerade_v4[^}]*comment/.test(node.run('nft', 'list', 'ruleset')),
+    )
+    assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
+    await node.call('DEL', it)
+    await node.call('DEL', failing)
+    kept = stateOf(node)
+  })
+
   // At once, and when something fails
 
   test('64 ADDs at once stand, as many DELs leave nothing', async t => {

@@ -68,6 +68,7 @@ export function ensureParts(transport: Transport, wanted: Wanted): readonly Part
     try {
       // Bound to what was read: an older release's chains must not be replaced by what was planned before a change.
       commit(transport, changes, { generation })
+      if (renewed.length > 0) owing.add(transport)
       return renewed
     } catch (error) {
       const raced = error instanceof NftablesError && (error.errno === EEXIST || error.errno === ERESTART)
@@ -75,6 +76,15 @@ export function ensureParts(transport: Transport, wanted: Wanted): readonly Part
     }
   }
 }
+
+/** Where parts were made: other attachments' elements may be missing there. */
+const owing = new WeakSet<Transport>()
+
+/**
+ * True once after parts were made. Who made them for an attachment may have failed before the elements of the others were
+ * put back; and where the parts are there, nothing else tells that these are missing.
+ */
+export const takeOwing = (transport: Transport): boolean => owing.delete(transport)
 
 function findMissing(transport: Transport, { parts, ifPresent = [], more }: Wanted) {
   const chains = [...parts, ...ifPresent].flatMap(part => part.chains).map(({ chain }) => chain)

@@ -41,6 +41,7 @@ import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './lin
 import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
+import { takeOwing } from './part.ts'
 import { awaitPodAddresses, type SettledAddresses } from './pod-link.ts'
 import { ensurePortmap, portVerbs } from './portmap.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
@@ -221,9 +222,11 @@ export const verbs = {
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),
-  /** Makes what is missing of parts of the table. @returns true where one had to be made: elements may be missing */
-  ensureFirewall: (context: HostContext, { parts }: { parts: readonly FirewallPart[] }): boolean =>
-    parts.map(part => ensureFirewallPart[part](context.netfilter)).some(made => made),
+  /** Makes what is missing of parts of the table. @returns true where any was made since it was last asked: elements may be missing */
+  ensureFirewall(context: HostContext, { parts }: { parts: readonly FirewallPart[] }): boolean {
+    const isMade = parts.map(part => ensureFirewallPart[part](context.netfilter)).some(made => made)
+    return takeOwing(context.netfilter) || isMade
+  },
   ...portVerbs,
   /** Puts pods back into a table that was made again. */
   addFirewallPods(context: HostContext, { pods }: { pods: readonly FirewallPod[] }): void {

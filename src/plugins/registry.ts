@@ -141,9 +141,12 @@ export async function keepFirewall(world: World): Promise<void> {
 }
 
 async function restoreFirewall(world: World): Promise<void> {
-  const steps = [...readyByType(world)].map(([type, ready]) => async () => {
-    const traces = ready.map(attachment => attachment.traces)
-    await interfacePlugins.get(type)?.restore?.(traces, world)
+  const steps = [...readyByType(world).keys()].map(type => async () => {
+    // Read when it is this type's turn: what was detached meanwhile must not come back.
+    const traces = readyByType(world)
+      .get(type)
+      ?.map(attachment => attachment.traces)
+    if (traces !== undefined) await interfacePlugins.get(type)?.restore?.(traces, world)
   })
   await everyStep(...steps)
 }
