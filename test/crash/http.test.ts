@@ -139,11 +139,11 @@ describe('kill -9 at an HTTP call', { skip }, () => {
             await running.outcome
             await cloud.heal()
             agent = await node.startAgent({ reconcile: 1 })
-            if (isHit) hit.push(`${moment} call ${skipped + 1}`)
-            else {
-              resultOf(await node.call('DEL', it, cloud.options()))
-              skipped = CALLS_MAX
-            }
+            // On a busy machine the kill may come when the pod stands: then it lives, until somebody sends DEL.
+            const stands = rowsOf(node.dataDir).some(row => row.includes(`"${it.containerId}"`) && /"ready"/.test(row))
+            if (stands || !isHit) resultOf(await node.call('DEL', it, cloud.options()))
+            else hit.push(`${moment} call ${skipped + 1}`)
+            if (!isHit) skipped = CALLS_MAX
           }
       t.diagnostic(`hit: ${tally(hit)}`)
       assert.ok(hit.length >= 2)
