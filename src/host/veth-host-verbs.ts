@@ -5,7 +5,7 @@ import { type OwnedLink, removeLinks } from './links.ts'
 import {
   attachVethHost,
   detachVethHost,
-  findVethHost,
+  findVethHosts,
   removeVethHostRulesOf,
   surveyVethHost,
   type VethHostTraces,
@@ -56,8 +56,8 @@ export const vethHostVerbs = {
     }
   },
 
-  /** What a pod left on the node, found by its link and the rules that name it. */
-  findVethHost: (context: HostContext, link: OwnedLink) => findVethHost(context, link),
+  /** What a pod left on the node, found by its links and the rules that name them. */
+  findVethHosts: (context: HostContext, { links }: { links: readonly OwnedLink[] }) => findVethHosts(context, links),
 
   /** Removes all rules of ours that name the link, of either kind. */
   forgetVethHostLink(context: HostContext, { link }: { link: string }): void {

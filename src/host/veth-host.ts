@@ -306,37 +306,41 @@ function leavePod(route: Transport, traces: VethHostTraces): void {
 }
 
 /**
- * What an attachment left on the node, found without any record: by its link, if that is still the owner's, or by rules
- * that name a link which is gone.
+ * What an attachment left on the node, found without any record, under each of its names: by its link, if that is still
+ * the owner's, or by rules that name a link which is gone. Runtimes send DEL again and again: the rules, of which each pod
+ * has some, are read once.
  */
-export function findVethHost(
+export function findVethHosts(
   { route }: HostContext,
-  owned: OwnedLink,
-): Pick<VethHostTraces, 'hostLink' | 'table' | 'mark' | 'addresses'> | undefined {
-  const link = findLink(route, owned.name)
-  if (link !== undefined && !isOwned(link, owned)) return undefined
-  const rules = [AF_INET, AF_INET6]
+  links: readonly OwnedLink[],
+): Pick<VethHostTraces, 'hostLink' | 'table' | 'mark' | 'addresses'>[] {
+  const ours = [AF_INET, AF_INET6]
     .flatMap(family => listRules(route, family))
-    .filter(rule => rule.protocol === protocols.mooring && rule.inInterface === owned.name)
-  if (link === undefined && rules.length === 0) return undefined
-  const routes =
-    link === undefined
-      ? []
-      : [AF_INET, AF_INET6].flatMap(family =>
-          route
-            .execute([dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring })])[0]!
-            .messages.map(decodeRoute),
-        )
-  const addresses = routes.flatMap(({ outInterface, destination }) =>
-    destination !== undefined && outInterface === link?.index ? [destination] : [],
-  )
-  return {
-    hostLink: owned.name,
-    addresses,
-    table: rules.find(rule => rule.table !== RT_TABLE_MAIN)?.table ?? 0,
-    mark: rules.find(rule => rule.mark !== undefined)?.mark ?? 0,
-  }
+    .filter(rule => rule.protocol === protocols.mooring)
+  return links.flatMap(owned => {
+    const link = findLink(route, owned.name)
+    if (link !== undefined && !isOwned(link, owned)) return []
+    const rules = ours.filter(rule => rule.inInterface === owned.name)
+    if (link === undefined && rules.length === 0) return []
+    return {
+      hostLink: owned.name,
+      addresses: link === undefined ? [] : hostRoutesBy(route, link.index),
+      table: rules.find(rule => rule.table !== RT_TABLE_MAIN)?.table ?? 0,
+      mark: rules.find(rule => rule.mark !== undefined)?.mark ?? 0,
+    }
+  })
 }
+
+/** The destinations of our routes by a link of the node. */
+const hostRoutesBy = (route: Transport, index: number): Prefix[] =>
+  [AF_INET, AF_INET6]
+    .flatMap(
+      family => route.execute([dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring })])[0]!.messages,
+    )
+    .map(decodeRoute)
+    .flatMap(({ outInterface, destination }) =>
+      destination !== undefined && outInterface === index ? [destination] : [],
+    )
 
 /** Removes every rule of ours that names the link, whatever else it says. */
 export function removeVethHostRulesOf({ route }: HostContext, hostLink: string): void {

@@ -229,8 +229,8 @@ async function detach(traces: Traces, { call, world, key }: At): Promise<void> {
 /** What an attachment without a record left on the node, by the names that follow from its key. */
 async function findTraces({ call, world, key }: At): Promise<Traces[]> {
   const { hostLinks, owner, hostMac: mac } = linkNames(key)
-  const found = await Promise.all(hostLinks.map(name => world.host.findVethHost({ name, owner, mac })))
-  return found.filter(each => each !== undefined).map(each => tracesAsFound({ ...each, owner }, call.config))
+  const found = await world.host.findVethHosts({ links: hostLinks.map(name => ({ name, owner, mac })) })
+  return found.map(each => tracesAsFound({ ...each, owner }, call.config))
 }
 
 async function findFaults({ call, world, config, key, prevResult, addresses, ...check }: Check<Config, Traces>) {
