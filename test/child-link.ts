@@ -432,12 +432,13 @@ export function childTests(kind: Kind): void {
     })
 
     testOnce('ADD: a master without carrier costs no time (COM-10)', async () => {
-      const { it } = pod()
+      const { it, pod: own } = pod()
       lab.node.ip('link add quiet type veth peer name quietp')
       lab.node.ip('link set quiet up')
       const begin = performance.now()
       await add(it, { master: 'quiet', ipam: dualStack(lab.node) })
       assert.ok(performance.now() - begin < 1_000)
+      assert.equal(own.run('sysctl', '-n', 'net.ipv6.neigh.eth0.retrans_time_ms').trim(), '1000', "the kernel's own")
       await del(it)
       lab.node.ip('link del quiet')
       rmSync(lab.node.leases, { recursive: true })

@@ -70,7 +70,7 @@ export type PodLink = {
 }
 
 /** A pod's link as the kernel has it. */
-export type PodLinkState = { index: number; mac: Uint8Array; mtuBytes: number; hasCarrier: boolean }
+export type PodLinkState = { index: number; mac: Uint8Array; mtuBytes: number }
 
 /** How long a neighbour may take to say that it has the address. The kernel asks once; its own second is meant for any network. */
 const DUPLICATE_WAIT_MS = 250
@@ -132,7 +132,6 @@ const stateOf = (link: Link): PodLinkState => ({
   index: link.index,
   mac: link.address ?? new Uint8Array(6),
   mtuBytes: link.mtu ?? 0,
-  hasCarrier: (link.flags & IFF_LOWER_UP) !== 0,
 })
 
 function tryFindLink(route: Transport, ifname: string): Link | undefined {
@@ -165,7 +164,7 @@ function prepareSettings({ ifName, addresses, detectDuplicates = true }: PodLink
   ensureSysctl(String(DUPLICATE_WAIT_MS), 'ipv6', 'neigh', ifName, 'retrans_time_ms')
 }
 
-/** What became of a link's IPv6 addresses: those that somebody else has, those that are not known to be ours yet. */
+/** What became of a link's IPv6 addresses: those that somebody else has, those of which the segment has not said so in time. */
 export type SettledAddresses = { duplicate: Prefix[]; unsettled: Prefix[] }
 
 /**
@@ -189,7 +188,8 @@ export function awaitPodAddresses(
       const [duplicate, unsettled] = [IFA_F_DADFAILED, IFA_F_TENTATIVE].map(flag =>
         found.filter(address => (address.flags & flag) !== 0).map(({ prefix }) => prefix),
       )
-      const isOver = duplicate!.length > 0 || unsettled!.length === 0 || (flags & IFF_LOWER_UP) === 0
+      if ((flags & IFF_LOWER_UP) === 0) return { duplicate: duplicate!, unsettled: [] }
+      const isOver = duplicate!.length > 0 || unsettled!.length === 0
       if (isOver || !notifications.awaitNotification(deadline)) return { duplicate: duplicate!, unsettled: unsettled! }
     }
   } finally {

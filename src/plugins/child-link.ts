@@ -198,7 +198,7 @@ async function make<Config extends ChildConfig>(
     })
     if (rebuilt) await world.restoreFirewall()
   }
-  if (addresses.some(({ ip }) => ip.length === 16) && made.hasCarrier) await settleAddresses(call, world)
+  if (addresses.some(({ ip }) => ip.length === 16)) await settleAddresses(call, world)
   return {
     interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
     ...(given === undefined ? {} : { ips: given.map(ip => ({ ...ip, interface: 0 })) }),

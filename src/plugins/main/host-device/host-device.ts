@@ -2,18 +2,7 @@
 
 import { closeSync } from 'node:fs'
 import { listAttachments } from '#allocator'
-import {
-  atMost,
-  deadlineIn,
-  formatPrefix,
-  isPast,
-  isV4,
-  networkOf,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-  tryParseMac,
-} from '#base'
+import { atMost, deadlineIn, isPast, isV4, networkOf, parseIp, parsePrefix, prefixContains, tryParseMac } from '#base'
 import { type Call, CniError, codes, type Result } from '#cni'
 import {
   type FoundNic,
@@ -29,6 +18,7 @@ import { EEXIST, ENODEV } from '#libc'
 import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { hasOtherLinks, routesOf } from '../../lease.ts'
+import { settleAddresses } from '../../settle.ts'
 import type { World } from '../../world.ts'
 import { type Config, describeSelector, parseConfig } from './config.ts'
 import { heldNetns, holdAll, holdNetns, releaseNetns } from './held.ts'
@@ -154,14 +144,7 @@ async function configure({ call, world }: Attach<Config, Traces>, lease: Result)
   const netnsFd = call.netnsFd!
   const addresses = (lease.ips ?? []).map(({ address }) => parsePrefix(address))
   await world.host.configureNic({ netnsFd, pod: { ifName, addresses, routes: routesOf(lease) } })
-  if (addresses.every(({ ip }) => isV4(ip))) return
-  const { duplicate } = await world.host.awaitPodAddresses({ netnsFd, ifName, timeoutMs: 5_000 })
-  if (duplicate.length > 0)
-    throw new CniError(
-      codes.addressUnavailable,
-      `Cannot attach ${ifName}: somebody on the segment has ${duplicate.map(formatPrefix).join(', ')}`,
-      { details: 'take the address out of the range of the IPAM plugin, or find out who uses it' },
-    )
+  if (addresses.some(({ ip }) => !isV4(ip))) await settleAddresses(call, world)
 }
 
 function resultOf(
