@@ -377,6 +377,20 @@ for (const mode of ['standalone', 'agent'] as const)
       await assertBack()
     })
 
+    testByAgent("ADD: the NIC of the node's default route stays also where the lease names it (HD-16)", async () => {
+      const { pod, it } = newPod({ type: 'host-device-plus' })
+      const directory = folder('fake')
+      const [{ address: mac }] = JSON.parse(node.ip('-j link show eth0'))
+      const lease = { cniVersion: '1.0.0', interfaces: [{ name: 'eth0', mac }], ips: [{ address: '192.168.52.30/24' }] }
+      const script = `#!/bin/sh\ncase $CNI_COMMAND in ADD) echo '${JSON.stringify(lease)}';; esac\n`
+      writeFileSync(join(directory, 'fake-ipam'), script, { mode: 0o755 })
+      const more = { type: 'host-device-plus', cniVersion: '1.0.0', ipam: { type: 'fake-ipam' } }
+      const outcome = await call('ADD', it, more, { env: { CNI_PATH: `${directory}:${cniBin()}` } })
+      assert.match(errorOf(outcome).msg, /^Cannot give eth0 to a container: the default route of the node/)
+      assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+      await assertBack()
+    })
+
     testByAgent('host-device-plus: the NIC that the lease names, also one that is still on its way', async () => {
       for (const late of [false, true]) {
         const { pod, it } = newPod({ type: 'host-device-plus' })

@@ -86,16 +86,21 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
 }
 
 /** @throws {CniError} 7 where there is none, or it carries the node's default route */
-async function requireNic(selector: NicSelector, { world, config }: Attach<Config, Traces>): Promise<FoundNic> {
-  const found = await world.host.findNic({ selector })
+async function requireNic(selector: NicSelector, attach: Attach<Config, Traces>): Promise<FoundNic> {
+  const found = await attach.world.host.findNic({ selector })
   if (found === undefined) throw notFound(selector, codes.invalidConfig)
+  await refuseUplink(found, attach)
+  return found
+}
+
+/** @throws {CniError} 7 where the node would be cut off */
+async function refuseUplink(found: FoundNic, { world, config }: Attach<Config, Traces>): Promise<void> {
   if ('nic' in found && !config.allowDefaultRoute && (await world.host.findUplink({}))?.index === found.nic.index)
     throw new CniError(
       codes.invalidConfig,
       `Cannot give ${found.nic.name} to a container: the default route of the node leads through it`,
       { details: 'choose another NIC; "allowDefaultRoute": true gives this one away nevertheless' },
     )
-  return found
 }
 
 function notFound(selector: NicSelector, code: typeof codes.invalidConfig | typeof codes.notAvailable): CniError {
@@ -107,7 +112,8 @@ function notFound(selector: NicSelector, code: typeof codes.invalidConfig | type
 }
 
 /** The NIC that the IPAM plugin names in its result: `interfaces[0].mac`. It may be on its way still. */
-async function nicOfLease(lease: Result, { call, world }: Attach<Config, Traces>): Promise<FoundNic> {
+async function nicOfLease(lease: Result, attach: Attach<Config, Traces>): Promise<FoundNic> {
+  const { call, world } = attach
   const mac = lease.interfaces?.[0]?.mac
   if (mac === undefined)
     throw new CniError(codes.invalidConfig, 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"', {
@@ -116,7 +122,10 @@ async function nicOfLease(lease: Result, { call, world }: Attach<Config, Traces>
   const selector: NicSelector = { by: 'mac', mac: mac.toLowerCase() }
   for (const deadline = atMost(call.deadline, PLUG_MS); ; await world.host.awaitLinkChange({ ms: LOOK_MS })) {
     const found = await world.host.findNic({ selector })
-    if (found !== undefined) return found
+    if (found !== undefined) {
+      await refuseUplink(found, attach)
+      return found
+    }
     if (isPast(deadline) || call.signal.aborted)
       throw new CniError(codes.tryAgainLater, `Cannot find the NIC ${mac} that the IPAM plugin gave: it did not come`, {
         details: 'see what the server has: openstack server show, and dmesg on the node (acpiphp)',
