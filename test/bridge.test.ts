@@ -765,6 +765,14 @@ describe('bridge, agent', { skip }, () => {
     kept = stateOf(node)
   })
 
+  /** After a flush: what of the tables an earlier pod had brought, for the tests that follow. */
+  async function bringTheTable(): Promise<void> {
+    const { it } = newPod({ ipMasq: true, macspoofchk: true, ipam: hostLocal(node, v4, v6) })
+    resultOf(await node.call('ADD', it))
+    await node.call('DEL', it)
+    kept = stateOf(node)
+  }
+
   test('a rule set that somebody flushed is there again after a while, and nothing that no pod needs', async () => {
     await agent.kill('SIGTERM')
     agent = await node.startAgent({ reconcile: 1 })
@@ -779,10 +787,7 @@ describe('bridge, agent', { skip }, () => {
     assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
     assert.doesNotMatch(rules(), /pod_addresses/)
     await node.call('DEL', it)
-    const { it: other } = newPod({ ipMasq: true, macspoofchk: true, ipam: hostLocal(node, v4, v6) })
-    resultOf(await node.call('ADD', other))
-    await node.call('DEL', other)
-    kept = stateOf(node)
+    await bringTheTable()
   })
 
   test('a rule set that an ADD made again is filled again although that ADD failed', async () => {
@@ -800,7 +805,7 @@ describe('bridge, agent', { skip }, () => {
     assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
     await node.call('DEL', it)
     await node.call('DEL', failing)
-    kept = stateOf(node)
+    await bringTheTable()
   })
 
   // At once, and when something fails

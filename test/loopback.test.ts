@@ -30,7 +30,7 @@ const DONE = { code: 0, stdout: '' }
 const config = { cniVersion: '1.1.0', name: 'lonet', type: 'loopback' }
 
 for (const mode of ['standalone', 'agent'] as const)
-  describe(`loopback, ${mode}`, { skip, concurrency: 2 }, () => {
+  describe(`loopback, ${mode}`, { skip }, () => {
     let node: Node
     let agent: RunningAgent | undefined
     before(async () => {

@@ -74,7 +74,7 @@ async function release(world: World, attachment: Attachment, why: string): Promi
   if (lane === undefined) return 'busy'
   if (!isUnchanged(world, attachment)) return undefined
   try {
-    await delRecorded(attachment, async call => findOwnPlugin(attachment.type)?.del(call, world))
+    await delRecorded(attachment, world.bootId, async call => findOwnPlugin(attachment.type)?.del(call, world))
     return { attachment, why }
   } catch (error) {
     return { attachment, why, error }

@@ -77,8 +77,8 @@ test('listOwnedLinks: lists by the beginning of the alias', () => {
   assert.deepEqual(listOwnedLinks(context, 'mooring '), [{ name: 'veth1', owner: 'mooring veth-route a b c' }])
 })
 
-test('describeLink: tells whose a link is, and undefined where there is none', () => {
-  const { context } = nodeWith({ ifname: 'veth1', index: 7, ifalias: 'mine', address: mac })
-  assert.deepEqual(describeLink(context, 'veth1'), { index: 7, owner: 'mine', mac })
+test('describeLink: tells what and whose a link is, and undefined where there is none', () => {
+  const { context } = nodeWith({ ifname: 'veth1', index: 7, ifalias: 'mine', address: mac, linkinfo: { kind: 'veth' } })
+  assert.deepEqual(describeLink(context, 'veth1'), { index: 7, kind: 'veth', owner: 'mine', mac })
   assert.equal(describeLink(context, 'veth2'), undefined)
 })

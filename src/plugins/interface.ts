@@ -182,7 +182,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
       },
       // Before the addresses: the next container that gets them needs their place.
       () =>
-        inOwnNetns(record, call, own =>
+        inOwnNetns(record, world.bootId, call, own =>
           everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
         ),
       async () => {
@@ -211,7 +211,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
           { details: 'the earlier attachment is left as it is; send DEL first' },
         )
     const { config, stdin } = call
-    await delRecorded(record, stale => del(stale, world), { env: asDel(call).env, config, stdin })
+    await delRecorded(record, world.bootId, stale => del(stale, world), { env: asDel(call).env, config, stdin })
   }
 
   /** What CHECK compares with. @throws {CniError} where there is no result, or not of this container */
@@ -262,7 +262,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
         if (now - record.changedMs < GC_AGE_MS_MIN[record.state]) return
         // Deletions take a while: what was attached anew meanwhile is another attachment.
         if (findAttachment(world.journal, record)?.changedMs !== record.changedMs) return
-        await delRecorded(record, dead => del(dead, world))
+        await delRecorded(record, world.bootId, dead => del(dead, world))
       }),
       // Read at the moment at which the IPAM is asked: what stays here keeps its address, also what came just now.
       () => ipam?.gc(valid === undefined ? call : withValid(call, [...valid, ...recorded()])),

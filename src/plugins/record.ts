@@ -101,17 +101,19 @@ export const asDel = (call: Call): Call => ({
 /** Does the DEL that the journal kept, in the attachment's namespace where that is still the one that it was made in. */
 export const delRecorded = (
   attachment: Attachment,
+  bootId: string,
   del: (call: Call) => Promise<void>,
   more: Partial<Call> = {},
-): Promise<void> => inOwnNetns(attachment, { ...callOf(attachment, 'DEL'), ...more }, del)
+): Promise<void> => inOwnNetns(attachment, bootId, { ...callOf(attachment, 'DEL'), ...more }, del)
 
 /** Runs a call that names no namespace in the attachment's, where that is still the one that it was made in. */
 export async function inOwnNetns(
   attachment: Attachment | undefined,
+  bootId: string,
   call: Call,
   run: (call: Call) => Promise<void>,
 ): Promise<void> {
-  const netnsFd = attachment === undefined || call.netnsFd !== undefined ? undefined : reopenNetns(attachment)
+  const netnsFd = attachment === undefined || call.netnsFd !== undefined ? undefined : reopenNetns(attachment, bootId)
   if (attachment === undefined || netnsFd === undefined) return await run(call)
   const { netns } = attachment
   try {
@@ -122,7 +124,10 @@ export async function inOwnNetns(
 }
 
 /** The namespace of an attachment, undefined where its path leads to none, or to another by now. */
-function reopenNetns({ netns, netnsDevice, netnsInode }: Attachment): number | undefined {
+function reopenNetns(attachment: Attachment, bootId: string): number | undefined {
+  const { netns, netnsDevice, netnsInode } = attachment
+  // After a boot the same path and number may be another container's.
+  if (attachment.bootId !== bootId) return undefined
   let netnsFd: number | undefined
   try {
     netnsFd = tryOpenNetns(netns)

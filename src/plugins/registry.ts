@@ -137,10 +137,15 @@ export async function keepFirewall(world: World): Promise<void> {
       return plugin?.firewallParts?.(ready.map(({ traces }) => traces)) ?? []
     }),
   )
-  if (parts.size > 0 && (await world.host.ensureFirewall({ parts: [...parts] }))) await restoreFirewall(world)
+  if (parts.size > 0 && (await world.host.ensureFirewall({ parts: [...parts] }))) owing.add(world)
+  if (owing.has(world)) await restoreFirewall(world)
 }
 
+/** Worlds whose attachments lack elements, because putting them back has failed: the next round tries again. */
+const owing = new WeakSet<World>()
+
 async function restoreFirewall(world: World): Promise<void> {
+  owing.add(world)
   const steps = [...readyByType(world).keys()].map(type => async () => {
     // Read when it is this type's turn: what was detached meanwhile must not come back.
     const traces = readyByType(world)
@@ -149,6 +154,7 @@ async function restoreFirewall(world: World): Promise<void> {
     if (traces !== undefined) await interfacePlugins.get(type)?.restore?.(traces, world)
   })
   await everyStep(...steps)
+  owing.delete(world)
 }
 
 const readyByType = ({ journal }: World): Map<string, Attachment[]> =>

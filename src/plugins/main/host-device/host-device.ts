@@ -40,6 +40,8 @@ type Traces = {
   podIndex: number | null
   netns: string
   netnsIdentity: NetnsIdentity
+  /** The boot in which that was its number. */
+  bootId: string
 }
 
 /** Gives a container a NIC of the node, and the node the NIC back with all that it had. */
@@ -70,6 +72,7 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
     podIndex: null,
     netns: call.netns,
     netnsIdentity: identifyNetns(netnsFd),
+    bootId: world.bootId,
   }
   note(traces)
   if (!('nic' in found)) return resultOf(attach, lease, {})
@@ -169,9 +172,12 @@ function resultOf(
   }
 }
 
-async function detach({ nic, podIndex, netns, netnsIdentity }: Traces, { call, world, key }: At): Promise<void> {
+async function detach(
+  { nic, podIndex, netns, netnsIdentity, bootId }: Traces,
+  { call, world, key }: At,
+): Promise<void> {
   if (nic === null) return
-  using lent = openContainer({ call, world, key }, netns, netnsIdentity)
+  using lent = openContainer({ call, world, key }, { netns, netnsIdentity, bootId })
   const lost = { nic, podIndex, netnsFd: lent.fd }
   if (!(await world.host.bringNicHome(lost))) await awaitReturn(nic, world)
   releaseNetns(world, key)
@@ -180,11 +186,12 @@ async function detach({ nic, podIndex, netns, netnsIdentity }: Traces, { call, w
 /** The container's namespace, by whatever leads to it still: the agent holds it, the caller gave it, the path is there. */
 function openContainer(
   { call, world, key }: At,
-  path: string,
-  identity: NetnsIdentity,
+  { netns: path, netnsIdentity: identity, bootId }: Pick<Traces, 'netns' | 'netnsIdentity' | 'bootId'>,
 ): Disposable & { fd: number | undefined } {
   const fd = heldNetns(world, key)
   if (fd !== undefined) return { fd, [Symbol.dispose]: () => {} }
+  // After a boot the same path and number may be another container's.
+  if (bootId !== world.bootId) return { fd: undefined, [Symbol.dispose]: () => {} }
   const given = call.netnsFd === undefined ? undefined : tryOpenSameNetns(`/proc/self/fd/${call.netnsFd}`, identity)
   const own = given ?? tryOpenSameNetns(path, identity)
   return { fd: own, [Symbol.dispose]: () => own !== undefined && closeSync(own) }
@@ -209,7 +216,9 @@ async function awaitReturn(nic: NicState, world: World): Promise<void> {
 async function findTraces({ call, world }: At): Promise<Traces[]> {
   const { netnsFd, ifName, netns } = call
   const found = netnsFd === undefined ? undefined : await world.host.findStrayNic({ netnsFd, ifName })
-  return found === undefined ? [] : [{ ...found, selector: '', netns, netnsIdentity: identifyNetns(netnsFd!) }]
+  return found === undefined
+    ? []
+    : [{ ...found, selector: '', netns, netnsIdentity: identifyNetns(netnsFd!), bootId: world.bootId }]
 }
 
 async function isThere({ nic, podIndex }: Traces, { call, world }: At): Promise<boolean> {
