@@ -80,8 +80,14 @@ export const childPlugin = <Config extends ChildConfig>({ type, parse, refuse }:
       const mtuBytes = mtuFor(config, master)
       refuseMac(config, master)
       refuse?.(attach, master)
+      if (!attach.asksByLink) {
+        const lease = await leaseFor(attach)
+        return resultOf(attach, await make(attach, master, mtuBytes, lease), lease)
+      }
+      const made = await make(attach, master, mtuBytes, { addresses: [], routes: [] })
       const lease = await leaseFor(attach)
-      return await make(attach, master, mtuBytes, lease)
+      await addLease(attach, lease)
+      return resultOf(attach, made, lease)
     },
     detach: (traces, { call, world }) => detach(traces, call.netnsFd, world),
     findTraces: at => findTraces(type, at),
@@ -164,12 +170,15 @@ async function leaseFor<Config extends ChildConfig>({
   return { ...leaseOf(given), ...(given.ips === undefined ? {} : { ips: given.ips }) }
 }
 
+/** The link as the kernel made it. */
+type Made = Awaited<ReturnType<World['host']['addChild']>>
+
 async function make<Config extends ChildConfig>(
   { call, config, key, world, note, undo }: Attach<Config, ChildTraces>,
   master: Master,
   mtuBytes: number,
-  { addresses, routes, ips: given }: Lease & Pick<Result, 'ips'>,
-): Promise<Result> {
+  { addresses, routes }: Lease,
+): Promise<Made> {
   const { info, masterInPod, sharesMac } = config
   const { owner, podMac } = linkNames(key)
   const netnsFd = call.netnsFd!
@@ -199,13 +208,28 @@ async function make<Config extends ChildConfig>(
     if (rebuilt) await world.restoreFirewall()
   }
   if (addresses.some(({ ip }) => ip.length === 16)) await settleAddresses(call, world)
-  return {
-    interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
-    ...(given === undefined ? {} : { ips: given.map(ip => ({ ...ip, interface: 0 })) }),
-    ...(routes.length === 0 ? {} : { routes: resultRoutes(routes) }),
-    ...config.dns,
-  }
+  return made
 }
+
+/** For addresses that could be asked for with the link there only. Removing the link takes them back. */
+async function addLease<Config extends ChildConfig>(
+  { call, world }: Attach<Config, ChildTraces>,
+  { addresses, routes }: Lease,
+): Promise<void> {
+  await world.host.configureNic({ netnsFd: call.netnsFd!, pod: { ifName: call.ifName, addresses, routes } })
+  if (addresses.some(({ ip }) => ip.length === 16)) await settleAddresses(call, world)
+}
+
+const resultOf = <Config extends ChildConfig>(
+  { call, config }: Attach<Config, ChildTraces>,
+  made: Made,
+  { ips, routes }: Lease & Pick<Result, 'ips'>,
+): Result => ({
+  interfaces: [{ name: call.ifName, mac: formatMac(made.mac), mtu: made.mtuBytes, sandbox: call.netns }],
+  ...(ips === undefined ? {} : { ips: ips.map(ip => ({ ...ip, interface: 0 })) }),
+  ...(routes.length === 0 ? {} : { routes: resultRoutes(routes) }),
+  ...config.dns,
+})
 
 /** The kernel's refusal to make the link, in words that name the cause. */
 function explain(error: unknown, { ifName }: Call, { info, masterInPod }: ChildConfig, master: Master): unknown {

@@ -71,6 +71,8 @@ export type At = { readonly call: Call; readonly world: World; readonly key: Att
 
 export type Attach<Config, Traces> = At & {
   readonly config: Config
+  /** The IPAM plugin asks by the link itself: it has to be in the container, and up, before `takeAddresses`. */
+  readonly asksByLink: boolean
   /**
    * Asks the IPAM plugin, for what can be refused without addresses to be refused before. Nothing but `{}` without one.
    * @throws {CniError} 105 where it gives none
@@ -154,7 +156,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
       return lease
     }
     const result = await definition.attach({
-      ...{ call, world, key, config, takeAddresses },
+      ...{ call, world, key, config, takeAddresses, asksByLink: asksByLink(call.config) },
       note: traces => note(JSON.stringify(traces)),
       undo: deferUndo,
     })
@@ -171,6 +173,14 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     // Without the journal, or without room in it, the container goes all the same, and its record with the next DEL.
     let record: Attachment | undefined
     let remains: readonly Traces[] = []
+    // Before the addresses: the next container that gets them needs their place.
+    const remove = () =>
+      inOwnNetns(record, world.bootId, call, own =>
+        everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
+      )
+    const release = async () => {
+      if (definition.ipam !== 'none') await (await ipamForDel(call, world))?.del(call)
+    }
     await everyStep(
       () => {
         record = findAttachment(world.journal, key)
@@ -180,14 +190,7 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
         if (record === undefined) remains = await definition.findTraces(at)
         else remains = [tracesOf(record)].filter(traces => traces !== undefined)
       },
-      // Before the addresses: the next container that gets them needs their place.
-      () =>
-        inOwnNetns(record, world.bootId, call, own =>
-          everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
-        ),
-      async () => {
-        if (definition.ipam !== 'none') await (await ipamForDel(call, world))?.del(call)
-      },
+      ...(asksByLink(call.config) ? [release, remove] : [remove, release]),
     )
     if (record !== undefined) forgetAttachment(world.journal, key)
   }
@@ -295,12 +298,19 @@ function ipamTypeOf(config: JsonObject, need: 'required' | 'optional'): string {
   return type
 }
 
-/** The IPAM of a configuration that need not be valid any more; undefined where it names none. */
-async function ipamForDel(call: Call, world: World): Promise<Ipam | undefined> {
-  const { ipam } = call.config
+/** The IPAM plugin that a configuration names, which need not be valid any more; empty where it names none. */
+function namedIpam({ ipam }: JsonObject): string {
   const type = ipam !== null && typeof ipam === 'object' && 'type' in ipam ? ipam['type'] : undefined
-  return typeof type === 'string' && type !== '' ? world.ipam(call, type) : undefined
+  return typeof type === 'string' ? type : ''
 }
+
+async function ipamForDel(call: Call, world: World): Promise<Ipam | undefined> {
+  const type = namedIpam(call.config)
+  return type === '' ? undefined : await world.ipam(call, type)
+}
+
+/** The reference's `dhcp` sends its questions, and its release, by the container's link. */
+const asksByLink = (config: JsonObject): boolean => namedIpam(config) === 'dhcp'
 
 /** @throws {CniError} of CHECK, where the result knows no such interface or another sandbox */
 function findPod(

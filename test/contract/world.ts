@@ -173,7 +173,9 @@ export async function makeWorld(options: Parameters<typeof startSimulator>[0] = 
     await admin.keystone('PUT', `/projects/${project.id}/users/${user.id}/roles/${id}`)
   }
   const member = await login(authUrl, name, password, name)
-  const network = await makeNetwork(member, 'workers', '10.10.10.0/24')
+  // What Neutron chooses by itself is never an address that a test names.
+  const pools = [{ start: '10.10.10.200', end: '10.10.10.254' }]
+  const network = await makeNetwork(member, 'workers', '10.10.10.0/24', { allocation_pools: pools })
   const routerId = hasRouter ? await makeRouter(member, cloud.demo.external_network_id, network.subnetId) : ''
   return {
     simulator: cloud.simulator,
@@ -203,9 +205,10 @@ export async function makeNetwork(
   caller: Caller,
   name: string,
   cidr: string,
+  more: object = {},
 ): Promise<{ networkId: string; subnetId: string }> {
   const network = await created(caller.neutron('POST', '/networks', { network: { name } }), 'network')
-  const subnet = { network_id: network.id, ip_version: 4, cidr, enable_dhcp: false }
+  const subnet = { network_id: network.id, ip_version: 4, cidr, enable_dhcp: false, ...more }
   const { id } = await created(caller.neutron('POST', '/subnets', { subnet }), 'subnet')
   return { networkId: network.id, subnetId: id }
 }

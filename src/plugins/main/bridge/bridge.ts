@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { AttachmentKey } from '#allocator'
-import { formatMac, formatPrefix, ipEquals, parseIp, parsePrefix, tryParseMac } from '#base'
+import { formatMac, formatPrefix, ipEquals, type Prefix, parseIp, parsePrefix, tryParseMac } from '#base'
 import { CniError, checkExpressible, codes, type Result, requireIps } from '#cni'
 import type { BridgedFirewall, FoundBridge, GatewayWanted } from '#host'
 import { NetlinkError } from '#netlink'
@@ -50,14 +50,17 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   const { call, world, config, key, takeAddresses } = attach
   const found = await ensureBridge(config, world)
   const mtuBytes = config.mtu === 0 ? found.mtuBytes : config.mtu
+  const podMac = config.mac ?? namesOf(key).podMac
+  const bare = { mtuBytes, podMac, ips: [], routes: [] }
+  const early = attach.asksByLink ? await makePair(attach, found, bare) : undefined
   const lease = await takeAddresses()
   if (config.layer3) requireIps(lease)
   checkExpressible(lease, call.cniVersion)
   const { ips, routes, gateways } = withGateways(lease, config)
   const gateway = gateways.length === 0 ? undefined : await ensureGateway(config, world, found, gateways)
-  const podMac = config.mac ?? namesOf(key).podMac
   const { hostMac } = namesOf(key)
-  const hostLink = await makePair(attach, found, { mtuBytes, podMac, ips, routes })
+  const inside = { mtuBytes, podMac, ips, routes }
+  const hostLink = early === undefined ? await makePair(attach, found, inside) : await addLease(attach, early, inside)
   if (config.enabledad && ips.some(({ address }) => address.includes(':'))) await settleAddresses(call, world)
   // An operator's bridge may have got its MAC with its first port just now.
   const bridgeMac = config.isGateway
@@ -143,13 +146,7 @@ function makePair(
   const { ifName, netnsFd } = call
   const podLink = { ifName, ...lease, detectDuplicates: config.enabledad }
   return underFreeName(at, async hostLink => {
-    const traces: Traces = {
-      ...{ hostLink, owner },
-      ...(config.ipMasq && config.layer3
-        ? { masquerade: { link: gatewayOf(config), addresses: lease.addresses.map(formatPrefix) } }
-        : {}),
-      ...(config.macspoofchk ? { onlyMac: formatMac(podMac) } : {}),
-    }
+    const traces = tracesOf(config, owner, hostLink, podMac, lease.addresses)
     note(traces)
     try {
       const rebuilt = await world.host.attachBridgedPod({
@@ -178,6 +175,36 @@ function makePair(
     }
   })
 }
+
+/** For addresses that could be asked for with the link there only. @returns the name of the node's link */
+async function addLease(
+  { call, world, config, key, note, undo }: Attach<Config, Traces>,
+  hostLink: string,
+  { podMac, ips, routes }: Inside,
+): Promise<string> {
+  const lease = leaseOf({ ips, routes })
+  const traces = tracesOf(config, linkNames(key).owner, hostLink, podMac, lease.addresses)
+  note(traces)
+  undo(() => detach(traces, { world, key }))
+  const pod = { ifName: call.ifName, ...lease, detectDuplicates: config.enabledad }
+  await world.host.configureNic({ netnsFd: call.netnsFd!, pod })
+  if (traces.masquerade !== undefined) await world.host.addBridgedFirewall({ all: [firewallOf(traces)] })
+  return hostLink
+}
+
+const tracesOf = (
+  config: Config,
+  owner: string,
+  hostLink: string,
+  podMac: Uint8Array,
+  addresses: readonly Prefix[],
+): Traces => ({
+  ...{ hostLink, owner },
+  ...(config.ipMasq && config.layer3
+    ? { masquerade: { link: gatewayOf(config), addresses: addresses.map(formatPrefix) } }
+    : {}),
+  ...(config.macspoofchk ? { onlyMac: formatMac(podMac) } : {}),
+})
 
 /** The kernel's refusal of one port more, in words that name the cause. */
 function explain(error: unknown, ifName: string, bridge: string): unknown {

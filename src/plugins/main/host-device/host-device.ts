@@ -63,8 +63,9 @@ export const holdNamespaces = (world: World): Disposable => holdAll(world, TYPE)
 async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   const { call, world, config, key, takeAddresses, note, undo } = attach
   const early = config.selector === undefined ? undefined : await requireNic(config.selector, attach)
-  const lease = await takeAddresses()
-  const found = early ?? (await nicOfLease(lease, attach))
+  const asksByLink = attach.asksByLink && early !== undefined && 'nic' in early
+  const leased = asksByLink ? undefined : await takeAddresses()
+  const found = early ?? (await nicOfLease(leased!, attach))
   const netnsFd = call.netnsFd!
   const traces: Traces = {
     nic: 'nic' in found ? found.nic : null,
@@ -75,7 +76,7 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
     bootId: world.bootId,
   }
   note(traces)
-  if (!('nic' in found)) return resultOf(attach, lease, {})
+  if (!('nic' in found)) return resultOf(attach, leased!, {})
   const { nic } = found
   holdNetns(world, key, netnsFd)
   // The verb cleans up behind itself; where it could not, this does, or the record stays.
@@ -84,6 +85,8 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
     throw refusalOf(error, call, nic)
   })
   note({ ...traces, podIndex: moved.index })
+  if (asksByLink) await configure(attach, {})
+  const lease = leased ?? (await takeAddresses())
   await configure(attach, lease)
   return resultOf(attach, lease, { mac: moved.mac, mtu: moved.mtuBytes })
 }
