@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Promise: ours beside the current Go plugins is ahead by at least half of each ratio that the design wants (`mooring bench --quick`).
-// The same for each main plugin that is here and upstream (`--mains`).
+// For each main plugin that is here and upstream (`--mains`): by a third of its ratio.
 // Method: a run of lab/peers bench, the sides taking turns; the table is in the output. Needs root and lab/peers.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
