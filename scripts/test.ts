@@ -141,7 +141,11 @@ const needed = [...new Set(planned.flatMap(({ suite }) => labsOf(suite)))]
 announce(needed)
 labs.buildAhead(needed)
 try {
-  for (const one of planned) if (!interrupted.signal.aborted) await runSuite(one)
+  for (const one of planned) {
+    if (interrupted.signal.aborted) break
+    // One that cannot go on keeps none of the others from running.
+    await runSuite(one).catch((cause: unknown) => report.fail(`"${one.suite.name}" reaches its end`, cause))
+  }
   if (options.docs && !interrupted.signal.aborted) await writeConformance()
 } catch (cause) {
   report.fail('the test run reaches its end', cause)

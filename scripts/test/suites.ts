@@ -131,7 +131,7 @@ export const SUITES: readonly Suite[] = [
     inVm: { without: 'standalone', only: '' },
     labs: ['vmlab'],
     concurrency: 1,
-    timeoutMs: 10 * MINUTE_MS,
+    timeoutMs: 20 * MINUTE_MS,
   },
 ]
 

@@ -130,7 +130,7 @@ export class Trial {
     const { node } = this.side
     if (this.type === 'host-device') node.run('sh', '-c', 'ip link del hd0; ip link del hd1; true')
     rmSync(node.leases, { recursive: true, force: true })
-    node.run('sh', '-c', 'ip -o link | sed -n "s/^[0-9]*: \\(veth[0-9a-f]*\\)@.*/\\1/p" | xargs -rn1 ip link del')
+    node.run('sh', '-c', 'ip -o link | sed -n "s/^[0-9]*: \\(veth[0-9a-f]*\\)@.*/\\1/p" | xargs -rn1 ip link del; true')
     if (this.side.name === 'theirs') node.run('nft', 'flush', 'ruleset')
   }
 }
