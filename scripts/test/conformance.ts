@@ -69,7 +69,7 @@ function verdict(findings: readonly Finding[]): string {
 const titleOf = ({ name }: Finding) =>
   name
     .replace(ITEMS, '')
-    .replace(/\(\s*(,\s*)*\)/g, '')
+    .replace(/\((\s|,|to)*\)/g, '')
     .trim()
     .replaceAll('|', '\\|')
 

@@ -6,6 +6,8 @@ import type { Case } from './cases.ts'
 const inShort = (fault: string) =>
   fault
     .replaceAll(/nl\d+-\w+: /g, '')
+    .replaceAll(/(\/run\/netns\/)?nl\d+-\w*/g, 'NETNS')
+    .replaceAll(/\/tmp\/mooring-nodelab-\w+\/node-\d+\//g, '…/')
     .replaceAll(/\s+/g, ' ')
     .replaceAll('|', '\\|')
     .slice(0, 160)
@@ -20,7 +22,7 @@ export function comparisonPage(
     const wrong = plugins.filter(type => !theirsRight.includes(type))
     const shown = wrong.map(type => {
       const fault = faults.get(`${type}: ${name}`)
-      return `| ${name} | \`${type}\` | ${fault === undefined ? 'not run on this kernel' : inShort(fault)} |`
+      return `| ${name} | \`${type}\` | ${fault === undefined ? 'this kernel has no ipvlan; shown under that of lab/vmlab' : inShort(fault)} |`
     })
     return shown.length > 0 ? shown : []
   })
