@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -61,6 +61,27 @@ test('workOffSpool() sets aside what can never succeed', async t => {
   assert.equal(bad.length, 2)
   assert.ok(readdirSync(directory).every(each => each.endsWith('.bad')))
   assert.equal(hasNewEntries(directory, new Set()), false)
+})
+
+test('workOffSpool() goes on where it cannot set aside, and does not call the entry new', async t => {
+  const [bad, good] = [`${ago(20)}-1`, `${ago(10)}-2`]
+  const directory = spoolWith(t, bad, good)
+  mkdirSync(join(directory, `${bad}.draft`)) // stands for a full disk: no file can be written there
+  const tried = new Set<string>()
+  const told: unknown[] = []
+  const outcomes = [{ never: new Error('no JSON') }, 'done' as const]
+  assert.equal(
+    await workOffSpool(
+      directory,
+      tried,
+      async () => outcomes.shift()!,
+      (_, error) => told.push(error),
+    ),
+    1,
+  )
+  assert.match(String(told), /no JSON.*EISDIR/)
+  assert.deepEqual(readdirSync(directory).sort(), [bad, `${bad}.draft`])
+  assert.equal(hasNewEntries(directory, tried), false)
 })
 
 test('workOffSpool() sets nothing aside that is secret', async t => {

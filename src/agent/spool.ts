@@ -37,12 +37,19 @@ export async function workOffSpool(
       remaining++
       continue
     }
-    tried.delete(name)
     if (outcome === 'done') rmSync(file, { force: true })
     else {
-      setAside(file)
       onBadFile(file, outcome.never)
+      try {
+        setAside(file)
+      } catch (error) {
+        // A full disk, say. It stays tried: what comes after it, and every ADD, must not fail for its sake.
+        onBadFile(file, error)
+        remaining++
+        continue
+      }
     }
+    tried.delete(name)
   }
   return remaining
 }
