@@ -73,8 +73,8 @@ export function netlinkSocket(protocol: number, groups = 0): number {
 }
 
 /**
- * Opens a packet socket that only sends (packet(7), protocol 0), so that closing it waits for nobody.
- * The caller closes the descriptor. @throws {SystemError}
+ * Opens a packet socket that only sends (packet(7), protocol 0): nothing is queued to it. Closing one waits for an RCU
+ * grace period all the same (10 ms), so whoever lives long keeps it. The caller closes the descriptor. @throws {SystemError}
  */
 export function packetSocket(): number {
   const fd = cSocket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0) as number
