@@ -69,6 +69,24 @@ const migrations: readonly string[] = [
    CREATE INDEX port_address_owner ON port_address (container_id, if_name);
    CREATE INDEX port_address_state ON port_address (port_id, state, subnet_id, usable_ms);`,
   `ALTER TABLE attachment ADD COLUMN result TEXT NOT NULL DEFAULT ''`,
+  `CREATE TABLE object_pool (
+     pool TEXT PRIMARY KEY, kind TEXT NOT NULL, access TEXT NOT NULL, settings TEXT NOT NULL, detail TEXT NOT NULL,
+     seen_boot_id TEXT NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE object (
+     mark TEXT PRIMARY KEY, pool TEXT NOT NULL, id TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('making', 'free', 'assigned', 'releasing', 'quarantined')),
+     network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, boot_id TEXT NOT NULL,
+     addresses TEXT NOT NULL, mac TEXT NOT NULL, detail TEXT NOT NULL, special TEXT NOT NULL, usable_ms INTEGER NOT NULL,
+     described TEXT NOT NULL, missing_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX object_owner ON object (container_id, if_name);
+   CREATE INDEX object_state ON object (pool, state, usable_ms);
+   CREATE TABLE object_want (
+     id INTEGER PRIMARY KEY, pool TEXT NOT NULL, network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL,
+     special TEXT NOT NULL, expires_ms INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX object_want_owner ON object_want (container_id, if_name);`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

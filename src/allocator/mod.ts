@@ -6,6 +6,38 @@
 export * from './attachment.ts'
 export * from './journal.ts'
 export * from './lane.ts'
+export {
+  type CloudObject,
+  type KnownPool,
+  type MadeObject,
+  markOfName,
+  nameOfMark,
+  type ObjectAccess,
+  type ObjectAddress,
+  type ObjectDriver,
+  type ObjectPool,
+  type ObjectRequest,
+  type ObjectSettings,
+  type ObjectState,
+  type Room,
+} from './objects/object.ts'
+export {
+  adoptObject,
+  isObjectReleased,
+  releaseObject,
+  releaseObjectsOf,
+  releaseOtherObjects,
+} from './objects/release.ts'
+export {
+  countObjects,
+  findObject,
+  findObjectPool,
+  forgetObjectPool,
+  listAssignedObjects,
+  listObjectPools,
+  listObjects,
+  listOwnedObjects,
+} from './objects/store.ts'
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'
 export { AllocationError } from './port/error.ts'
 export { type Limits, withFileLock, withinLimits } from './port/lock.ts'

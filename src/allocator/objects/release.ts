@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Journal } from '../journal.ts'
+import type { Owner } from '../port/plan.ts'
+import type { CloudObject } from './object.ts'
+import {
+  disownObject,
+  findObject,
+  findObjectPool,
+  forgetObjectWantsOf,
+  listAssignedObjects,
+  listOwnedObjects,
+} from './store.ts'
+
+/**
+ * Records that an attachment has no object any more, and no wish for one. The cloud is told later.
+ * @returns the objects of that kind that it had.
+ */
+export function releaseObjectsOf(journal: Journal, kind: string, owner: Owner): CloudObject[] {
+  return journal.transaction(() => {
+    const held = listOwnedObjects(journal, owner).filter(each => isOfKind(journal, each, kind))
+    forgetObjectWantsOf(journal, owner)
+    for (const { mark } of held) disownObject(journal, mark, 'releasing', 0)
+    return held
+  })
+}
+
+/**
+ * The same for every attachment of a network that `isValid` does not know. What was assigned after `beforeMs` stays: a
+ * list that is older may not know it yet.
+ */
+export function releaseOtherObjects(
+  journal: Journal,
+  which: { readonly kind: string; readonly network: string; readonly beforeMs: number },
+  isValid: (owner: Owner) => boolean,
+): CloudObject[] {
+  return journal.transaction(() => {
+    const stale = listAssignedObjects(journal, which.network).filter(
+      each => each.changedMs <= which.beforeMs && !isValid(each.owner!) && isOfKind(journal, each, which.kind),
+    )
+    for (const { mark } of stale) disownObject(journal, mark, 'releasing', 0)
+    return stale
+  })
+}
+
+const isOfKind = (journal: Journal, { pool }: CloudObject, kind: string) => findObjectPool(journal, pool)?.kind === kind
+
+/** True once a released object is out of the cloud, or kept for others. */
+export const isObjectReleased = (journal: Journal, mark: string): boolean =>
+  findObject(journal, mark)?.state !== 'releasing'
+
+/**
+ * An operator says that an object in quarantine is ours and nobody's: it joins the pool after its cool-down.
+ * @returns false where there is no such object in quarantine.
+ */
+export const adoptObject = (journal: Journal, which: { readonly mark: string; readonly coolDownMs: number }): boolean =>
+  leaveQuarantine(journal, which.mark, 'free', Date.now() + which.coolDownMs)
+
+/**
+ * An operator says that an object in quarantine is to be removed from the cloud: the next round does it.
+ * @returns false where there is no such object in quarantine.
+ */
+export const releaseObject = (journal: Journal, mark: string): boolean => leaveQuarantine(journal, mark, 'releasing', 0)
+
+function leaveQuarantine(journal: Journal, mark: string, state: 'free' | 'releasing', usableMs: number): boolean {
+  return journal.transaction(() => {
+    if (findObject(journal, mark)?.state !== 'quarantined') return false
+    disownObject(journal, mark, state, usableMs)
+    return true
+  })
+}

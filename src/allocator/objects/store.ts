@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Journal } from '../journal.ts'
+import type { Owner } from '../port/plan.ts'
+import type { CloudObject, KnownPool, MadeObject, ObjectRequest, ObjectState, ObjectWant } from './object.ts'
+
+type Row = {
+  mark: string
+  pool: string
+  id: string
+  state: ObjectState
+  network: string
+  container_id: string
+  if_name: string
+  boot_id: string
+  addresses: string
+  mac: string
+  detail: string
+  special: string
+  usable_ms: number
+  described: string
+  missing_ms: number
+  changed_ms: number
+}
+
+const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
+const NOBODY = "network = '', container_id = '', if_name = '', boot_id = ''"
+const keyOf = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
+
+function fromRow(row: Row): CloudObject {
+  return {
+    pool: row.pool,
+    mark: row.mark,
+    id: row.id,
+    state: row.state,
+    owner:
+      row.container_id === ''
+        ? undefined
+        : { network: row.network, containerId: row.container_id, ifName: row.if_name },
+    bootId: row.boot_id,
+    addresses: JSON.parse(row.addresses) as CloudObject['addresses'],
+    mac: row.mac,
+    detail: row.detail,
+    special: row.special,
+    usableMs: row.usable_ms,
+    described: row.described,
+    missingMs: row.missing_ms,
+    changedMs: row.changed_ms,
+  }
+}
+
+const all = (journal: Journal, where: string, ...values: (string | number)[]): CloudObject[] =>
+  (journal.sql(`SELECT * FROM object WHERE ${where}`).all(...values) as Row[]).map(fromRow)
+
+/** The objects of a pool, or of all, oldest state first. */
+export const listObjects = (journal: Journal, pool?: string): CloudObject[] =>
+  pool === undefined
+    ? all(journal, 'true ORDER BY pool, changed_ms, mark')
+    : all(journal, 'pool = ? ORDER BY changed_ms, mark', pool)
+
+/** The objects of a pool that no attachment holds, oldest state first: as many as are in motion, however many are in use. */
+export const listLooseObjects = (journal: Journal, pool: string): CloudObject[] =>
+  all(journal, "pool = ? AND state IN ('making', 'free', 'releasing') ORDER BY changed_ms, mark", pool)
+
+/** The objects that an attachment holds. */
+export const listOwnedObjects = (journal: Journal, owner: Owner): CloudObject[] =>
+  all(journal, `${OWNER} AND state = 'assigned'`, ...keyOf(owner))
+
+/** Every object that an attachment holds, of one network or of all. */
+export const listAssignedObjects = (journal: Journal, network?: string): CloudObject[] =>
+  network === undefined
+    ? all(journal, "state = 'assigned'")
+    : all(journal, "state = 'assigned' AND network = ?", network)
+
+/** One object by its mark, undefined where the journal does not know it. */
+export const findObject = (journal: Journal, mark: string): CloudObject | undefined => all(journal, 'mark = ?', mark)[0]
+
+/** The free object of a pool that is the first to be usable, if it is so by then. */
+export const findFreeObject = (
+  journal: Journal,
+  { pool, usableByMs }: { pool: string; usableByMs: number },
+): CloudObject | undefined =>
+  all(
+    journal,
+    "pool = ? AND state = 'free' AND special = '' AND missing_ms = 0 AND usable_ms <= ? ORDER BY usable_ms LIMIT 1",
+    pool,
+    usableByMs,
+  )[0]
+
+/** How many objects of a pool are in each state. */
+export function countObjects(journal: Journal, pool: string): Readonly<Record<ObjectState, number>> {
+  const counts = { making: 0, free: 0, assigned: 0, releasing: 0, quarantined: 0 }
+  const rows = journal.sql('SELECT state, count(*) AS count FROM object WHERE pool = ? GROUP BY state').all(pool)
+  for (const row of rows as { state: ObjectState; count: number }[]) counts[row.state] = row.count
+  return counts
+}
+
+const insert = (journal: Journal, pool: string, state: ObjectState, made: MadeObject, special: string) =>
+  journal
+    .sql(
+      `INSERT INTO object (mark, pool, id, state, network, container_id, if_name, boot_id, addresses, mac, detail, special,
+         usable_ms, described, missing_ms, changed_ms) VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?, ?, 0, '', 0, ?)`,
+    )
+    .run(made.mark, pool, made.id, state, JSON.stringify(made.addresses), made.mac, made.detail, special, Date.now())
+
+/** Records an object that is about to be made: to be called in a `durable` transaction. */
+export function recordMaking(journal: Journal, pool: string, { mark, special }: ObjectRequest): void {
+  insert(journal, pool, 'making', { id: '', mark, addresses: [], mac: '', detail: '' }, special)
+}
+
+/** Records an object of the cloud that nobody can attribute. */
+export function recordStrange(journal: Journal, pool: string, made: MadeObject): void {
+  insert(journal, pool, 'quarantined', made, '')
+}
+
+/** Records that an object was made: it is nobody's so far. */
+export function recordMade(
+  journal: Journal,
+  made: MadeObject,
+  { usableMs, described }: { usableMs: number; described: string },
+): void {
+  journal
+    .sql(
+      `UPDATE object SET state = 'free', id = ?, addresses = ?, mac = ?, detail = ?, usable_ms = ?, described = ?,
+       changed_ms = ? WHERE mark = ? AND state = 'making'`,
+    )
+    .run(made.id, JSON.stringify(made.addresses), made.mac, made.detail, usableMs, described, Date.now(), made.mark)
+}
+
+/** Gives an object to an attachment. */
+export function assignObject(journal: Journal, mark: string, owner: Owner, bootId: string): void {
+  journal
+    .sql(
+      `UPDATE object SET state = 'assigned', network = ?, container_id = ?, if_name = ?, boot_id = ?, changed_ms = ?
+       WHERE mark = ?`,
+    )
+    .run(...keyOf(owner), bootId, Date.now(), mark)
+}
+
+/** Takes an object from whoever has it: it is nobody's, or on its way out. */
+export function disownObject(journal: Journal, mark: string, state: 'free' | 'releasing', usableMs: number): void {
+  journal
+    .sql(`UPDATE object SET state = ?, ${NOBODY}, usable_ms = ?, changed_ms = ? WHERE mark = ?`)
+    .run(state, usableMs, Date.now(), mark)
+}
+
+/** Takes an object back that its attachment never used: it is as it was before. */
+export function returnObject(journal: Journal, mark: string): void {
+  journal.sql(`UPDATE object SET state = 'free', ${NOBODY}, changed_ms = ? WHERE mark = ?`).run(Date.now(), mark)
+}
+
+/** Takes objects from the attachments of earlier boots, which do not live any more. */
+export function disownEarlierBootsObjects(journal: Journal, pool: string, bootId: string): void {
+  journal
+    .sql(
+      `UPDATE object SET state = 'releasing', ${NOBODY}, usable_ms = 0, changed_ms = ?
+       WHERE pool = ? AND state = 'assigned' AND boot_id <> ?`,
+    )
+    .run(Date.now(), pool, bootId)
+}
+
+/** Notes what the cloud's description of an object says of its owner. */
+export function noteDescribed(journal: Journal, mark: string, described: string): void {
+  journal.sql('UPDATE object SET described = ? WHERE mark = ?').run(described, mark)
+}
+
+/** Notes since when the cloud does not show an object; 0: it does. */
+export function noteMissing(journal: Journal, mark: string, missingMs: number): void {
+  journal.sql('UPDATE object SET missing_ms = ? WHERE mark = ?').run(missingMs, mark)
+}
+
+/** Forgets an object that is not in the cloud. */
+export function forgetObject(journal: Journal, mark: string): void {
+  journal.sql('DELETE FROM object WHERE mark = ?').run(mark)
+}
+
+type PoolRow = { pool: string; kind: string; access: string; settings: string; detail: string; seen_boot_id: string }
+
+const fromPoolRow = (row: PoolRow): KnownPool => ({
+  pool: row.pool,
+  kind: row.kind,
+  access: row.access,
+  settings: JSON.parse(row.settings) as KnownPool['settings'],
+  detail: row.detail,
+  seenBootId: row.seen_boot_id,
+})
+
+/** One pool, undefined before its first use. */
+export function findObjectPool(journal: Journal, pool: string): KnownPool | undefined {
+  const row = journal.sql('SELECT * FROM object_pool WHERE pool = ?').get(pool) as PoolRow | undefined
+  return row === undefined ? undefined : fromPoolRow(row)
+}
+
+/** Every pool that was used. */
+export const listObjectPools = (journal: Journal): KnownPool[] =>
+  (journal.sql('SELECT * FROM object_pool ORDER BY pool').all() as PoolRow[]).map(fromPoolRow)
+
+/** Records a pool, instead of what was known of it. */
+export function putObjectPool(journal: Journal, known: KnownPool): void {
+  const { pool, kind, access, settings, detail, seenBootId } = known
+  journal
+    .sql(
+      'INSERT OR REPLACE INTO object_pool (pool, kind, access, settings, detail, seen_boot_id) VALUES (?, ?, ?, ?, ?, ?)',
+    )
+    .run(pool, kind, access, JSON.stringify(settings), detail, seenBootId)
+}
+
+/** Forgets a pool of which nothing is left. */
+export function forgetObjectPool(journal: Journal, pool: string): void {
+  for (const table of ['object_pool', 'object', 'object_want'])
+    journal.sql(`DELETE FROM ${table} WHERE pool = ?`).run(pool)
+}
+
+type WantRow = {
+  id: number
+  pool: string
+  network: string
+  container_id: string
+  if_name: string
+  special: string
+  expires_ms: number
+}
+
+const fromWantRow = (row: WantRow): ObjectWant => ({
+  id: row.id,
+  pool: row.pool,
+  owner: { network: row.network, containerId: row.container_id, ifName: row.if_name },
+  special: row.special,
+  expiresMs: row.expires_ms,
+})
+
+/** Records that an attachment waits for an object. */
+export function recordObjectWant(journal: Journal, want: Omit<ObjectWant, 'id'>): void {
+  journal
+    .sql(
+      'INSERT INTO object_want (pool, network, container_id, if_name, special, expires_ms) VALUES (?, ?, ?, ?, ?, ?)',
+    )
+    .run(want.pool, ...keyOf(want.owner), want.special, want.expiresMs)
+}
+
+/** Who waits for objects of a pool, the longest first, without those whose caller gave up. */
+export function listObjectWants(journal: Journal, pool: string): ObjectWant[] {
+  const rows = journal
+    .sql('SELECT * FROM object_want WHERE pool = ? AND expires_ms >= ? ORDER BY id')
+    .all(pool, Date.now()) as WantRow[]
+  return rows.map(fromWantRow)
+}
+
+/** True while an attachment waits. */
+export const isWantingObject = (journal: Journal, owner: Owner): boolean =>
+  journal.sql(`SELECT 1 FROM object_want WHERE ${OWNER} LIMIT 1`).get(...keyOf(owner)) !== undefined
+
+/** Forgets those whose caller gave up. */
+export function forgetExpiredObjectWants(journal: Journal, pool: string): void {
+  journal.sql('DELETE FROM object_want WHERE pool = ? AND expires_ms < ?').run(pool, Date.now())
+}
+
+/** Ends all waits of an attachment. */
+export function forgetObjectWantsOf(journal: Journal, owner: Owner): void {
+  journal.sql(`DELETE FROM object_want WHERE ${OWNER}`).run(...keyOf(owner))
+}
