@@ -21,7 +21,7 @@ import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
 import { type Config, parseConfig } from './config.ts'
 import { type HostInterface, type Place, resultIp } from './host-port.ts'
-import { type Located, locate, lookAgain } from './place.ts'
+import { type Located, locate, locateAgain } from './place.ts'
 import { poolFor, poolOfKnown } from './ports.ts'
 import type { OpenedCloud } from './sessions.ts'
 import { ownerOf, type Source } from './source.ts'
@@ -156,7 +156,7 @@ async function findFaults(config: Config, call: Call, world: World): Promise<str
 
 async function examine(config: Config, world: World): Promise<void> {
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-  const located = await lookAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
+  const located = await locateAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
   // The first question of the runtime, before any pod, is the time to make the reserve.
   if (world.longLived) poolOf(config, world, cloud, located).kick()
 }
