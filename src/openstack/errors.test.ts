@@ -84,6 +84,13 @@ test('errorFromAnswer() classifies what Keystone, Neutron and Nova answer', () =
     ['nova', 500, { computeFault: { code: 500, message: 'Unexpected API Error' } }, 'computeFault', 'transient'],
     [
       'nova',
+      500,
+      { computeFault: { code: 500, message: 'Failed to attach network adapter device to x' } },
+      'computeFault',
+      'exhausted',
+    ],
+    [
+      'nova',
       406,
       { computeFault: { code: 406, message: 'Version 2.999 is not supported' } },
       'computeFault',

@@ -185,6 +185,14 @@ const nova: Readonly<Record<string, readonly Rule[]>> = {
     { kind: 'permanent' },
   ],
   overLimit: [{ kind: 'transient' }],
+  // The hypervisor found no slot for it, or no address; the port is free again.
+  computeFault: [
+    {
+      kind: 'exhausted',
+      text: /failed to attach network adapter/i,
+      remedy: 'detach a NIC that nobody uses, or give the image or flavour more PCI slots',
+    },
+  ],
   HTTPNotFound: [{ kind: 'permanent', remedy: 'check the address of the service in the catalog' }],
 }
 

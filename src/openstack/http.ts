@@ -13,6 +13,8 @@ export type HttpCall = WireRequest & {
    * also needs a name by which a later look can find a double.
    */
   readonly look?: (() => Promise<boolean>) | undefined
+  /** True for an answer that looks like a failure of the moment by its status, but is the service's last word. */
+  readonly isFinal?: ((answer: WireAnswer) => boolean) | undefined
 }
 
 export type HttpOutcome = {
@@ -110,7 +112,8 @@ export function createHttp(wire: Wire, options: HttpOptions = httpDefaults): Htt
       for (let tries = 1; ; tries++) {
         const outcome = await tryOnce(call, limits, tryMs)
         const failed = outcome instanceof WireError
-        if (!failed && !retriedStatuses.has(outcome.status)) return { answer: outcome, uncertain }
+        if (!failed && (!retriedStatuses.has(outcome.status) || call.isFinal?.(outcome)))
+          return { answer: outcome, uncertain }
 
         // Never given to a connection, or refused by a rate limiter: certainly not carried out.
         const untouched = failed ? !outcome.sent : outcome.status === 429

@@ -35,6 +35,8 @@ export type ServiceCall = {
   readonly repeat?: boolean | undefined
   /** Looks whether an earlier try took effect; see `HttpCall.look`. */
   readonly look?: (() => Promise<boolean>) | undefined
+  /** See `HttpCall.isFinal`. */
+  readonly isFinal?: ((answer: WireAnswer) => boolean) | undefined
 }
 
 /** An object that the API answered, and the means to complain about it. */
@@ -82,6 +84,7 @@ export function createService(options: ServiceOptions): Service {
         body: call.body === undefined ? undefined : JSON.stringify(call.body),
         repeat: call.repeat ?? false,
         look: call.look,
+        isFinal: call.isFinal,
       },
       limits,
     )

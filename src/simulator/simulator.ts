@@ -32,6 +32,8 @@ export type SimulatorOptions = {
   readonly maxRoutes?: number
   /** Address pairs per port; 10 by default. */
   readonly maxAddressPairs?: number
+  /** NICs that a server has slots for; 28 by default. */
+  readonly maxNics?: number
   /** Names and passwords; random passwords by default. */
   readonly accounts?: Accounts
   /**
@@ -100,6 +102,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     tokenCacheMs: 300_000,
     maxRoutes: options.maxRoutes ?? 30,
     maxAddressPairs: options.maxAddressPairs ?? 10,
+    maxNics: options.maxNics ?? 28,
   })
   const accounts = options.accounts ?? randomAccounts()
   const injections = newInjections()

@@ -12,6 +12,7 @@ const emptyState = (): State =>
     tokenCacheMs: 1000,
     maxRoutes: 30,
     maxAddressPairs: 10,
+    maxNics: 28,
   })
 
 test('list: shows the past as it was, with what is gone and without what came', async () => {

@@ -125,7 +125,11 @@ export type Server = {
   readonly ports: readonly { readonly id: string; readonly made: boolean; readonly tag: string | null }[]
 }
 
-export type Flavor = { readonly id: string; readonly name: string }
+export type Flavor = {
+  readonly id: string
+  readonly name: string
+  readonly extra_specs?: Readonly<Record<string, string>>
+}
 
 export type Project = { readonly id: string; readonly name: string; readonly description: string }
 export type User = {
@@ -259,6 +263,8 @@ export type Settings = {
   tokenCacheMs: number
   maxRoutes: number
   maxAddressPairs: number
+  /** NICs that a server has slots for. */
+  maxNics: number
 }
 
 export type State = {

@@ -222,6 +222,25 @@ test('attach() of a network is not repeated: a second port might be made', async
   assert.equal(on.fake.log().length, 1)
 })
 
+test('attach() of a port is not repeated where the hypervisor has no slot for it', async () => {
+  const message = 'Failed to attach network adapter device to s1'
+  await using on = await lab(request => request.answer(500, { computeFault: { code: 500, message } }))
+  await assert.rejects(on.session.nova.interfaces.attach('s1', { port_id: 'p1' }, limits()), { kind: 'exhausted' })
+  assert.equal(on.fake.log().length, 1)
+})
+
+test('flavorSpecs() are what the operator wrote, and none where the user may not read them', async () => {
+  let status = 200
+  await using on = await lab(request =>
+    status === 200
+      ? request.answer(200, { extra_specs: { 'mooring:max_nics': '8' } })
+      : request.answer(status, { forbidden: { code: status, message: 'Policy does not allow' } }),
+  )
+  assert.deepEqual(await on.session.nova.servers.flavorSpecs('f', limits()), { 'mooring:max_nics': '8' })
+  status = 403
+  assert.deepEqual(await on.session.nova.servers.flavorSpecs('f', limits()), {})
+})
+
 test('waitUntilActive() and waitUntilDetached() ask until it is so, or the time is over', async () => {
   let asked = 0
   await using on = await lab(request => {

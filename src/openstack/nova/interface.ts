@@ -38,6 +38,9 @@ export type Interfaces = {
   waitUntilDetached(serverId: string, portId: string, limits: Limits): Promise<void>
 }
 
+/** Of a 500 that trying again does not change: the hypervisor has no slot for a further NIC. */
+const noSlot = /failed to attach network adapter/i
+
 const pollMs = 250
 const pollMsMax = 2_000
 
@@ -85,6 +88,7 @@ export function interfaces(service: Service): Interfaces {
           path: path(serverId),
           body: { interfaceAttachment: what },
           look: port_id === undefined ? undefined : look,
+          isFinal: ({ body }) => noSlot.test(body),
         },
         limits,
       )

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { OpenStackError } from '../error.ts'
 import { isObject } from '../json.ts'
 import type { Limits } from '../limits.ts'
 import { queryOf } from '../neutron/resource.ts'
@@ -11,6 +12,7 @@ export type Server = {
   readonly status: string
   readonly tenant_id?: string
   readonly metadata?: Readonly<Record<string, string>>
+  readonly flavor?: { readonly id?: string }
 }
 
 export type Servers = {
@@ -18,6 +20,8 @@ export type Servers = {
   get(id: string, limits: Limits): Promise<Server | undefined>
   /** `name` is a regular expression to Nova; anchor it. */
   list(filter: { readonly name?: string; readonly status?: string }, limits: Limits): Promise<Server[]>
+  /** What the operator wrote at a flavour, by key; empty where there is no such flavour, or this user may not read it. */
+  flavorSpecs(flavorId: string, limits: Limits): Promise<Readonly<Record<string, string>>>
 }
 
 const pageSize = 500
@@ -50,6 +54,21 @@ export function servers(service: Service): Servers {
         if (marker === undefined || !Array.isArray(answer.body['servers_links'])) return [...found.values()]
       }
       throw new RangeError(`Cannot list servers: more than ${pagesMax} pages`)
+    },
+    async flavorSpecs(flavorId, limits) {
+      const path = `/flavors/${encodeURIComponent(flavorId)}/os-extra_specs`
+      const action = `get the extra specs of flavor ${flavorId}`
+      try {
+        const answer = await service.tryAsk({ action, method: 'GET', path }, limits)
+        const specs = answer?.body['extra_specs']
+        if (!isObject(specs)) return {}
+        return Object.fromEntries(
+          Object.entries(specs).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+        )
+      } catch (error) {
+        if (error instanceof OpenStackError && error.status === 403) return {}
+        throw error
+      }
     },
   }
 }

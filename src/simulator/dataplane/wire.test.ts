@@ -14,6 +14,7 @@ function seeded(): State {
     tokenCacheMs: 1000,
     maxRoutes: 30,
     maxAddressPairs: 10,
+    maxNics: 28,
   })
   const account = (username: string) => ({ username, password: 'x', project: username })
   seed(state, { demo: account('demo'), admin: account('admin') }, 2)

@@ -70,10 +70,18 @@ function attach(call: Call): Answer {
     ...(net !== undefined && { net }),
     fixed,
   })
+  requireSlot(call, server, choice)
   attachPort(call.state, server.id, choice.port, choice.made, typeof tag === 'string' ? tag : null)
   call.extraMs += call.state.settings.latency.attachMs
   const attached = find(call.state, 'ports', choice.port.id)!
   return { status: 200, body: { interfaceAttachment: view(call, find(call.state, 'servers', server.id)!, attached) } }
+}
+
+/** The hypervisor's refusal, after Nova has given the port to the server and taken it back. Read in the source of Nova. */
+function requireSlot({ state }: Call, server: Server, { port, made }: { port: Port; made: boolean }): void {
+  if (server.ports.length < state.settings.maxNics) return
+  if (made) freePort(state, port.id, made)
+  throw new Fault(500, 'computeFault', `Failed to attach network adapter device to ${server.id}`)
 }
 
 /** 202 for anything: a port that is gone, one that was never attached, a name that is no id. */

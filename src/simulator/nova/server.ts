@@ -4,7 +4,7 @@
 import { randomUUID } from 'node:crypto'
 import { type Answer, asObject, type Call, caller, isAdmin, type RouteTable } from '../call.ts'
 import { Fault } from '../fault.ts'
-import { find, later, list, put, remove, type Server, timestamp } from '../state.ts'
+import { type Flavor, find, later, list, put, remove, type Server, timestamp } from '../state.ts'
 import { attachPort, choosePort, freePort } from './nic.ts'
 
 /** The server, or Nova's 404. */
@@ -144,17 +144,16 @@ function destroy(call: Call): Answer {
   return { status: 204 }
 }
 
-const flavorView = (call: Call, flavor: { id: string; name: string }) => ({
-  ...flavor,
-  links: linksOf(call, 'flavors', flavor.id),
+const flavorView = (call: Call, { id, name }: Flavor) => ({
+  id,
+  name,
+  links: linksOf(call, 'flavors', id),
 })
 
-function showFlavor(call: Call): Answer {
+function getFlavor(call: Call): Flavor {
   const flavor = find(call.state, 'flavors', call.parameters['id'] ?? '')
-  if (flavor === undefined) {
-    throw new Fault(404, 'itemNotFound', `Flavor ${call.parameters['id']} could not be found.`)
-  }
-  return { status: 200, body: { flavor: flavorView(call, flavor) } }
+  if (flavor !== undefined) return flavor
+  throw new Fault(404, 'itemNotFound', `Flavor ${call.parameters['id']} could not be found.`)
 }
 
 export const serverRoutes: RouteTable = [
@@ -172,5 +171,10 @@ export const serverRoutes: RouteTable = [
     '/v2.1/flavors',
     call => ({ status: 200, body: { flavors: list(call.state, 'flavors').map(row => flavorView(call, row)) } }),
   ],
-  ['GET', '/v2.1/flavors/:id', showFlavor],
+  ['GET', '/v2.1/flavors/:id', call => ({ status: 200, body: { flavor: flavorView(call, getFlavor(call)) } })],
+  [
+    'GET',
+    '/v2.1/flavors/:id/os-extra_specs',
+    call => ({ status: 200, body: { extra_specs: getFlavor(call).extra_specs ?? {} } }),
+  ],
 ]
