@@ -30,6 +30,8 @@ export const codes = Object.freeze({
   duplicateAttachment: 104,
   /** A delegate (a foreign plugin) failed without a code of its own. */
   delegate: 105,
+  /** A pod chose for itself what the operator does not allow it. */
+  choiceDenied: 106,
   internal: 999,
 } as const)
 

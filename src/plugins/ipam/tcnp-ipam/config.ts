@@ -4,6 +4,7 @@ import { formatIp, formatPrefix, networkOf, parsePrefix, tryParseIp, tryParsePre
 import {
   anyObject,
   array,
+  boolean,
   CniError,
   checked,
   codes,
@@ -16,9 +17,11 @@ import {
   optional,
   parsed,
   type Route,
+  record,
   string,
 } from '#cni'
 import { confKeys } from '#openstack'
+import { permission } from './choice-policy.ts'
 import type { CloudReference } from './sessions.ts'
 
 /** Every mode that the systems in the documentation know; this release serves the first. */
@@ -43,6 +46,16 @@ const neutronConf = object({
   mode: optional(mode, 'mix'),
   /** Networks, by id or name, of which the host's port must be. Default: any. */
   networks: optional(array(word), []),
+  /** Subnets of these networks, by id, name or CIDR, in order of preference. Default: see the mode. */
+  subnets: optional(array(word), []),
+  /** Security groups, by id or name, of the ports that are made. Default: Neutron's. */
+  securityGroups: optional(array(word)),
+  /** Port security of the ports that are made. Default: the network's. */
+  portSecurity: optional(boolean),
+  /** What any pod may choose itself. */
+  allow: optional(array(permission), []),
+  /** What the pods of a Kubernetes namespace may choose besides. */
+  allowIn: optional(checked(record(array(permission)), namespacesFault), new Map()),
   /** The node's NIC whose Neutron port carries the addresses. Default: that of the default route. */
   hostInterface: optional(word),
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */
@@ -62,6 +75,12 @@ const neutronConf = object({
 function versionsFault(versions: readonly number[]): string | undefined {
   if (versions.length === 0) return 'is empty, want 4, 6 or both'
   return versions.every(each => each === 4 || each === 6) ? undefined : 'may hold 4 and 6 only'
+}
+
+/** RFC 1123: no wildcard, and no namespace that Kubernetes cannot have. */
+function namespacesFault(allowIn: ReadonlyMap<string, unknown>): string | undefined {
+  const wrong = [...allowIn.keys()].find(each => !/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(each))
+  return wrong === undefined ? undefined : `has the key "${wrong}", want names of Kubernetes namespaces`
 }
 
 const route = object({

@@ -16,9 +16,10 @@ import {
   releaseOwner,
 } from '#allocator'
 import { atMost, deadlineIn, formatIp, isV4, parseIp, parsePrefix, prefixContains } from '#base'
-import type { Call, Dns, Result } from '#cni'
+import { type Call, CniError, codes, type Dns, type Result } from '#cni'
 import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
+import type { Choice } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
 import { type HostInterface, type Place, resultIp } from './host-port.ts'
 import { type Located, locate, locateAgain } from './place.ts'
@@ -41,7 +42,13 @@ export const mix: Source = {
   examine,
 }
 
-async function acquire(config: Config, call: Call, world: World): Promise<Required<Pick<Result, 'ips' | 'dns'>>> {
+async function acquire(
+  config: Config,
+  call: Call,
+  world: World,
+  choice: Choice,
+): Promise<Required<Pick<Result, 'ips' | 'dns'>>> {
+  refuseChoice(choice)
   const { place, pool, lookup } = await open(config, world, call)
   try {
     const subnetIds = place.subnets.map(subnet => subnet.id)
@@ -57,6 +64,15 @@ async function acquire(config: Config, call: Call, world: World): Promise<Requir
       forgetLookup(world.journal, lookup)
     throw error
   }
+}
+
+/** The node's port is all its pods': nothing of it can be one pod's wish. */
+function refuseChoice({ chosen }: Choice): void {
+  const key = Object.values(chosen)[0]
+  if (key !== undefined)
+    throw new CniError(codes.invalidConfig, `Cannot do what "${key}" asks for in mode "mix"`, {
+      details: 'the pods of a node share its port',
+    })
 }
 
 function dnsOf(place: Place): Dns {

@@ -3,6 +3,7 @@
 import type { AddressOwner } from '#allocator'
 import type { Call, Result } from '#cni'
 import type { World } from '../../world.ts'
+import type { Choice } from './choice.ts'
 import type { Config } from './config.ts'
 
 /**
@@ -10,8 +11,12 @@ import type { Config } from './config.ts'
  * that releases need no configuration: one that changed, or is not valid any more, keeps no address.
  */
 export type Source = {
-  /** Addresses for an attachment, usable on the wire when this returns. All or nothing. @throws {CniError} {OpenStackError} {AllocationError} */
-  acquire(config: Config, call: Call, world: World): Promise<Required<Pick<Result, 'ips' | 'dns'>>>
+  /**
+   * Addresses for an attachment, usable on the wire when this returns. All or nothing. What `choice` says takes the place
+   * of what the configuration says; what a mode cannot do of it is refused by name.
+   * @throws {CniError} {OpenStackError} {AllocationError}
+   */
+  acquire(config: Config, call: Call, world: World, choice: Choice): Promise<Required<Pick<Result, 'ips' | 'dns'>>>
   /** Gives back what an attachment holds, if anything: recorded at once, the cloud is told later. */
   release(call: Call, world: World): Promise<void>
   /** The same for all attachments of the call's network that are not living; what is younger than `beforeMs` stays. */

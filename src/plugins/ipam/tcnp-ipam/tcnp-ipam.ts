@@ -4,6 +4,7 @@ import type { AddressOwner, Journal } from '#allocator'
 import { type Call, CniError, codes, type Plugin, type Result, type ValidAttachment } from '#cni'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
+import { choose } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
 import { mix } from './mix.ts'
 import { readResolvConf } from './resolv-conf.ts'
@@ -37,9 +38,10 @@ async function mapped<T>(work: Promise<T>): Promise<T> {
 
 async function add(call: Call, world: World): Promise<Result> {
   const config = parseConfig(call.config)
+  const choice = choose(config, call)
   // Read first: a file that is missing must not cost an address.
   const resolv = config.resolvConf === undefined ? undefined : await readResolvConf(config.resolvConf)
-  const { ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world)
+  const { ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world, choice)
   return { ips, routes: [...config.routes], dns: resolv ?? dns }
 }
 
