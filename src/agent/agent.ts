@@ -5,11 +5,9 @@ import pino, { type Logger } from 'pino'
 import { openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
 import { holdNamespaces, openSessions, startPorts, worldOf } from '#plugins'
-import { Background } from './background.ts'
-import { Calls } from './calls.ts'
-import { createLanes } from './lanes.ts'
 import { lockDataDirectory } from './lock.ts'
 import { listen } from './server.ts'
+import { startServing } from './serving.ts'
 import { warmUp } from './warm-up.ts'
 
 export type AgentOptions = {
@@ -75,23 +73,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   undo.use(startPorts(world, error => logger.warn({ err: error }, 'address pool')))
   undo.use(holdNamespaces(world))
 
-  const lanes = createLanes()
-  const background = new Background(world, lanes, options)
-  undo.use(background)
-  await background.run()
-  const calls = new Calls(world, lanes, options)
-  const server = await listen(
-    options.socket,
-    async incoming => {
-      if (incoming.env['CNI_COMMAND'] === 'ADD') await background.keepPromises()
-      return await calls.serve(incoming)
-    },
-    error => logger.warn({ err: error }, 'connection'),
-  )
-  undo.defer(async () => {
-    await new Promise(resolve => server.close(resolve))
-    await lanes.idle()
-  })
+  const serving = undo.use(await startServing(world, options))
+  const server = await listen(options.socket, serving.serve, error => logger.warn({ err: error }, 'connection'))
+  undo.defer(async () => void (await new Promise(resolve => server.close(resolve))))
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')
   logger.flush()
   const stop = new AbortController()

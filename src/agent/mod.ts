@@ -5,4 +5,5 @@
 
 export { type Agent, type AgentOptions, createLogger, startAgent } from './agent.ts'
 export { lockDataDirectory } from './lock.ts'
+export { type Serving, startServing } from './serving.ts'
 export { isSpoolEntry, spoolOf } from './spool.ts'
