@@ -66,6 +66,13 @@ export type MadeObject = {
   readonly addresses: readonly ObjectAddress[]
   readonly mac: string
   readonly detail: string
+  /**
+   * Why it cannot be used although it is in the cloud, in words: nobody gets it, it waits in quarantine until it is listed
+   * without. Of `making` or `free`; who has it keeps it.
+   */
+  readonly flaw?: string | undefined
+  /** True for what was begun and never finished (a port that was not attached): it is removed, unless somebody has it. */
+  readonly isPart?: boolean | undefined
 }
 
 /** How many more objects there is room for, as far as the cloud tells; and that in words, with the numbers. */
