@@ -3,6 +3,8 @@
 import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
 import type { Journal } from '../journal.ts'
+import { createRounds, type Next } from '../rounds.ts'
+import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
 import type { Arrivals } from './arrivals.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
@@ -75,29 +77,22 @@ export type PortPool = {
 
 /** A round in the background has nobody who waits, and a port with hundreds of addresses takes long. */
 const ROUND_MS = 120_000
-const BACKOFF_MS_MIN = 1_000
-const BACKOFF_MS_MAX = 60_000
 /** After a refill for which there was no address. */
 const REFILL_PAUSE_MS = 60_000
 /** A port that Neutron does not know for this long is gone, and what was recorded on it with it. */
 const GONE_MS = 60_000
 
-type Waiter = { readonly subnets: number; resolve(found: PortAddress[]): void; reject(error: unknown): void }
-
-const nameOf = ({ network, containerId, ifName }: Owner) => `${network}\n${containerId}\n${ifName}`
+const WHAT = 'an address'
+const SERVICE = 'Neutron'
 
 export function openPortPool(options: PortPoolOptions): PortPool {
   const { journal, portId, bootId, longLived, arrivals } = options
-  const waiters = new Map<string, Waiter & { owner: Owner }>()
-  const ending = new AbortController()
+  const waiters = createWaiters<PortAddress[]>(WHAT, SERVICE)
   let access: PortAccess = options
-  let flight: Promise<void> | undefined
-  let again = false
-  let timer: NodeJS.Timeout | undefined
-  let backoffMs = 0
   let refillNotBeforeMs = 0
   let goneSinceMs: number | undefined
-  const wire = createWire({ journal, portId, probe: () => access.probe, signal: ending.signal })
+  const rounds = createRounds({ round: background, onFailure })
+  const wire = createWire({ journal, portId, probe: () => access.probe, signal: rounds.signal })
 
   const settings = (): PortSettings => (longLived ? access.settings : { ...access.settings, reserve: 0 })
 
@@ -111,7 +106,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         settings: settings(),
         limits,
         refill: longLived && performance.now() >= refillNotBeforeMs,
-        onAssigned: tellServed,
+        onAssigned: waiters.tellServed,
         enough,
       })
     }
@@ -124,47 +119,25 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     return report
   }
 
-  function tellServed(): void {
-    for (const [name, waiter] of waiters) {
-      const found = listOwnedAddresses(journal, waiter.owner)
-      if (found.length < waiter.subnets) continue
-      waiters.delete(name)
-      waiter.resolve(found)
-    }
+  async function background(signal: AbortSignal): Promise<Next> {
+    const report = await round({ deadline: deadlineIn(ROUND_MS), signal })
+    waiters.tellServed()
+    const open = listWants(journal, portId)
+    waiters.tellUnserved(owner => {
+      const mine = open.filter(want => isSameOwner(want.owner, owner))
+      return mine.map(want => report?.unserved.get(want.subnetId)).find(error => error !== undefined)
+    })
+    void wire.probeReserve().catch(() => {})
+    if (waiters.size > 0) return 'again'
+    if (hasLeftovers()) return 'unfinished'
+    return report?.refillFailed ? { inMs: REFILL_PAUSE_MS } : 'done'
   }
 
-  function tellUnserved(errorOf: (owner: Owner) => unknown): void {
-    for (const [name, waiter] of waiters) {
-      const error = errorOf(waiter.owner)
-      if (error === undefined) continue
-      waiters.delete(name)
-      waiter.reject(error)
-    }
+  function onFailure(error: unknown): boolean {
+    if (!rounds.signal.aborted) options.onError?.(error)
+    waiters.tellUnserved(() => error)
+    return forgetIfGone(error)
   }
-
-  async function background(): Promise<void> {
-    try {
-      const report = await round({ deadline: deadlineIn(ROUND_MS), signal: ending.signal })
-      tellServed()
-      const open = listWants(journal, portId)
-      tellUnserved(owner => {
-        const mine = open.filter(want => nameOf(want.owner) === nameOf(owner))
-        return mine.map(want => report?.unserved.get(want.subnetId)).find(error => error !== undefined)
-      })
-      void wire.probeReserve().catch(() => {})
-      backoffMs = hasLeftovers() ? nextBackoffMs() : 0
-      if (backoffMs > 0) later(backoffMs)
-      else if (report?.refillFailed) later(REFILL_PAUSE_MS)
-      if (waiters.size > 0) again = true
-    } catch (error) {
-      if (!ending.signal.aborted) options.onError?.(error)
-      tellUnserved(() => error)
-      backoffMs = nextBackoffMs()
-      if (!forgetIfGone(error)) later(backoffMs * (0.75 + Math.random() / 2))
-    }
-  }
-
-  const nextBackoffMs = () => Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
 
   const hasLeftovers = () => hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
 
@@ -183,28 +156,6 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       if (held.length === 0) forgetPort(journal, portId)
       return held.length === 0
     })
-  }
-
-  function later(ms: number): void {
-    clearTimeout(timer)
-    if (!ending.signal.aborted) timer = setTimeout(kick, ms).unref()
-  }
-
-  function kick(): void {
-    if (ending.signal.aborted) return
-    if (flight !== undefined) {
-      again = true
-      return
-    }
-    clearTimeout(timer)
-    flight = background()
-      .catch((error: unknown) => options.onError?.(error))
-      .finally(() => {
-        flight = undefined
-        if (!again) return
-        again = false
-        kick()
-      })
   }
 
   /** From what is there, or undefined after the wish was recorded. */
@@ -235,31 +186,13 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   }
 
   function servedInBackground(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
-    const name = nameOf(owner)
-    return new Promise<PortAddress[]>((resolve, reject) => {
-      const stop = () => waiters.get(name)?.reject(late(owner, limits))
-      const clock = setTimeout(stop, remainingMs(limits.deadline))
-      const leave = () => {
-        clearTimeout(clock)
-        limits.signal?.removeEventListener('abort', stop)
-        waiters.delete(name)
-      }
-      waiters.set(name, {
-        owner,
-        subnets,
-        resolve: found => {
-          leave()
-          resolve(found)
-        },
-        reject: error => {
-          leave()
-          reject(error)
-        },
-      })
-      limits.signal?.addEventListener('abort', stop, { once: true })
-      if (limits.signal?.aborted) stop()
-      else kick()
-    })
+    const find = () => {
+      const found = listOwnedAddresses(journal, owner)
+      return found.length < subnets ? undefined : found
+    }
+    const served = waiters.wait(owner, find, limits)
+    rounds.kick()
+    return served
   }
 
   async function servedByUs(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
@@ -268,11 +201,11 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       // A write costs the cloud as much for one address as for sixty: those who begin at the same moment share it.
       const report = await round(limits, done, arrivals)
       const refusal = listWants(journal, portId)
-        .filter(want => nameOf(want.owner) === nameOf(owner))
+        .filter(want => isSameOwner(want.owner, owner))
         .map(want => report?.unserved.get(want.subnetId))
         .find(error => error !== undefined)
       if (refusal !== undefined) throw refusal
-      if (!done() && isPast(limits.deadline)) throw late(owner, limits)
+      if (!done() && isPast(limits.deadline)) throw lateFor(WHAT, SERVICE, owner, limits)
     }
     const found = listOwnedAddresses(journal, owner)
     if (found.length < subnets)
@@ -312,25 +245,14 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         giveBack(owner)
         throw error
       } finally {
-        if (longLived) kick()
+        if (longLived) rounds.kick()
       }
     },
     async settle(limits, enough) {
       await round(limits, enough)
-      tellServed()
+      waiters.tellServed()
     },
-    kick,
-    async close() {
-      clearTimeout(timer)
-      ending.abort()
-      await flight
-    },
+    kick: rounds.kick,
+    close: rounds.close,
   }
-}
-
-function late(owner: Owner, limits: Limits): AllocationError {
-  const whom = `interface ${owner.ifName} of container ${owner.containerId}`
-  return limits.signal?.aborted
-    ? new AllocationError('aborted', `Cannot give an address to ${whom}: the caller went away`)
-    : new AllocationError('late', `Cannot give an address to ${whom}: Neutron did not answer within the caller’s time`)
 }
