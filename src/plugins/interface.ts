@@ -151,7 +151,10 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     const takeAddresses = async (): Promise<Result> => {
       if (ipam === undefined) return {}
       const lease = await ipam.add(call)
-      deferUndo(() => ipam.del(asDel(call)))
+      deferUndo(async () => {
+        // Of what could not be undone something may have the address still.
+        if (undone) await ipam.del(asDel(call))
+      })
       requireIps(lease)
       return lease
     }
@@ -172,25 +175,27 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     const at = { call, world, key }
     // Without the journal, or without room in it, the container goes all the same, and its record with the next DEL.
     let record: Attachment | undefined
-    let remains: readonly Traces[] = []
-    // Before the addresses: the next container that gets them needs their place.
-    const remove = () =>
-      inOwnNetns(record, world.bootId, call, own =>
+    const remove = async () => {
+      const known = record === undefined ? undefined : tracesOf(record)
+      const remains = record === undefined ? await definition.findTraces(at) : known === undefined ? [] : [known]
+      await inOwnNetns(record, world.bootId, call, own =>
         everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
       )
+    }
     const release = async () => {
       if (definition.ipam !== 'none') await (await ipamForDel(call, world))?.del(call)
+    }
+    // The addresses stay the attachment's until its link is gone: else two containers may have them.
+    const removeThenRelease = async () => {
+      await remove()
+      await release()
     }
     await everyStep(
       () => {
         record = findAttachment(world.journal, key)
         if (record !== undefined) setAttachmentState(world.journal, key, 'deleting')
       },
-      async () => {
-        if (record === undefined) remains = await definition.findTraces(at)
-        else remains = [tracesOf(record)].filter(traces => traces !== undefined)
-      },
-      ...(asksByLink(call.config) ? [release, remove] : [remove, release]),
+      ...(asksByLink(call.config) ? [release, remove] : [removeThenRelease]),
     )
     if (record !== undefined) forgetAttachment(world.journal, key)
   }
