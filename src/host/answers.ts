@@ -3,7 +3,6 @@
 import { formatIp, type Ip } from '#base'
 import { type Transport, u32 } from '#netlink'
 import {
-  addElements,
   addSet,
   addTable,
   commit,
@@ -22,7 +21,7 @@ import {
   storeField,
   type Table,
 } from '#nftables'
-import { removeElements } from './elements.ts'
+import { giveBackElements, takeElements } from './elements.ts'
 import { addressTypes, ipVersions, perVersion, versionOf } from './match.ts'
 import { checkParts, ensureParts, type Part } from './part.ts'
 
@@ -142,16 +141,16 @@ const elementsOf = ({ link, owner, addresses }: Answers): ElementOf[] =>
  * @throws {NftablesError}
  */
 export function answerFor(transport: Transport, link: Answering, answers: Omit<Answers, 'link'>): boolean {
-  const changes = addElements(elementsOf({ ...answers, link: link.name }))
-  if (changes.length === 0) return false
+  const elements = elementsOf({ ...answers, link: link.name })
+  if (elements.length === 0) return false
   const renewed = ensureParts(transport, { parts: [partOf(link)] })
-  commit(transport, changes)
+  takeElements(transport, elements)
   return renewed.length > 0
 }
 
-/** Ends what `answerFor` began. Absence is success. @throws {NftablesError} */
+/** Ends what `answerFor` began. Absence is success, and an address that is another's by now is no matter. @throws {NetlinkError} */
 export const stopAnswering = (transport: Transport, answers: Answers): void =>
-  removeElements(transport, elementsOf(answers))
+  giveBackElements(transport, elementsOf(answers))
 
 /** What is answered for an attachment, found by its name alone: for the rare DEL that nothing is known of. */
 export function findAnswers(transport: Transport, owner: string): Answers[] {

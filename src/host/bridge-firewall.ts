@@ -4,7 +4,6 @@ import { type Ip, networkOf, type Prefix } from '#base'
 import { EEXIST, ENOENT } from '#libc'
 import type { Transport } from '#netlink'
 import {
-  addElement,
   addTable,
   commit,
   count,
@@ -23,7 +22,7 @@ import {
   NftablesError,
   type Table,
 } from '#nftables'
-import { removeElements } from './elements.ts'
+import { giveBackElements, takeElements } from './elements.ts'
 import { ensure, insidesOf } from './firewall.ts'
 import { ipVersions, versionOf } from './match.ts'
 import { checkParts, ensureParts, makePart, type Part, table as routed } from './part.ts'
@@ -123,31 +122,29 @@ export const ensureMacCheck = (transport: Transport): boolean =>
  */
 export function addBridged(transport: Transport, firewall: BridgedFirewall): boolean {
   let rebuilt = false
-  addElements(transport, bridgedElements(firewall), () => {
+  takeMaking(transport, bridgedElements(firewall), () => {
     rebuilt = ensureMacCheck(transport)
   })
   const networks = firewall.masquerade?.addresses.filter(({ ip, length }) => length < ip.length * 8) ?? []
-  addElements(transport, routedElements(firewall), () => {
+  takeMaking(transport, routedElements(firewall), () => {
     rebuilt = ensure(transport, { checked: false, masquerade: true, inside: insidesOf(networks, true) }) || rebuilt
   })
   return rebuilt
 }
 
-function addElements(transport: Transport, elements: readonly ElementOf[], makeSets: () => void): void {
-  const changes = elements.map(({ set, element }) => addElement(set, element))
+function takeMaking(transport: Transport, elements: readonly ElementOf[], makeSets: () => void): void {
   try {
-    commit(transport, changes)
+    takeElements(transport, elements)
   } catch (error) {
     if (!(error instanceof NftablesError && error.errno === ENOENT)) throw error
     makeSets()
-    commit(transport, changes)
+    takeElements(transport, elements)
   }
 }
 
-/** Removes a pod's elements; what is not there is no matter. @throws {NftablesError} */
+/** Removes a pod's elements; what is not there, or another's by now, is no matter. @throws {NetlinkError} */
 export function removeBridged(transport: Transport, firewall: BridgedFirewall): void {
-  const all = [bridgedElements(firewall), routedElements(firewall)]
-  for (const elements of all) if (elements.length > 0) removeElements(transport, elements)
+  giveBackElements(transport, [...bridgedElements(firewall), ...routedElements(firewall)])
 }
 
 /** What of a pod is missing, in words; none: all is well. @throws {NetlinkError} */

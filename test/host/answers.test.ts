@@ -54,6 +54,18 @@ describe('answers for silent links', { skip }, () => {
     await host.stopAnswering({ answers: { ...answers, link: 'eth0' } })
   })
 
+  test('are those of the address, whoever has it now: the end of the one before is none of its', async () => {
+    await using host = await threadedHost(node.path)
+    const link = await eth0(host)
+    const next = { ...answers, owner: 'mooring next' }
+    await host.answerFor({ link, answers })
+    await host.answerFor({ link, answers: next })
+    await host.stopAnswering({ answers: { ...answers, link: 'eth0' } })
+    for (const ip of [v4, v6]) assert.match(ask(ip), /REACHABLE/, ip)
+    await host.stopAnswering({ answers: { ...next, link: 'eth0' } })
+    assert.doesNotMatch(ask(v4), /lladdr/)
+  })
+
   test('tell the MAC that the link has now', async () => {
     await using host = await threadedHost(node.path)
     await host.answerFor({ link: await eth0(host), answers })
