@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import {
   type Deadline,
   deadlineIn,
@@ -11,6 +11,7 @@ import {
   localMac,
   type Prefix,
   prefixContains,
+  sha256Hex,
 } from '#base'
 import { EEXIST, ENODEV, EOPNOTSUPP, ETIMEDOUT } from '#libc'
 import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
@@ -221,7 +222,7 @@ function ensureVlanLink(
   vlan: { id: number; leave: number },
 ): { index: number; mac: Uint8Array } | undefined {
   const name = gatewayName(bridge.name, vlan.id)
-  const port = `veth${createHash('sha256').update(`gateway\0${name}`).digest('hex').slice(0, 8)}`
+  const port = `veth${sha256Hex(`gateway\0${name}`).slice(0, 8)}`
   if (tryFind(route, { ifname: name }) === undefined)
     executeUnlessThere(
       route,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
+import { sha256Hex } from '#base'
 import { EEXIST } from '#libc'
 import type { Transport } from '#netlink'
 import {
@@ -138,12 +138,11 @@ const fingerprints = new WeakMap<Part, string>()
 export function fingerprint(part: Part): string {
   const known = fingerprints.get(part)
   if (known !== undefined) return known
-  const hash = createHash('sha256')
-  for (const { chain, rules } of part.chains) {
-    hash.update(addChain(chain).body)
-    for (const rule of rules) hash.update(addRule(chain, rule).body)
-  }
-  const text = `made by Mooring, rules ${hash.digest('hex').slice(0, 8)}`
+  const bodies = part.chains.flatMap(({ chain, rules }) => [
+    addChain(chain).body,
+    ...rules.map(rule => addRule(chain, rule).body),
+  ])
+  const text = `made by Mooring, rules ${sha256Hex(...bodies).slice(0, 8)}`
   fingerprints.set(part, text)
   return text
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { hash } from 'node:crypto'
 import type { AttachmentKey } from '#allocator'
-import { localMac } from '#base'
+import { localMac, sha256Hex } from '#base'
 import { CniError, codes } from '#cni'
 import { makesPair } from '#host'
 import { EEXIST } from '#libc'
@@ -25,7 +24,7 @@ export type LinkNames = {
 
 /** @param key network, container, interface and type: plugins of one chain make a pair each for one interface name */
 export function linkNames({ network, containerId, ifName, type }: AttachmentKey): LinkNames {
-  const hex = hash('sha256', `${network}\0${containerId}\0${ifName}\0${type}`, 'hex')
+  const hex = sha256Hex(`${network}\0${containerId}\0${ifName}\0${type}`)
   const written = `${OWNER_PREFIX}${type} ${network} ${containerId} ${ifName}`
   return {
     hostLinks: [0, 8, 16, 24].map(from => `veth${hex.slice(from, from + 8)}`),

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { findLookup, type Journal, type Limits, putLookup, withFileLock, withinLimits } from '#allocator'
-import { deadlineIn } from '#base'
+import { deadlineIn, sha256Hex } from '#base'
 import type { World } from '../../world.ts'
 
 /** What a node asks of the cloud about itself hardly ever changes; what has changed shows itself by an error, too. */
@@ -62,7 +61,7 @@ function lookTogether<T>(world: World, wanted: Look<T>, limits: Limits): Promise
 /** The same between processes that live for one call. */
 async function lookInTurn<T>(world: World, wanted: Look<T>, limits: Limits): Promise<T> {
   const { lookup } = wanted
-  const name = createHash('sha256').update(lookup).digest('hex').slice(0, 16)
+  const name = sha256Hex(lookup).slice(0, 16)
   const isKnown = () => findKept(world, lookup)?.isFresh === true
   const lookUnlessKnown = async () => (isKnown() ? undefined : await lookAgain(world, wanted, limits))
   const found = await withFileLock(join(world.dataDir, `lookup-${name}.lock`), lookUnlessKnown, limits, isKnown)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { withFileLock } from '#allocator'
+import { sha256Hex } from '#base'
 import type { JsonObject } from '#cni'
 import { type Cloud, type CloudSession, cloudFromConf, loadCloud, openCloud } from '#openstack'
 
@@ -60,7 +60,7 @@ export function openSessions({ dataDir, warn }: SessionsOptions): CloudSessions 
         warned.add(warning)
         warn(warning)
       }
-    const file = join(directory, 'tokens', createHash('sha256').update(key).digest('hex').slice(0, 32))
+    const file = join(directory, 'tokens', sha256Hex(key).slice(0, 32))
     const session = openCloud(cloud, {
       tokenCache: `${file}.json`,
       withLock: async (body, limits) => (await withFileLock(`${file}.lock`, body, limits))!,

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
 import type { AttachmentKey } from '#allocator'
-import { formatIp, formatPrefix, parseIp, parsePrefix } from '#base'
+import { formatIp, formatPrefix, parseIp, parsePrefix, sha256Hex } from '#base'
 import type { Condition, HostPorts } from '#host'
 
 /** What an attachment has on the node. Without its ports, where only the owner is known: DEL without a record. */
@@ -53,7 +52,7 @@ const OWNER_BYTES_MAX = 127
 export function ownerOf({ network, containerId, ifName }: AttachmentKey): string {
   const written = `${network} ${containerId} ${ifName}`
   if (Buffer.byteLength(written) <= OWNER_BYTES_MAX) return written
-  return createHash('sha256').update(written).digest('hex')
+  return sha256Hex(written)
 }
 
 /** The owner for a message. */
