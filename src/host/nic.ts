@@ -295,10 +295,15 @@ export function findStrayNic(
   return { nic, podIndex: link.index }
 }
 
+/** The name of the node's link with that MAC; undefined while there is none. */
+export const findNicName = ({ route }: HostContext, { mac }: { mac: string }): string | undefined =>
+  findByMac(route, mac)?.ifname
+
 type InContainer<T> = T & { readonly netnsFd: number }
 
 /** See the functions here and in pod-link.ts. */
 export const nicVerbs = {
+  findNicName,
   findNic: (context: HostContext, { selector }: { selector: NicSelector }) => findNic(context, selector),
   findStrayNic,
   isNicIn,

@@ -66,10 +66,9 @@ export type MadeObject = {
   readonly addresses: readonly ObjectAddress[]
   readonly mac: string
   readonly detail: string
-  /**
-   * Why it cannot be used although it is in the cloud, in words: nobody gets it, it waits in quarantine until it is listed
-   * without. Of `making` or `free`; who has it keeps it.
-   */
+  /** True where the driver sees on this node that nobody uses it: it may leave quarantine for the reserve. */
+  readonly isIdle?: boolean | undefined
+  /** Why it cannot be used although it is in the cloud, in words: it goes to quarantine, unless somebody has it. */
   readonly flaw?: string | undefined
   /** True for what was begun and never finished (a port that was not attached): it is removed, unless somebody has it. */
   readonly isPart?: boolean | undefined

@@ -2,17 +2,18 @@
 
 /**
  * Why an address could not be had: `late` and `aborted` (the caller), `duplicate` (it has one already), `gone` (the port
- * does not exist any more), `withdrawn` (a release came meanwhile), `strange` (the port does not show what was written).
+ * does not exist any more), `withdrawn` (a release came meanwhile), `strange` (the port does not show what was written),
+ * `full` (a limit of the node's own is reached), `broken` (what the cloud gave cannot be used).
  */
-export type AllocationFault = 'late' | 'aborted' | 'duplicate' | 'gone' | 'withdrawn' | 'strange'
+export type AllocationFault = 'late' | 'aborted' | 'duplicate' | 'gone' | 'withdrawn' | 'strange' | 'full' | 'broken'
 
 /** An address could not be had, for a reason that is none of the cloud's own. */
 export class AllocationError extends Error {
   override readonly name = 'AllocationError'
   readonly fault: AllocationFault
 
-  constructor(fault: AllocationFault, message: string) {
-    super(message)
+  constructor(fault: AllocationFault, message: string, options?: ErrorOptions) {
+    super(message, options)
     this.fault = fault
   }
 }

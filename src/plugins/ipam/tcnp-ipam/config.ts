@@ -60,6 +60,10 @@ const neutronConf = object({
   hostInterface: optional(word),
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */
   hostPort: optional(word),
+  /** Mode `eni`: the node as Nova knows it, by id or name. Default: the server of the host's port. */
+  server: optional(word),
+  /** Mode `eni`: NICs that the server may have, those that are not ours among them. Default: what its flavour says, else 16. */
+  maxNics: optional(integer(1, 1024)),
   /** Directory of the port's lock and of the token cache. Default: that of the node. */
   dataDir: optional(word),
   /** IP versions of the pods' addresses. Default: those of the host's port. */

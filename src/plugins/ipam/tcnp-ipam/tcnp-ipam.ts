@@ -41,8 +41,8 @@ async function add(call: Call, world: World): Promise<Result> {
   const choice = choose(config, call)
   // Read first: a file that is missing must not cost an address.
   const resolv = config.resolvConf === undefined ? undefined : await readResolvConf(config.resolvConf)
-  const { ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world, choice)
-  return { ips, routes: [...config.routes], dns: resolv ?? dns }
+  const { interfaces, ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world, choice)
+  return { ...(interfaces === undefined ? {} : { interfaces }), ips, routes: [...config.routes], dns: resolv ?? dns }
 }
 
 async function del(call: Call, world: World): Promise<void> {
