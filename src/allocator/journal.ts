@@ -87,6 +87,20 @@ const migrations: readonly string[] = [
      special TEXT NOT NULL, expires_ms INTEGER NOT NULL
    ) STRICT;
    CREATE INDEX object_want_owner ON object_want (container_id, if_name);`,
+  `CREATE TABLE shared_list (
+     kind TEXT NOT NULL, object_id TEXT NOT NULL, access TEXT NOT NULL, settings TEXT NOT NULL,
+     PRIMARY KEY (kind, object_id)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE shared_entry (
+     kind TEXT NOT NULL, object_id TEXT NOT NULL, entry TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('foreign', 'adding', 'held', 'removing', 'removed')), changed_ms INTEGER NOT NULL,
+     PRIMARY KEY (kind, object_id, entry)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE shared_need (
+     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, object_id TEXT NOT NULL, user TEXT NOT NULL, member TEXT NOT NULL,
+     pending INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX shared_need_list ON shared_need (kind, object_id, user);`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

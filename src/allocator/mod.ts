@@ -65,3 +65,15 @@ export {
 export type { Probe as PortProbe } from './port/wire.ts'
 export * from './ranges.ts'
 export * from './reservations.ts'
+export { addressesOfBlock, blockOf, coverOf } from './shared/cover.ts'
+export { type ListReport, openSharedList, type SharedList } from './shared/list.ts'
+export { pairsDriver } from './shared/pairs.ts'
+export { routeNeed, routesDriver } from './shared/routes.ts'
+export {
+  type KnownList,
+  type ListKey,
+  type ListKind,
+  type ListSettings,
+  listEntries,
+  listKnownLists,
+} from './shared/store.ts'

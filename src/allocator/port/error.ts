@@ -11,9 +11,16 @@ export type AllocationFault = 'late' | 'aborted' | 'duplicate' | 'gone' | 'withd
 export class AllocationError extends Error {
   override readonly name = 'AllocationError'
   readonly fault: AllocationFault
+  /** What helps, where it is known. */
+  readonly remedy: string | undefined
 
-  constructor(fault: AllocationFault, message: string, options?: ErrorOptions) {
+  constructor(
+    fault: AllocationFault,
+    message: string,
+    { remedy, ...options }: ErrorOptions & { remedy?: string | undefined } = {},
+  ) {
     super(message, options)
     this.fault = fault
+    this.remedy = remedy
   }
 }

@@ -31,7 +31,8 @@ export function fromAllocation(error: AllocationError): CniError {
       details: 'call DEL for the attachment first',
       cause: error,
     })
-  return new CniError(codes.tryAgainLater, error.message, { cause: error })
+  const code = error.fault === 'full' ? codes.addressUnavailable : codes.tryAgainLater
+  return new CniError(code, error.message, { details: error.remedy, cause: error })
 }
 
 /** What of the kinds above an error is, undefined for any other. */
