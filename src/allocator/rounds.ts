@@ -6,6 +6,8 @@ export type Rounds = {
   readonly signal: AbortSignal
   /** Starts a round, or has another one after that which is under way. */
   kick(): void
+  /** Starts one in a while, unless another comes before. */
+  kickIn(ms: number): void
   /** Waits for the round that is under way and starts no other. */
   close(): Promise<void>
 }
@@ -73,6 +75,7 @@ export function createRounds({ round, onFailure }: RoundsOptions): Rounds {
   return {
     signal,
     kick,
+    kickIn: later,
     async close() {
       clearTimeout(timer)
       ending.abort()

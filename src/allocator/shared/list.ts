@@ -6,6 +6,7 @@ import { OpenStackError } from '#openstack'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from '../port/error.ts'
 import { type Limits, pause, withFileLock } from '../port/lock.ts'
+import { createRounds, type Next } from '../rounds.ts'
 import { type Entry, type EntryState, foreignChange, type ListPlan, planList } from './plan.ts'
 import {
   forgetList,
@@ -101,8 +102,8 @@ export type SharedList = {
 const TRIES_MAX = 12
 const RETRY_MS = 50
 const ROUND_MS = 60_000
-const BACKOFF_MS_MIN = 1_000
-const BACKOFF_MS_MAX = 60_000
+/** Between looks for what may still come back. */
+const LEFTOVERS_MS = 1_000
 /** A removed entry that comes back: looked for at the first look after the write, and one more. */
 const ECHO_LOOKS = 3
 
@@ -110,12 +111,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
   const { journal, longLived } = options
   let { driver, access, settings } = options
   const key: ListKey = { kind: driver.kind, objectId: driver.objectId }
-  const ending = new AbortController()
+  const rounds = createRounds({ round: background, onFailure })
   let seen: readonly string[] | undefined
-  let flight: Promise<void> | undefined
-  let again = false
-  let timer: NodeJS.Timeout | undefined
-  let backoffMs = 0
   /** As the cloud itself said; a configuration may be wrong. */
   let toldMax = Number.POSITIVE_INFINITY
 
@@ -277,48 +274,26 @@ export function openSharedList(options: SharedListOptions): SharedList {
     answer.revision !== undefined &&
     answer.revision > view.revision + 1
 
-  async function locked(limits: Limits, done?: () => boolean): Promise<void> {
+  async function locked(limits: Limits, done?: () => boolean): Promise<boolean> {
     const lockFile = join(settings.lockDirectory, `${driver.lockName}.lock`)
-    const wrote = await withFileLock(lockFile, () => round(limits), limits, done)
-    if (!wrote) return
-    if (longLived) later(settings.verifyAfterMs)
+    const wrote = (await withFileLock(lockFile, () => round(limits), limits, done)) ?? false
     // A process that ends cannot look again later: it looks once more now.
-    else await withFileLock(lockFile, () => round(limits), limits)
+    if (wrote && !longLived) await withFileLock(lockFile, () => round(limits), limits)
+    return wrote
   }
 
-  async function background(): Promise<void> {
-    try {
-      await locked({ deadline: deadlineIn(ROUND_MS), signal: ending.signal })
-      backoffMs = 0
-      if (!isDone()) later(BACKOFF_MS_MIN)
-      else if (listLeftovers('adding', 'removed').length > 0) later(Math.max(settings.verifyAfterMs, BACKOFF_MS_MIN))
-      else if (listEntries(journal, key).length === 0 && listNeeds(journal, key).length === 0) forgetList(journal, key)
-    } catch (error) {
-      if (ending.signal.aborted) return
-      options.onError?.(error)
-      backoffMs = Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, backoffMs * 2))
-      later(backoffMs * (0.75 + Math.random() / 2))
-    }
+  async function background(signal: AbortSignal): Promise<Next> {
+    const wrote = await locked({ deadline: deadlineIn(ROUND_MS), signal })
+    if (!isDone()) return 'unfinished'
+    if (wrote) return { inMs: settings.verifyAfterMs }
+    if (listLeftovers('adding', 'removed').length > 0) return { inMs: Math.max(settings.verifyAfterMs, LEFTOVERS_MS) }
+    if (listEntries(journal, key).length === 0 && listNeeds(journal, key).length === 0) forgetList(journal, key)
+    return 'done'
   }
 
-  function later(ms: number): void {
-    clearTimeout(timer)
-    if (!ending.signal.aborted) timer = setTimeout(kick, ms).unref()
-  }
-
-  function kick(): void {
-    if (ending.signal.aborted) return
-    if (flight !== undefined) {
-      again = true
-      return
-    }
-    clearTimeout(timer)
-    flight = background().finally(() => {
-      flight = undefined
-      if (!again) return
-      again = false
-      kick()
-    })
+  function onFailure(error: unknown): boolean {
+    if (!rounds.signal.aborted) options.onError?.(error)
+    return false
   }
 
   const isNeeded = (user: string, members: readonly string[]) => {
@@ -341,12 +316,12 @@ export function openSharedList(options: SharedListOptions): SharedList {
       while (!served()) {
         // Another writer refused it for everybody who waited: we ask for ourselves, and get the reason.
         if (!isNeeded(user, members)) journal.transaction(() => putNeeds(journal, key, user, members))
-        await locked(limits, served)
+        if ((await locked(limits, served)) && longLived) rounds.kickIn(settings.verifyAfterMs)
       }
     },
     release(user) {
       journal.transaction(() => putNeeds(journal, key, user, []))
-      if (longLived) kick()
+      if (longLived) rounds.kick()
     },
     async demandRoom(user, members, limits) {
       if (seen !== undefined && shortage(user, members, seen) === undefined) return
@@ -359,11 +334,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
     async settle(limits) {
       await locked(limits)
     },
-    kick,
-    async close() {
-      clearTimeout(timer)
-      ending.abort()
-      await flight
-    },
+    kick: rounds.kick,
+    close: rounds.close,
   }
 }
