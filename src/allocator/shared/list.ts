@@ -218,7 +218,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
       'full',
       `Cannot add ${adding} to the ${driver.title}: the limit is ${entriesMax()}, ${own} are ours and ` +
         `${shown.length - own} are others’`,
-      driver.remedy,
+      { remedy: driver.remedy },
     )
   }
 
