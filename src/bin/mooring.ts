@@ -13,6 +13,9 @@ const socket = () => new Option('--socket <path>', "the agent's socket").env('MO
 const nodeNetns = () =>
   new Option('--netns <path>', "the node's network namespace, where it is not this process's").env('MOORING_NETNS')
 
+const confDir = () =>
+  new Option('--conf-dir <dir>', "the node's network lists").env('NETCONFPATH').default('/etc/cni/net.d')
+
 const program = new Command('mooring')
   .description('A complete CNI suite that ties Kubernetes pods to OpenStack networks')
   .version(release.version, '-V, --version', 'print the version')
@@ -160,6 +163,31 @@ for (const [verb, what] of [
       const { endQuarantine } = await import('./addresses.ts')
       console.log(endQuarantine(verb, address, options))
     })
+
+program
+  .command('ports')
+  .description('show what Neutron and Nova hold for this node, or for servers, port by port, and whose it is (root)')
+  .option(
+    '--server <address>',
+    'servers with this address, fixed or floating, instead of this node; may be repeated',
+    (address: string, others: string[]) => [...others, address],
+    [] as string[],
+  )
+  .option('--without-primary', "leave out the servers' own addresses, and ports that have no others", false)
+  .option('--cloud <name>', 'a cloud of clouds.yaml, instead of those that the network lists name')
+  .option('--conflist <file...>', 'network lists, instead of those of the node')
+  .addOption(confDir())
+  .option('--json', 'for machines', false)
+  .option('--timeout <seconds>', 'for all of it', '60')
+  .addOption(dataDir())
+  .addOption(nodeNetns())
+  .action(async options => {
+    const { showPorts } = await import('./ports.ts')
+    const { lines, warnings, complete } = await showPorts(options)
+    for (const line of lines) console.log(line)
+    for (const text of warnings) console.error(`mooring: ${text}`)
+    if (!complete) process.exitCode = 1
+  })
 
 program
   .command('inspect <target>')
