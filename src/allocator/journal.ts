@@ -101,6 +101,12 @@ const migrations: readonly string[] = [
      pending INTEGER NOT NULL
    ) STRICT;
    CREATE INDEX shared_need_list ON shared_need (kind, object_id, user);`,
+  `ALTER TABLE port_want ADD COLUMN fallbacks TEXT NOT NULL DEFAULT '[]';
+   ALTER TABLE port_want ADD COLUMN address TEXT NOT NULL DEFAULT '';
+   ALTER TABLE port_intent ADD COLUMN naming TEXT NOT NULL DEFAULT '[]';
+   CREATE TABLE port_full (
+     port_id TEXT NOT NULL, subnet_id TEXT NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (port_id, subnet_id)
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

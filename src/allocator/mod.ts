@@ -41,7 +41,7 @@ export {
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'
 export { AllocationError } from './port/error.ts'
 export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
-export type { Owner as AddressOwner, PortAddress } from './port/plan.ts'
+export type { Owner as AddressOwner, PortAddress, Wish as AddressWish } from './port/plan.ts'
 export { openPortPool, type PortPool } from './port/pool.ts'
 export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'
 export type { PortNeutron, RoundReport } from './port/round.ts'
@@ -52,6 +52,7 @@ export {
   forgetPort,
   type KnownPort,
   listAssignedAddresses,
+  listFullSubnets,
   listIntents,
   listKnownPorts,
   listOwnedAddresses,

@@ -32,6 +32,8 @@ export class OpenStackError extends Error {
   readonly kind: ErrorKind
   /** For the service's log; undefined if there was no answer. */
   readonly requestId: string | undefined
+  /** What the service itself said, or why there was no answer. */
+  readonly reason: string
   /** The message without the remedy. */
   readonly summary: string
   /** What the user can do. */
@@ -57,6 +59,7 @@ export class OpenStackError extends Error {
     this.type = facts.type
     this.kind = facts.kind
     this.requestId = facts.requestId
+    this.reason = facts.reason
     this.summary = summary
     this.remedy = facts.remedy
     this.retryAfterMs = facts.retryAfterMs

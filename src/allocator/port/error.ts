@@ -3,9 +3,19 @@
 /**
  * Why an address could not be had: `late` and `aborted` (the caller), `duplicate` (it has one already), `gone` (the port
  * does not exist any more), `withdrawn` (a release came meanwhile), `strange` (the port does not show what was written),
- * `full` (a limit of the node's own is reached), `broken` (what the cloud gave cannot be used).
+ * `full` (a limit of the node's own is reached), `broken` (what the cloud gave cannot be used), `taken` (the very address that
+ * was asked for is somebody else's, or cannot be had at all).
  */
-export type AllocationFault = 'late' | 'aborted' | 'duplicate' | 'gone' | 'withdrawn' | 'strange' | 'full' | 'broken'
+export type AllocationFault =
+  | 'late'
+  | 'aborted'
+  | 'duplicate'
+  | 'gone'
+  | 'withdrawn'
+  | 'strange'
+  | 'full'
+  | 'broken'
+  | 'taken'
 
 /** An address could not be had, for a reason that is none of the cloud's own. */
 export class AllocationError extends Error {

@@ -10,26 +10,34 @@ import {
   countBySubnet,
   difference,
   type Known,
+  type Owner,
   type Plan,
   type PortAddress,
   planPort,
   sameCounts,
+  type Want,
 } from './plan.ts'
+import { type AddRequest, learn, NO_ADDITION, newState, noteUnserved, type State } from './refusal.ts'
 import {
   assignAddress,
   disownAddress,
   disownEarlierBoots,
+  endCoolDown,
   findKnownPort,
+  findPortAddress,
   forgetAddress,
   forgetExpiredWants,
   forgetIntent,
   forgetWant,
   hasReleasing,
+  listFullSubnets,
   listIntents,
   listKnownAddresses,
   listLooseAddresses,
   listWants,
   noteFloatingIps,
+  noteFull,
+  noteNotFull,
   noteRevision,
   type PortSettings,
   putKnownPort,
@@ -80,31 +88,20 @@ export type RoundReport = {
   lost: Known[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
-  /** Subnets in which somebody was not served, and why. */
-  readonly unserved: Map<string, Error>
+  /** Why somebody was not served, by the want's id. */
+  readonly unserved: Map<number, Error>
   /** True if the reserve could not be filled. */
   refillFailed: boolean
 }
 
 const TRIES_MAX = 64
-const CONFLICTS_MAX = 8
 const UNKNOWN_MAX = 3
 const STALE_MAX = 5
 const RETRY_MS = 100
 /** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
-
-type State = {
-  readonly report: RoundReport
-  readonly exhausted: Set<string>
-  refill: boolean
-  /** Attachments served by one write at most. */
-  batchMax: number
-  /** One subnet per write, to learn which of them is full. */
-  apart: boolean
-  conflicts: number
-  unknown: number
-}
+/** Where the settings do not say it. */
+const RETRY_FULL_MS = 60_000
 
 /**
  * Brings a port and the journal together, and serves who waits: everything that is recorded, in as few writes as Neutron
@@ -114,31 +111,26 @@ type State = {
  * @throws {AllocationError}
  */
 export async function settlePort(options: RoundOptions): Promise<RoundReport> {
-  const state: State = {
-    report: { lost: [], strange: [], unserved: new Map(), refillFailed: false },
-    exhausted: new Set(),
-    refill: options.refill,
-    batchMax: Number.POSITIVE_INFINITY,
-    apart: false,
-    conflicts: 0,
-    unknown: 0,
-  }
+  const state = newState(options.refill)
+  const report: RoundReport = { lost: [], strange: [], unserved: state.unserved, refillFailed: false }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     options.step?.('get')
     const [port, bindings] = await Promise.all([lookAtPort(options), lookAtBindings(options)])
     await releaseBindings(options, port, bindings)
     options.step?.('compare')
-    const plan = compareAndPlan(options, state, port, bindings)
+    const plan = compareAndPlan(options, state, report, port, bindings)
     options.onAssigned?.()
     if (options.enough?.()) break
-    const adding = writable(plan, state)
-    if (Object.keys(adding).length > 0) await add(options, state, port, adding, bindings)
+    const request = nextRequest(plan, state)
+    if (request !== undefined) await add(options, state, port, request, bindings)
     else if (plan.remove.length > 0) await remove(options, port, plan.remove, state)
     else break
     options.onAssigned?.()
     if (options.enough?.() || !hasWork(options)) break
   }
-  return state.report
+  report.refillFailed = state.refillFailed
+  noteUnserved(state, listWants(options.journal, options.portId))
+  return report
 }
 
 const hasWork = ({ journal, portId }: RoundOptions) =>
@@ -187,7 +179,13 @@ async function releaseBindings(options: RoundOptions, port: Port, bindings: Map<
 }
 
 /** One transaction: what the port shows is recorded, who can be served is served, and the next write is planned. */
-function compareAndPlan(options: RoundOptions, state: State, port: Port, bindings: ReadonlyMap<string, string>): Plan {
+function compareAndPlan(
+  options: RoundOptions,
+  state: State,
+  report: RoundReport,
+  port: Port,
+  bindings: ReadonlyMap<string, string>,
+): Plan {
   const { journal, portId, bootId, access, settings } = options
   return journal.transaction(() => {
     const known = findKnownPort(journal, portId)
@@ -195,7 +193,7 @@ function compareAndPlan(options: RoundOptions, state: State, port: Port, binding
     const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
     disownEarlierBoots(journal, portId, bootId)
-    compare(options, state, port)
+    compare(options, report, port)
     noteFloatingIps(journal, portId, bindings)
     return serve(options, state)
   })
@@ -215,7 +213,7 @@ function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
     })
 }
 
-function compare({ journal, portId, settings, inUse }: RoundOptions, state: State, port: Port): void {
+function compare({ journal, portId, settings, inUse }: RoundOptions, report: RoundReport, port: Port): void {
   const nowMs = Date.now()
   const found = comparePort(port.fixed_ips, listKnownAddresses(journal, portId), listIntents(journal, portId), {
     nowMs,
@@ -235,22 +233,29 @@ function compare({ journal, portId, settings, inUse }: RoundOptions, state: Stat
   found.strange.forEach(record('quarantined', 0))
   for (const each of found.vanished) forgetAddress(journal, each)
   for (const id of found.settled) forgetIntent(journal, id)
-  state.report.lost = [...found.lost]
-  state.report.strange.push(...found.strange.map(each => each.ip_address))
+  report.lost = [...found.lost]
+  report.strange.push(...found.strange.map(each => each.ip_address))
 }
 
 /** Gives what is free to who waits, and says what remains to be done. */
 function serve({ journal, portId, bootId, settings }: RoundOptions, state: State): Plan {
   const nowMs = Date.now()
   forgetExpiredWants(journal, portId)
+  const wants = listWants(journal, portId)
+  for (const want of wants) {
+    const fault = want.address === undefined ? undefined : faultOfNamed(journal, { ...want, address: want.address })
+    if (fault !== undefined) state.unserved.set(want.id, fault)
+  }
   const plan = planPort({
     known: listLooseAddresses(journal, portId),
-    wants: listWants(journal, portId),
-    reserveSubnets: settings.subnetIds,
+    wants,
+    reserveSubnets: reservesOf(settings),
     reserve: settings.reserve,
     coolDownMs: settings.coolDownMs,
     soonMs: settings.usableAfterMs,
-    exhausted: state.exhausted,
+    exhausted: new Set(state.exhausted.keys()),
+    full: listFullSubnets(journal, portId),
+    refused: new Set(state.unserved.keys()),
     refill: state.refill,
     batchMax: state.batchMax,
     nowMs,
@@ -258,36 +263,75 @@ function serve({ journal, portId, bootId, settings }: RoundOptions, state: State
   for (const { address, usableMs } of plan.keep) disownAddress(journal, address, 'free', usableMs)
   for (const { want, address } of plan.assign) {
     assignAddress(journal, address, want.owner, bootId)
+    if (want.address !== undefined) endCoolDown(journal, address)
     forgetWant(journal, want.id)
   }
   for (const each of plan.remove) if (each.state === 'free') disownAddress(journal, each, 'releasing', 0)
   return plan
 }
 
-/** What the next write adds, by subnet. */
-function writable({ serve, refill }: Plan, { apart }: State): Record<string, number> {
+/** Why a port's own records forbid to give an attachment the address that it names, undefined where they do not. */
+export function faultOfNamed(
+  journal: Journal,
+  { portId, address, owner }: { portId: string; address: string; owner: Owner },
+): AllocationError | undefined {
+  const there = findPortAddress(journal, portId, address)
+  const reason = there === undefined ? undefined : reasonAgainst(there)
+  if (reason === undefined) return undefined
+  const whom = `interface ${owner.ifName} of container ${owner.containerId}`
+  return new AllocationError('taken', `Cannot give address ${address} to ${whom}: ${reason}`)
+}
+
+function reasonAgainst({ portId, state, owner, floatingIp }: PortAddress): string | undefined {
+  switch (state) {
+    case 'assigned':
+      return `interface ${owner?.ifName} of container ${owner?.containerId} in network "${owner?.network}" has it`
+    case 'foreign':
+      return `it is an address of port ${portId} that was there before us, the node's own most likely`
+    case 'quarantined':
+      return 'it is in quarantine, because nobody can say whose it is: "mooring ip adopt" or "mooring ip release" ends that'
+    case 'free':
+      return floatingIp === undefined ? undefined : `floating IP ${floatingIp} leads to it`
+    case 'releasing':
+      return undefined
+  }
+}
+
+/** What the next write adds: addresses by name alone, else by subnet. Undefined for nothing. */
+function nextRequest({ name, serve, refill }: Plan, { apart, namedMax }: State): AddRequest | undefined {
+  if (name.length > 0) {
+    const named = name.slice(0, namedMax)
+    return { named, adding: countWanted(named), serving: true }
+  }
   const sums: Record<string, number> = { ...serve }
   for (const [subnet, count] of Object.entries(refill)) sums[subnet] = (sums[subnet] ?? 0) + count
-  return apart ? Object.fromEntries(Object.entries(sums).slice(0, 1)) : sums
+  const adding = apart ? Object.fromEntries(Object.entries(sums).slice(0, 1)) : sums
+  const subnets = Object.keys(adding)
+  return subnets.length === 0 ? undefined : { named: [], adding, serving: subnets.some(each => each in serve) }
 }
+
+const countWanted = (wants: readonly Want[]): Record<string, number> =>
+  countBySubnet(wants.map(want => ({ subnet_id: want.subnetIds[0]!, ip_address: want.address! })))
 
 async function add(
   options: RoundOptions,
   state: State,
   port: Port,
-  adding: Record<string, number>,
+  request: AddRequest,
   bindings: ReadonlyMap<string, string>,
 ): Promise<void> {
   const { journal, neutron, portId, limits, settings } = options
+  const { named, adding } = request
+  const naming = named.map(want => want.address!)
   const before = port.fixed_ips.map(each => each.ip_address)
   options.step?.('intent')
-  const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, removing: [] }), {
+  const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, naming, removing: [] }), {
     durable: true,
   })
   // Every address that must stay is named: an entry without one may take any that the port has.
   const fixedIps: FixedIpRequest[] = [
     ...port.fixed_ips.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })),
-    ...Object.entries(adding).flatMap(([subnet_id, count]) => Array.from({ length: count }, () => ({ subnet_id }))),
+    ...(named.length > 0 ? named.map(namedEntry) : bareEntries(adding)),
   ]
   options.step?.('put')
   let answer: Port
@@ -298,7 +342,7 @@ async function add(
       { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
-    return await afterRefusal(options, state, error, intent, adding)
+    return await afterRefusal(options, state, error, intent, request)
   }
   options.step?.('answer')
   const made = difference(port.fixed_ips, answer.fixed_ips)
@@ -321,18 +365,27 @@ async function add(
         usableMs,
         settling: true,
       })
+    for (const subnet of Object.keys(adding)) noteNotFull(journal, portId, subnet)
     forgetIntent(journal, intent)
     noteRevision(journal, portId, answer.revision_number ?? 0)
     serve(options, state)
   })
 }
 
+const namedEntry = ({ subnetIds, address }: Want): FixedIpRequest => ({
+  subnet_id: subnetIds[0]!,
+  ip_address: address!,
+})
+
+const bareEntries = (adding: Readonly<Record<string, number>>): FixedIpRequest[] =>
+  Object.entries(adding).flatMap(([subnet_id, count]) => Array.from({ length: count }, () => ({ subnet_id })))
+
 async function afterRefusal(
-  { journal, limits }: RoundOptions,
+  { journal, portId, limits, settings }: RoundOptions,
   state: State,
   error: unknown,
   intent: number,
-  adding: Readonly<Record<string, number>>,
+  request: AddRequest,
 ): Promise<void> {
   if (!(error instanceof OpenStackError)) throw error
   if (error.effect === 'unknown') {
@@ -341,31 +394,17 @@ async function afterRefusal(
     return await pause(RETRY_MS * 2 ** state.unknown, limits)
   }
   journal.transaction(() => forgetIntent(journal, intent))
-  if (isConflict(error)) {
-    if (++state.conflicts > CONFLICTS_MAX) throw error
-    return await pause(RETRY_MS * (1 + state.conflicts * Math.random()), limits)
-  }
-  if (error.kind !== 'exhausted' && error.kind !== 'quota') throw error
-  narrow(state, error, adding)
+  const full = listFullSubnets(journal, portId)
+  const { full: found, wait } = learn(state, error, request, subnet =>
+    reservesOf(settings).some(list => list.includes(subnet) && list.some(each => each !== subnet && !full.has(each))),
+  )
+  if (found !== undefined) noteFull(journal, portId, found, Date.now() + (settings.retryFullMs ?? RETRY_FULL_MS))
+  if (wait) await pause(RETRY_MS * (1 + state.conflicts * Math.random()), limits)
 }
 
-/** Somebody else changed the port between our look and our write; or took an address that it had at our look. */
-const isConflict = (error: OpenStackError) => error.kind === 'conflict' || error.type === 'IpAddressAlreadyAllocated'
-
-/** Neutron adds all or nothing and does not say how many would fit: less is asked for, until it does or one is too many. */
-function narrow(state: State, error: OpenStackError, adding: Readonly<Record<string, number>>): void {
-  const [first] = Object.entries(adding)
-  if (first === undefined) throw error
-  if (state.refill) {
-    state.refill = false
-    state.report.refillFailed = true
-  } else if (Object.keys(adding).length > 1) state.apart = true
-  else if (first[1] > 1) state.batchMax = Math.floor(first[1] / 2)
-  else {
-    state.exhausted.add(first[0])
-    state.report.unserved.set(first[0], error)
-  }
-}
+/** For each reserve the subnets that may hold it, in order. */
+const reservesOf = ({ subnetIds, fallbacks }: PortSettings) =>
+  subnetIds.map(each => [each, ...(fallbacks?.[each] ?? [])])
 
 async function remove(
   options: RoundOptions,
@@ -388,6 +427,7 @@ async function remove(
         portId,
         before: port.fixed_ips.map(each => each.ip_address),
         adding: {},
+        naming: [],
         removing: [...leaving],
       }),
     { durable: true },
@@ -401,7 +441,7 @@ async function remove(
       { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
-    return await afterRefusal(options, state, error, intent, {})
+    return await afterRefusal(options, state, error, intent, NO_ADDITION)
   }
   options.step?.('remove-record')
   const present = new Set(answer.fixed_ips.map(each => each.ip_address))

@@ -72,6 +72,8 @@ const neutronConf = object({
   reserve: optional(integer(0, 256), 4),
   /** After Neutron's answer, until a new address counts as working although no probe said so. */
   usableAfterMs: optional(integer(0, 60_000), 5_000),
+  /** After a subnet was found full, until it is tried again while another one serves. */
+  retryFullMs: optional(integer(0, 3_600_000), 60_000),
   /** After a release, until an address may be another pod's. */
   coolDownMs: optional(integer(0, 3_600_000), 30_000),
 })

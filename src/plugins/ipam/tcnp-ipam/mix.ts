@@ -32,9 +32,11 @@ import {
   type Family,
   type FamilyOptions,
   familiesOf,
+  type PlaceSubnet,
   resultIp,
   subnetsOfPort,
 } from './subnets.ts'
+import { explain } from './unavailable.ts'
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
@@ -58,25 +60,27 @@ async function acquire(
   choice: Choice,
 ): Promise<Required<Pick<Result, 'ips' | 'dns'>>> {
   refuseChoice(config, choice)
-  const { pool, lookup, families } = await open(config, world, call, choice)
+  const { pool, lookup, place, families, cloud } = await open(config, world, call, choice)
   try {
-    const taken = await pool.acquire(
-      ownerOf(call),
-      families.map(({ subnets }) => subnets[0]!.id),
-      call,
-    )
-    const used = families.map(({ subnets }) => subnets[0]!)
-    const ips = used.map(subnet => {
-      const { address } = taken.find(each => each.subnetId === subnet.id)!
-      return resultIp(address, subnet)
-    })
-    return { ips, dns: dnsOf(used) }
+    const wishes = families.map(({ subnets, address }) => ({ subnetIds: subnets.map(each => each.id), address }))
+    const taken = await pool.acquire(ownerOf(call), wishes, call)
+    const used = families.map(({ subnets }) => findUsed(subnets, taken))
+    const ips = used.map(({ address, subnet }) => resultIp(address, subnet))
+    return { ips, dns: dnsOf(used.map(each => each.subnet)) }
   } catch (error) {
     // The port was replaced, or a subnet: the next call looks for them afresh.
     if (isMissing(error) || (error instanceof AllocationError && error.fault === 'gone'))
       forgetLookup(world.journal, lookup)
-    throw error
+    throw await explain({ error, place, families }, world.journal, cloud.session.neutron, call)
   }
+}
+
+function findUsed(subnets: readonly PlaceSubnet[], taken: readonly PortAddress[]) {
+  for (const { address, subnetId } of taken) {
+    const subnet = subnets.find(each => each.id === subnetId)
+    if (subnet !== undefined) return { address, subnet }
+  }
+  throw new Error(`no address of ${subnets.map(describeSubnet).join(', ')} was given`)
 }
 
 /** The port is the node's and all its pods': it has one MAC, one set of security groups, and is the only one. */
@@ -93,7 +97,11 @@ function refuseChoice({ neutronConf }: Config, { chosen }: Choice): void {
   }
 }
 
-type Opened = Located & { readonly pool: PortPool; readonly families: readonly Family[] }
+type Opened = Located & {
+  readonly cloud: OpenedCloud
+  readonly pool: PortPool
+  readonly families: readonly Family[]
+}
 
 const NO_CHOICE = { addresses: [], chosen: {} }
 
@@ -101,7 +109,7 @@ async function open(config: Config, world: World, limits: Limits, choice: Choice
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
   const located = await locate(config, world, cloud, limits, choice)
   const families = familiesAt(located.place, config, choice)
-  return { ...located, families, pool: poolOf(config, world, cloud, located) }
+  return { ...located, cloud, families, pool: poolOf(config, world, cloud, located) }
 }
 
 /** The subnets of the port's network that serve. */
@@ -132,14 +140,16 @@ function familiesAt(
 
 /** The reserve is the operator's: what one pod chose needs none. */
 function poolOf(config: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
-  const { reserve, usableAfterMs, coolDownMs, dataDir, subnets } = config.neutronConf
-  const families = familiesAt(place, config, { ...NO_CHOICE, subnets })
+  const { reserve, usableAfterMs, coolDownMs, retryFullMs, dataDir, subnets } = config.neutronConf
+  const lists = familiesAt(place, config, { ...NO_CHOICE, subnets }).map(each => each.subnets.map(({ id }) => id))
   return poolFor(world, {
     portId: place.portId,
     access: cloud.access,
     probe: probeOf(world, place, uplink),
     settings: {
-      subnetIds: families.map(each => each.subnets[0]!.id),
+      subnetIds: lists.map(([first]) => first!),
+      fallbacks: Object.fromEntries(lists.map(([first, ...others]) => [first!, others])),
+      retryFullMs,
       reserve,
       usableAfterMs,
       coolDownMs,

@@ -31,7 +31,8 @@ export function fromAllocation(error: AllocationError): CniError {
       details: 'call DEL for the attachment first',
       cause: error,
     })
-  const code = error.fault === 'full' ? codes.addressUnavailable : codes.tryAgainLater
+  const isPermanent = error.fault === 'full' || error.fault === 'taken'
+  const code = isPermanent ? codes.addressUnavailable : codes.tryAgainLater
   return new CniError(code, error.message, { details: error.remedy, cause: error })
 }
 
