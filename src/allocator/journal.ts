@@ -75,7 +75,7 @@ const migrations: readonly string[] = [
    ) STRICT, WITHOUT ROWID;
    CREATE TABLE object (
      mark TEXT PRIMARY KEY, pool TEXT NOT NULL, id TEXT NOT NULL,
-     state TEXT NOT NULL CHECK (state IN ('making', 'free', 'assigned', 'releasing', 'quarantined')),
+     state TEXT NOT NULL CHECK (state IN ('making', 'free', 'assigned', 'releasing', 'removing', 'quarantined')),
      network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, boot_id TEXT NOT NULL,
      addresses TEXT NOT NULL, mac TEXT NOT NULL, detail TEXT NOT NULL, special TEXT NOT NULL, usable_ms INTEGER NOT NULL,
      described TEXT NOT NULL, missing_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL

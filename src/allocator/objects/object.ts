@@ -6,10 +6,10 @@ import type { Owner } from '../port/plan.ts'
 
 /**
  * `making`: about to be made, or made and the answer was lost. `free`: nobody's. `assigned`: an attachment's. `releasing`:
- * nobody's any more, on its way to the reserve or out of the cloud. `quarantined`: in the cloud with our mark, and nobody can
- * say why.
+ * nobody's any more; kept for the next or removed, which is not decided yet. `removing`: on its way out of the cloud.
+ * `quarantined`: in the cloud with our mark, and nobody can say why.
  */
-export type ObjectState = 'making' | 'free' | 'assigned' | 'releasing' | 'quarantined'
+export type ObjectState = 'making' | 'free' | 'assigned' | 'releasing' | 'removing' | 'quarantined'
 
 /** One address of an object. */
 export type ObjectAddress = { readonly subnetId: string; readonly address: string }
@@ -34,7 +34,7 @@ export type CloudObject = {
   readonly special: string
   /** From this moment (ms since 1970) it works, and its cool-down is over. */
   readonly usableMs: number
-  /** What the cloud's description of it says of its owner, as the driver put it there. */
+  /** Whose it is by the cloud's description, as `describedAs` writes it: nobody's if empty; `DIRTY` after a release. */
   readonly described: string
   /** Since when (ms since 1970) the cloud does not show it; 0 while it does. */
   readonly missingMs: number
@@ -89,8 +89,10 @@ export type ObjectDriver = {
   list(limits: Limits): Promise<readonly MadeObject[]>
   /** Removes one; one that is gone is removed. */
   remove(object: CloudObject, limits: Limits): Promise<void>
-  /** Writes into the cloud whose it is (undefined: nobody's); in the background, after the attachment has it. */
-  describe?(object: CloudObject, owner: Owner | undefined, limits: Limits): Promise<void>
+  /** Writes into the cloud whose it is; in the background, after the attachment has it. */
+  describe?(object: CloudObject, owner: Owner, limits: Limits): Promise<void>
+  /** Takes from released objects what their last owner left on them (description, floating IPs), before anybody else gets them. */
+  recycle?(objects: readonly CloudObject[], limits: Limits): Promise<void>
   /** Asked before several are made at once, because a creation that fails half-way may cost addresses. Undefined where nobody can tell. */
   room?(limits: Limits): Promise<Room | undefined>
 }
@@ -154,6 +156,13 @@ export type ObjectAccess = {
   readonly settings: ObjectSettings
   readonly detail: string
 }
+
+/** An object that was released, and that nobody has cleaned since. */
+export const DIRTY = '?'
+
+/** An owner, as the journal notes that the cloud's description names it. */
+export const describedAs = (owner: Owner | undefined): string =>
+  owner === undefined ? '' : `${owner.network}\n${owner.containerId}\n${owner.ifName}`
 
 const NAME_PREFIX = 'mooring-'
 const MARK = /^mooring-([0-9a-f]{20})(?![0-9a-f])/
