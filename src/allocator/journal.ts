@@ -78,7 +78,7 @@ const migrations: readonly string[] = [
      state TEXT NOT NULL CHECK (state IN ('making', 'free', 'assigned', 'releasing', 'removing', 'quarantined')),
      network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, boot_id TEXT NOT NULL,
      addresses TEXT NOT NULL, mac TEXT NOT NULL, detail TEXT NOT NULL, special TEXT NOT NULL, usable_ms INTEGER NOT NULL,
-     described TEXT NOT NULL, missing_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL
+     described TEXT NOT NULL, flaw TEXT NOT NULL, missing_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX object_owner ON object (container_id, if_name);
    CREATE INDEX object_state ON object (pool, state, usable_ms);

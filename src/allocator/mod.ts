@@ -28,6 +28,7 @@ export {
   releaseObjectsOf,
   releaseOtherObjects,
 } from './objects/release.ts'
+export type { ObjectReport } from './objects/round.ts'
 export {
   countObjects,
   findObject,

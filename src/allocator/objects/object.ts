@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { randomBytes } from 'node:crypto'
 import type { Limits } from '../port/lock.ts'
 import type { Owner } from '../port/plan.ts'
 
@@ -36,6 +35,8 @@ export type CloudObject = {
   readonly usableMs: number
   /** Whose it is by the cloud's description, as `describedAs` writes it: nobody's if empty; `DIRTY` after a release. */
   readonly described: string
+  /** Why it cannot be used, in the driver's words; empty for one that can. Such a one is in quarantine, unless somebody has it. */
+  readonly flaw: string
   /** Since when (ms since 1970) the cloud does not show it; 0 while it does. */
   readonly missingMs: number
   readonly changedMs: number
@@ -168,7 +169,7 @@ const NAME_PREFIX = 'mooring-'
 const MARK = /^mooring-([0-9a-f]{20})(?![0-9a-f])/
 
 /** A new mark: the first eight digits are those of the pool, so that a lost object finds its way back. */
-export const newMark = (poolDigits: string): string => poolDigits + randomBytes(6).toString('hex')
+export const newMark = (poolDigits: string): string => poolDigits + crypto.getRandomValues(new Uint8Array(6)).toHex()
 
 /** The name in the cloud of an object with this mark. */
 export const nameOfMark = (mark: string): string => `${NAME_PREFIX}${mark}`

@@ -14,6 +14,8 @@ export type ObjectComparison = {
   readonly found: readonly MadeObject[]
   /** Objects with a mark of this pool that no intent explains. */
   readonly strange: readonly MadeObject[]
+  /** Objects that are nobody's and cannot be used, with the reason; or can again (empty). */
+  readonly flawed: readonly { readonly mark: string; readonly flaw: string }[]
   /** Objects that are not shown for the first time; and those that are shown again. */
   readonly missing: readonly CloudObject[]
   readonly back: readonly CloudObject[]
@@ -21,7 +23,7 @@ export type ObjectComparison = {
   readonly lost: readonly CloudObject[]
   /** Records of what is not in the cloud, and of what was never made. */
   readonly forget: readonly CloudObject[]
-  /** Objects that are nobody's, and probably gone: to be removed by name, which does no harm in either case. */
+  /** What was begun and never finished; and what is nobody's and probably gone: its removal does no harm in either case. */
   readonly retire: readonly CloudObject[]
 }
 
@@ -33,24 +35,33 @@ export function compareObjects(
 ): ObjectComparison {
   const making = new Set(known.filter(each => each.state === 'making').map(each => each.mark))
   const ids = new Set(known.map(each => each.id))
-  const shownIds = new Set(shown.map(each => each.id))
+  const byId = new Map(shown.map(each => [each.id, each]))
   const found = shown.filter(each => making.has(each.mark) && !ids.has(each.id))
+  const parts = new Set(shown.filter(each => each.isPart).flatMap(each => [each.id, each.mark]))
   const foundMarks = new Set(found.map(each => each.mark))
-  const absent = known.filter(each => !shownIds.has(each.id) && !foundMarks.has(each.mark))
+  const absent = known.filter(each => !byId.has(each.id) && !foundMarks.has(each.mark))
   const old = absent.filter(({ missingMs }) => missingMs > 0 && nowMs - missingMs >= MISSING_MS)
   // An empty list destroys nothing: it is what a wrong filter, project or database shows.
   const gone = shown.length === 0 ? [] : old
   return {
     found,
     strange: shown.filter(each => each.mark.startsWith(poolDigits) && !ids.has(each.id) && !making.has(each.mark)),
+    flawed: known.flatMap(({ id, mark, state, flaw }) => {
+      const seen = byId.get(id)
+      const isLoose = state === 'free' || (state === 'quarantined' && flaw !== '')
+      return seen === undefined || !isLoose || (seen.flaw ?? '') === flaw ? [] : [{ mark, flaw: seen.flaw ?? '' }]
+    }),
     missing: absent.filter(each => each.state !== 'making' && each.missingMs === 0),
-    back: known.filter(each => each.missingMs > 0 && shownIds.has(each.id)),
+    back: known.filter(each => each.missingMs > 0 && byId.has(each.id)),
     lost: absent.filter(each => each.state === 'assigned'),
     forget: [
       ...absent.filter(each => each.state === 'making' && nowMs - each.changedMs > INTENT_MS),
       ...gone.filter(each => each.state === 'quarantined'),
     ],
-    retire: gone.filter(each => each.state === 'free'),
+    retire: [
+      ...gone.filter(each => each.state === 'free'),
+      ...known.filter(each => each.state !== 'assigned' && (parts.has(each.id) || parts.has(each.mark))),
+    ],
   }
 }
 
@@ -110,9 +121,8 @@ export function planObjects(facts: ObjectFacts): ObjectPlan {
   const retire: CloudObject[] = []
   for (const object of facts.loose.filter(each => each.state === 'releasing')) {
     const isWanted = open.some(want => want.special === object.special)
-    if (object.missingMs > 0) retire.push(object)
     // Who asks for an address by name may have it at once: nobody else could be meant.
-    else if (object.special !== '' && isWanted) keep.push({ object, usableMs: 0 })
+    if (object.special !== '' && isWanted) keep.push({ object, usableMs: 0 })
     else if (object.special === '' && (facts.keepsIdle || (isWanted && room === 0)))
       keep.push({ object, usableMs: object.changedMs + settings.coolDownMs })
     else retire.push(object)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { deadlineIn, isPast, remainingMs } from '#base'
+import { deadlineIn, isPast, remainingMs, sha256Hex } from '#base'
 import type { Journal } from '../journal.ts'
 import type { Arrivals } from '../port/arrivals.ts'
 import { AllocationError } from '../port/error.ts'
@@ -62,7 +61,7 @@ const SERVICE = 'the cloud'
 type Refusal = { readonly error: Error; readonly pauseMs: number; readonly endsMs: number }
 
 /** The first digits of the marks of a pool's objects. */
-export const poolDigitsOf = (pool: string): string => createHash('sha256').update(pool).digest('hex').slice(0, 8)
+export const poolDigitsOf = (pool: string): string => sha256Hex(pool).slice(0, 8)
 
 export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   const { journal, pool, kind, bootId, longLived, arrivals } = options
@@ -131,12 +130,15 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   function errorFor(owner: Owner, report: ObjectReport, open = listObjectWants(journal, pool)): Error | undefined {
     const want = open.find(each => isSameOwner(each.owner, owner))
     const error = want === undefined ? undefined : report.unserved.get(want.id)
-    if (!(error instanceof AllocationError) || error.fault !== 'exhausted') return error
+    if (!(error instanceof AllocationError) || error.fault !== 'full') return error
     const when =
       refusal === undefined || report.refusal === undefined
         ? 'as soon as one is released'
         : `in ${Math.max(1, Math.ceil((refusal.endsMs - performance.now()) / 1000))} s, or as soon as one is released`
-    return new AllocationError('exhausted', `${error.message}; next try ${when}`, { cause: error.cause })
+    return new AllocationError('full', `${error.message}; next try ${when}`, {
+      cause: error.cause,
+      remedy: error.remedy,
+    })
   }
 
   async function background(signal: AbortSignal): Promise<Next> {

@@ -8,6 +8,7 @@ import {
   type CloudObject,
   describedAs,
   type KnownPool,
+  type MadeObject,
   newMark,
   type ObjectDriver,
   type ObjectWant,
@@ -18,17 +19,18 @@ import {
   assignObject,
   countObjects,
   disownEarlierBootsObjects,
+  findObject,
   findObjectPool,
   forgetExpiredObjectWants,
   forgetObject,
   forgetObjectWantsOf,
-  isWantingObject,
   keepObject,
   listLooseObjects,
   listObjects,
   listObjectWants,
   listUndescribed,
   noteDescribed,
+  noteFlaw,
   noteMissing,
   putObjectPool,
   recordMade,
@@ -169,10 +171,10 @@ async function look(options: ObjectRoundOptions, state: State): Promise<void> {
     putObjectPool(journal, { pool, kind, access, settings, detail, seenBootId: bootId })
     disownEarlierBootsObjects(journal, pool, bootId)
     const found = compareObjects(shown, listObjects(journal, pool), { nowMs, poolDigits })
-    // Whose description a found one has is not known: it is written anew.
-    for (const made of found.found)
-      recordMade(journal, made, { usableMs: nowMs + settings.usableAfterMs, isClean: driver.recycle === undefined })
+    for (const made of found.found) recordMade(journal, made, nowMs + settings.usableAfterMs)
+    assignMade(options, found.found)
     for (const made of found.strange) recordStrange(journal, pool, made)
+    for (const { mark, flaw } of found.flawed) noteFlaw(journal, mark, flaw)
     for (const { mark } of found.missing) noteMissing(journal, mark, nowMs)
     for (const { mark } of found.back) noteMissing(journal, mark, 0)
     for (const { mark } of found.retire) retireObject(journal, mark)
@@ -182,6 +184,18 @@ async function look(options: ObjectRoundOptions, state: State): Promise<void> {
   })
   state.report.hasLooked = true
   state.mustLook = false
+}
+
+/** Gives what was made to those for whom it was made; where one was released meanwhile, or went away, it is for the next. */
+function assignMade({ journal, pool, bootId }: ObjectRoundOptions, made: readonly MadeObject[]): void {
+  const waiting = new Map(listObjectWants(journal, pool).map(want => [describedAs(want.owner), want.owner]))
+  for (const { mark } of made) {
+    const object = findObject(journal, mark)
+    const owner = object?.state === 'free' ? waiting.get(object.described) : undefined
+    if (owner === undefined) continue
+    assignObject(journal, mark, owner, bootId)
+    forgetObjectWantsOf(journal, owner)
+  }
 }
 
 /** Gives what is free to who waits, and says what remains to be done. */
@@ -215,7 +229,9 @@ function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOption
 }
 
 const fullPool = (max: number) =>
-  new AllocationError('exhausted', `all ${max} that the node may have of it exist ("neutronConf.max")`)
+  new AllocationError('full', `all ${max} that the node may have of them exist`, {
+    remedy: 'delete pods that nobody needs, or raise the limit of the node',
+  })
 
 /** The error for one attachment, with the numbers. */
 function refusalOf(facts: {
@@ -235,16 +251,17 @@ function refusalOf(facts: {
   ]
   const reason = cause instanceof OpenStackError ? cause.summary : cause.message
   const numbers = room === undefined ? '' : `; ${room.text}`
+  const { remedy } = cause as { remedy?: string | undefined }
   return new AllocationError(
-    'exhausted',
+    'full',
     `Cannot give one of the ${settings.name} to interface ${want.owner.ifName} of container ${want.owner.containerId}: ` +
       `${reason}; this node has ${held.join(', ')}, at most ${settings.max}${numbers}`,
-    { cause },
+    { cause, remedy },
   )
 }
 
 async function create(options: ObjectRoundOptions, state: State, plan: ObjectPlan): Promise<void> {
-  const { journal, driver, pool, poolDigits, bootId, settings, limits } = options
+  const { journal, driver, pool, poolDigits, settings, limits } = options
   // What one attachment asks for may be refused for its own sake; those that ask for nothing go first, and by themselves.
   const plain = plan.serve.filter(want => want.special === '')
   const group = plain.length > 0 || plan.serve.length === 0 ? plain : plan.serve
@@ -271,15 +288,8 @@ async function create(options: ObjectRoundOptions, state: State, plan: ObjectPla
   options.step?.('record')
   journal.transaction(() => {
     const usableMs = Date.now() + settings.usableAfterMs
-    for (const each of made) recordMade(journal, each, { usableMs, isClean: true })
-    for (const { mark, owner } of requests) {
-      if (owner === undefined) continue
-      noteDescribed(journal, mark, describedAs(owner))
-      // Released meanwhile, or its caller went away: the object is for the next.
-      if (!isWantingObject(journal, owner)) continue
-      assignObject(journal, mark, owner, bootId)
-      forgetObjectWantsOf(journal, owner)
-    }
+    for (const each of made) recordMade(journal, each, usableMs)
+    assignMade(options, made)
   })
   if (state.room !== undefined) state.room = { ...state.room, count: state.room.count - made.length }
 }
@@ -296,10 +306,10 @@ async function afterRefusal(
   state: State,
   { error, requests, wants }: { error: unknown; requests: readonly { mark: string }[]; wants: readonly ObjectWant[] },
 ): Promise<void> {
-  if (!(error instanceof OpenStackError)) throw error
-  if (error.effect === 'unknown') {
+  const refusal = certainRefusal(error)
+  if (refusal === undefined) {
     // The intents stay: the next look at the cloud tells what became of them. Never a second creation without that look.
-    if (++state.unknown > UNKNOWN_MAX) throw error
+    if (!(error instanceof OpenStackError) || ++state.unknown > UNKNOWN_MAX) throw error
     state.mustLook = true
     return await pause(RETRY_MS * 2 ** state.unknown, limits)
   }
@@ -307,8 +317,8 @@ async function afterRefusal(
     for (const { mark } of requests) forgetObject(journal, mark)
   })
   const [want] = wants
-  const isOwnFault = want !== undefined && want.special !== '' && error.kind !== 'transient'
-  if (error.kind !== 'exhausted' && error.kind !== 'quota' && !isOwnFault) throw error
+  const isOwnFault = want !== undefined && want.special !== '' && refusal !== 'transient'
+  if (refusal !== 'full' && !isOwnFault) throw error
   if (requests.length > 1) {
     // All or nothing, and no word on how many would have fitted: half of them, until it does or one is too many.
     if (wants.length > 0 && requests.length > wants.length) {
@@ -321,12 +331,21 @@ async function afterRefusal(
     state.refill = false
     state.report.refillFailed = true
   } else if (isOwnFault) {
-    state.report.unserved.set(want.id, error)
+    state.report.unserved.set(want.id, error as Error)
     state.batchMax = driver.batchMax
   } else {
-    state.report.refusal = error
+    state.report.refusal = error as Error
     state.room = await driver.room?.(limits).catch(() => undefined)
   }
+}
+
+/** What an error says of a creation that certainly made nothing; undefined where it may have made something. */
+function certainRefusal(error: unknown): 'full' | 'transient' | 'other' | undefined {
+  if (error instanceof AllocationError && (error.fault === 'full' || error.fault === 'broken'))
+    return error.fault === 'full' ? 'full' : 'other'
+  if (!(error instanceof OpenStackError) || error.effect === 'unknown') return undefined
+  if (error.kind === 'exhausted' || error.kind === 'quota') return 'full'
+  return error.kind === 'transient' ? 'transient' : 'other'
 }
 
 /** Takes from released objects what is left on them. */

@@ -5,6 +5,7 @@ import type { Owner } from '../port/plan.ts'
 import {
   type CloudObject,
   DIRTY,
+  describedAs,
   type KnownPool,
   type MadeObject,
   type ObjectRequest,
@@ -27,6 +28,7 @@ type Row = {
   special: string
   usable_ms: number
   described: string
+  flaw: string
   missing_ms: number
   changed_ms: number
 }
@@ -52,6 +54,7 @@ function fromRow(row: Row): CloudObject {
     special: row.special,
     usableMs: row.usable_ms,
     described: row.described,
+    flaw: row.flaw,
     missingMs: row.missing_ms,
     changedMs: row.changed_ms,
   }
@@ -112,43 +115,61 @@ export function countObjects(journal: Journal, pool: string): Readonly<Record<Ob
   return counts
 }
 
-const insert = (journal: Journal, pool: string, state: ObjectState, made: MadeObject, special: string) =>
+const insert = (
+  journal: Journal,
+  pool: string,
+  state: ObjectState,
+  made: MadeObject,
+  special: string,
+  described: string,
+) =>
   journal
     .sql(
       `INSERT INTO object (mark, pool, id, state, network, container_id, if_name, boot_id, addresses, mac, detail, special,
-         usable_ms, described, missing_ms, changed_ms) VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?, ?, 0, '', 0, ?)`,
+         usable_ms, described, flaw, missing_ms, changed_ms)
+       VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?, ?, 0, ?, ?, 0, ?)`,
     )
-    .run(made.mark, pool, made.id, state, JSON.stringify(made.addresses), made.mac, made.detail, special, Date.now())
+    .run(
+      made.mark,
+      pool,
+      made.id,
+      state,
+      JSON.stringify(made.addresses),
+      made.mac,
+      made.detail,
+      special,
+      described,
+      made.flaw ?? '',
+      Date.now(),
+    )
 
 /** Records an object that is about to be made: to be called in a `durable` transaction. */
-export function recordMaking(journal: Journal, pool: string, { mark, special }: ObjectRequest): void {
-  insert(journal, pool, 'making', { id: '', mark, addresses: [], mac: '', detail: '' }, special)
+export function recordMaking(journal: Journal, pool: string, { mark, owner, special }: ObjectRequest): void {
+  const unknown = { id: '', mark, addresses: [], mac: '', detail: '' }
+  insert(journal, pool, 'making', unknown, special, describedAs(owner))
 }
 
 /** Records an object of the cloud that nobody can attribute. */
 export function recordStrange(journal: Journal, pool: string, made: MadeObject): void {
   const isTaken = findObject(journal, made.mark) !== undefined
-  insert(journal, pool, 'quarantined', isTaken ? { ...made, mark: `${made.mark}+${made.id}` } : made, '')
+  insert(journal, pool, 'quarantined', isTaken ? { ...made, mark: `${made.mark}+${made.id}` } : made, '', DIRTY)
 }
 
-/** Records that an object was made: it is nobody's so far. `isClean`: nothing on it is of an owner. */
-export function recordMade(
-  journal: Journal,
-  made: MadeObject,
-  { usableMs, isClean }: { usableMs: number; isClean: boolean },
-): void {
+/** Records that an object was made: it is nobody's so far, or in quarantine where it cannot be used. */
+export function recordMade(journal: Journal, made: MadeObject, usableMs: number): void {
   journal
     .sql(
-      `UPDATE object SET state = 'free', id = ?, addresses = ?, mac = ?, detail = ?, usable_ms = ?, described = ?,
-       changed_ms = ? WHERE mark = ? AND state = 'making'`,
+      `UPDATE object SET state = ?, id = ?, addresses = ?, mac = ?, detail = ?, usable_ms = ?, flaw = ?, changed_ms = ?
+       WHERE mark = ? AND state = 'making'`,
     )
     .run(
+      made.flaw === undefined ? 'free' : 'quarantined',
       made.id,
       JSON.stringify(made.addresses),
       made.mac,
       made.detail,
       usableMs,
-      isClean ? '' : DIRTY,
+      made.flaw ?? '',
       Date.now(),
       made.mark,
     )
@@ -215,6 +236,13 @@ export function noteDescribed(journal: Journal, mark: string, described: string)
 /** Notes since when the cloud does not show an object; 0: it does. */
 export function noteMissing(journal: Journal, mark: string, missingMs: number): void {
   journal.sql('UPDATE object SET missing_ms = ? WHERE mark = ?').run(missingMs, mark)
+}
+
+/** Puts an object that is nobody's into quarantine because it cannot be used, or takes it out when it can again (empty). */
+export function noteFlaw(journal: Journal, mark: string, flaw: string): void {
+  journal
+    .sql('UPDATE object SET state = ?, flaw = ?, changed_ms = ? WHERE mark = ?')
+    .run(flaw === '' ? 'free' : 'quarantined', flaw, Date.now(), mark)
 }
 
 /** Forgets an object that is not in the cloud. */
