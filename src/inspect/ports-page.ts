@@ -9,6 +9,7 @@ const WORDS: Readonly<Record<AddressUse, string>> = {
   reserve: 'in the reserve',
   assigned: 'assigned',
   releasing: 'on its way out',
+  removing: 'on its way out',
   quarantined: 'in quarantine',
   foreign: 'not of Mooring',
   unknown: '-',

@@ -15,6 +15,7 @@ export type AddressUse =
   | 'reserve'
   | 'assigned'
   | 'releasing'
+  | 'removing'
   | 'quarantined'
   | 'foreign'
   | 'unknown'

@@ -46,10 +46,10 @@ export function compareObjects(
   return {
     found,
     strange: shown.filter(each => each.mark.startsWith(poolDigits) && !ids.has(each.id) && !making.has(each.mark)),
-    flawed: known.flatMap(({ id, mark, state, flaw }) => {
+    flawed: known.flatMap(({ id, mark, state }) => {
       const seen = byId.get(id)
-      const isLoose = state === 'free' || (state === 'quarantined' && flaw !== '')
-      return seen === undefined || !isLoose || (seen.flaw ?? '') === flaw ? [] : [{ mark, flaw: seen.flaw ?? '' }]
+      if (state === 'free' && seen?.flaw !== undefined) return [{ mark, flaw: seen.flaw }]
+      return state === 'quarantined' && seen?.isIdle && seen.flaw === undefined ? [{ mark, flaw: '' }] : []
     }),
     missing: absent.filter(each => each.state !== 'making' && each.missingMs === 0),
     back: known.filter(each => each.missingMs > 0 && byId.has(each.id)),
