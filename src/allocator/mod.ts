@@ -38,6 +38,7 @@ export {
   listObjectPools,
   listObjects,
   listOwnedObjects,
+  listReleasingObjects,
 } from './objects/store.ts'
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'
 export { AllocationError } from './port/error.ts'

@@ -61,7 +61,7 @@ function standingOf({ id, cidr }: Subnet, port: Port, uplink: HostInterface | un
 }
 
 /** The networks that a configuration names; undefined where it names none and any will do. */
-async function findNetworks(
+export async function findNetworks(
   neutron: Neutron,
   { networks: wanted, key }: WantedNetworks,
   limits: Limits,
@@ -84,6 +84,16 @@ async function findNetworks(
       `create a subnet, or name another network in "${key}"`,
     )
   return found
+}
+
+/** The port of the node's NIC, or the one that "hostPort" names, on any network. @throws {CniError} 7 */
+export async function findHostPort(
+  neutron: Neutron,
+  which: { hostPort: string | undefined; uplink: HostInterface | undefined; limits: Limits },
+): Promise<Port> {
+  const { hostPort, uplink, limits } = which
+  if (hostPort === undefined) return await findPortOf(neutron, uplink!, undefined, limits)
+  return await findNamedPort(neutron, hostPort, undefined, 'neutronConf.networks', limits)
 }
 
 const isOn = (port: Port, networks: readonly Network[] | undefined) =>

@@ -45,7 +45,11 @@ export async function locateAgain(config: Config, world: World, cloud: OpenedClo
   return { lookup: look.lookup, uplink, place: await lookAgain(world, look, limits) }
 }
 
-const networksOf = ({ neutronConf }: Config, choice?: Pick<Choice, 'networks' | 'chosen'>): WantedNetworks => ({
+/** The networks that an attachment chose, or the operator's. */
+export const networksOf = (
+  { neutronConf }: Pick<Config, 'neutronConf'>,
+  choice?: Pick<Choice, 'networks' | 'chosen'>,
+): WantedNetworks => ({
   networks: choice?.networks ?? neutronConf.networks,
   key: choice?.chosen.networks ?? 'neutronConf.networks',
 })
@@ -62,7 +66,10 @@ const lookFor = (
 })
 
 /** The node's NIC that the configuration names, or that of the default route; undefined where a port is named instead. @throws {CniError} 7 */
-export async function findHostInterface({ neutronConf }: Config, world: World): Promise<HostInterface | undefined> {
+export async function findHostInterface(
+  { neutronConf }: Pick<Config, 'neutronConf'>,
+  world: World,
+): Promise<HostInterface | undefined> {
   const { hostInterface: name, hostPort } = neutronConf
   const uplink = await world.host.findUplink({ name })
   if (uplink !== undefined || hostPort !== undefined) return uplink

@@ -19,6 +19,7 @@ import { CniError, codes, type JsonObject } from '#cni'
 import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
 import { reachCloud, startLists } from './lists.ts'
+import { startObjectPools } from './object-pools.ts'
 import { isInlineAccess } from './sessions.ts'
 
 /** What a pool needs of a world. */
@@ -152,6 +153,7 @@ export function startPorts(
   all.warn = warn
   let ended = false
   const lists = startLists(world, warn)
+  const objects = startObjectPools(world, warn)
   const started = takeUp(world, all, () => ended).catch(warn)
   return {
     async [Symbol.asyncDispose]() {
@@ -160,6 +162,7 @@ export function startPorts(
       await Promise.all([...all.byPort.values()].map(pool => pool.close()))
       all.byPort.clear()
       await lists[Symbol.asyncDispose]()
+      await objects[Symbol.asyncDispose]()
     },
   }
 }
