@@ -21,6 +21,7 @@ export {
   type ObjectState,
   type Room,
 } from './objects/object.ts'
+export { type ObjectPoolOptions, openObjectPool } from './objects/pool.ts'
 export {
   adoptObject,
   isObjectReleased,
