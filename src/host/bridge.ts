@@ -1,20 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { randomBytes } from 'node:crypto'
-import {
-  type Deadline,
-  deadlineIn,
-  formatMac,
-  formatPrefix,
-  ipEquals,
-  isV4,
-  localMac,
-  type Prefix,
-  prefixContains,
-  sha256Hex,
-} from '#base'
-import { EEXIST, ENODEV, EOPNOTSUPP, ETIMEDOUT } from '#libc'
-import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
+import { formatMac, formatPrefix, ipEquals, isV4, localMac, type Prefix, prefixContains, sha256Hex } from '#base'
+import { EEXIST, ENODEV, EOPNOTSUPP } from '#libc'
+import { NetlinkError, type Request, type Transport } from '#netlink'
 import {
   addAddress,
   addLink,
@@ -34,7 +23,6 @@ import {
   IFF_UP,
   type Link,
   type PortVlans,
-  RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
 import {
@@ -275,15 +263,13 @@ export type BridgedPod = {
   readonly firewall: BridgedFirewall
 }
 
-/** How long a port may take to forward. Without spanning tree it is a matter of the kernel's next breath. */
-const PORT_WAIT_MS = 3_000
-
 /**
- * Makes the pair with the node's end as a port of the bridge, and returns when frames pass. Leaves nothing when it fails.
- * @returns true where a table had to be made again, so that other pods' elements are missing
+ * Makes the pair with the node's end as a port of the bridge. Leaves nothing when it fails.
+ * @returns `rebuilt` where a table had to be made again, so that other pods' elements are missing; `isUp` false where the
+ *   port does not forward yet: see `announceFromPort`
  * @throws {NetlinkError} EEXIST where one of the names is taken
  */
-export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
+export function attachBridged(context: HostContext, pod: BridgedPod): { rebuilt: boolean; isUp: boolean } {
   const { pair, owner, port, podLink, firewall } = pod
   const made = createPair(context, pair)
   try {
@@ -299,8 +285,7 @@ export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
       setLink({ index: made.index }, change, `set bridge port ${pair.hostLink} up`),
       ...(port.vlans === undefined ? [] : vlanRequests(made.index, port.vlans)),
     ])
-    if (podLink !== undefined) bringUp(context, made, pair, podLink)
-    return rebuilt
+    return { rebuilt, isUp: podLink === undefined || bringUp(context, made, pair, podLink) }
   } catch (error) {
     try {
       removeBridged(context.netfilter, firewall)
@@ -311,44 +296,53 @@ export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
   }
 }
 
-/** Brings the pod's end up, waits until the port forwards, and tells the neighbours of the addresses. */
+/** Brings the pod's end up. Nearly always the port forwards by then, and one visit is enough. @returns whether it does */
 function bringUp(
   context: HostContext,
   { index, peer }: { index: number; peer: number },
   pair: BridgedPod['pair'],
   podLink: PodLink,
-): void {
-  // What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells them
-  // again when the MAC is set.
-  const announce = setLink({ index: peer }, { address: pair.podMac }, `announce ${podLink.ifName}`)
-  const announcements = podLink.addresses.length > 0 ? [announce] : []
-  const isUp = context.inNetns(pair.netnsFd, route => {
+): boolean {
+  return context.inNetns(pair.netnsFd, route => {
     configurePodLink(route, podLink)
-    // Nearly always it forwards by now, and one visit is enough. The node's socket is the node's from here, too.
-    const isReady = isForwarding(context.route, index, pair)
-    if (isReady && announcements.length > 0) route.execute(announcements)
-    return isReady
+    // The node's socket is the node's from here, too.
+    const isUp = isForwarding(tryFind(context.route, { index }), context.route, pair)
+    if (isUp) announce(route, peer, pair, podLink)
+    return isUp
   })
-  if (isUp) return
-  awaitForwarding(context.route, index, pair, deadlineIn(PORT_WAIT_MS))
-  if (announcements.length > 0) context.inNetns(pair.netnsFd, route => route.execute(announcements))
+}
+
+/**
+ * Tells the neighbours of the pod's addresses, if its port forwards by now.
+ * @returns whether it does. @throws {NetlinkError} where the port is gone
+ */
+export function announceFromPort(
+  context: HostContext,
+  { pair, podLink }: Pick<BridgedPod, 'pair' | 'podLink'>,
+): boolean {
+  const link = tryFind(context.route, { ifname: pair.hostLink })
+  if (!isForwarding(link, context.route, pair)) return false
+  const peer = link?.link
+  if (podLink !== undefined && peer !== undefined)
+    context.inNetns(pair.netnsFd, route => announce(route, peer, pair, podLink))
+  return true
+}
+
+/**
+ * What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells them again
+ * when the MAC is set.
+ */
+function announce(route: Transport, peer: number, { podMac }: Pair, { ifName, addresses }: PodLink): void {
+  if (addresses.length > 0) route.execute([setLink({ index: peer }, { address: podMac }, `announce ${ifName}`)])
 }
 
 const usesPort = (hostLink: string): string => `use bridge port ${hostLink}`
 
 /** With spanning tree a port listens and learns first, for half a minute: that is not waited for. */
-function isForwarding(route: Transport, index: number, pair: BridgedPod['pair']): boolean {
-  const link = tryFind(route, { index })
-  if (link === undefined) throw new NetlinkError(usesPort(pair.hostLink), ETIMEDOUT, 'it is gone')
+function isForwarding(link: Link | undefined, route: Transport, pair: BridgedPod['pair']): boolean {
+  if (link === undefined) throw new NetlinkError(usesPort(pair.hostLink), ENODEV, 'it is gone')
   if (link.operstate !== OPERSTATE_UP) return false
   return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
-}
-
-function awaitForwarding(route: Transport, index: number, pair: BridgedPod['pair'], deadline: Deadline): void {
-  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
-  while (!isForwarding(route, index, pair))
-    if (!notifications.awaitNotification(deadline))
-      throw new NetlinkError(usesPort(pair.hostLink), ETIMEDOUT, 'it does not forward')
 }
 
 const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
@@ -494,7 +488,8 @@ export const bridgeVerbs = {
   findBridge,
   ensureBridge,
   lacksForBridge,
-  attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }): boolean => attachBridged(context, pod),
+  attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }) => attachBridged(context, pod),
+  announceFromPort,
   checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] =>
     checkBridgedPod(context, want),
   removeBridgedFirewall: (context: HostContext, { firewall }: { firewall: BridgedFirewall }): void =>

@@ -50,6 +50,7 @@ import {
   checkRouted,
   detachRouted,
   findRouted,
+  isOperational,
   nextHops,
   type RoutedExpectation,
   type RoutedPod,
@@ -143,6 +144,8 @@ export const verbs = {
     removePod(context.netfilter, firewall)
     detachRouted(context, traces)
   },
+
+  isOperational,
 
   /** What a pod left on the node, found by its link; undefined where the link is gone or another's. */
   findRouted: (context: HostContext, link: OwnedLink) => findRouted(context, link),
@@ -246,7 +249,7 @@ export const blockingVerbs = {
   bringNicHome: 'removals',
   detachVethHost: 'removals',
   awaitPodAddresses: 'waits',
-  awaitLinkChange: 'waits',
+  awaitLinkChange: 'links',
   forgetFlows: 'flows',
 } as const satisfies { readonly [V in keyof Verbs]?: string }
 export type BlockingVerb = keyof typeof blockingVerbs

@@ -34,7 +34,7 @@ import type { HostContext } from './context.ts'
 import { isOwned, type OwnedLink } from './links.ts'
 import { ensureForwarding } from './nexthop.ts'
 import { createPair } from './pair.ts'
-import { awaitOperational, enableIpv6 } from './routed.ts'
+import { enableIpv6 } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 import { makePodTable, podTable } from './veth-host-ruleset.ts'
 import {
@@ -103,7 +103,6 @@ export function attachVethHost(
     prepareNode(pod, uplink)
     context.route.execute(nodeSide(pod, pair.index, nodeSource(context.route, pod)), deadline)
     context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
-    awaitOperational(context, pair.index, deadline)
   } catch (error) {
     try {
       detachVethHost(context, pod)

@@ -8,7 +8,7 @@ import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { dnsOf, hasOtherLinks, leaseOf, resultRoutes } from '../../lease.ts'
 import { isNameTaken, type LinkNames, linkNames, underFreeName } from '../../pair.ts'
-import { settleAddresses } from '../../settle.ts'
+import { awaitCarrier, settleAddresses } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { findUpstreamPair } from '../../upstream.ts'
 import type { World } from '../../world.ts'
@@ -134,8 +134,8 @@ async function ensureGateway(
 
 type Inside = { mtuBytes: number; podMac: Uint8Array } & Required<Pick<Result, 'ips' | 'routes'>>
 
-/** Joins the pod to the bridge. @returns the name of the node's link */
-function makePair(
+/** Joins the pod to the bridge, and returns when frames pass. @returns the name of the node's link */
+async function makePair(
   { call, world, config, key, note, undo }: Attach<Config, Traces>,
   { index: masterIndex, defaultVlan }: FoundBridge,
   { mtuBytes, podMac, ips, routes }: Inside,
@@ -144,14 +144,17 @@ function makePair(
   const at = { call, world, key }
   const lease = leaseOf({ ips, routes })
   const { ifName, netnsFd } = call
-  const podLink = { ifName, ...lease, detectDuplicates: config.enabledad }
-  return underFreeName(at, async hostLink => {
+  const podLink = config.disableContainerInterface
+    ? undefined
+    : { ifName, ...lease, detectDuplicates: config.enabledad }
+  const { pair, isUp } = await underFreeName(at, async hostLink => {
     const traces = tracesOf(config, owner, hostLink, podMac, lease.addresses)
+    const pair = { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex }
     note(traces)
     try {
-      const rebuilt = await world.host.attachBridgedPod({
+      const { rebuilt, isUp } = await world.host.attachBridgedPod({
         pod: {
-          pair: { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex },
+          pair,
           owner,
           port: {
             hairpin: config.hairpinMode,
@@ -161,19 +164,21 @@ function makePair(
                 ? undefined
                 : { join: config.vlans, leave: config.preserveDefaultVlan ? 0 : defaultVlan },
           },
-          podLink: config.disableContainerInterface ? undefined : podLink,
+          podLink,
           firewall: firewallOf(traces),
         },
       })
       undo(() => detach(traces, at))
       if (rebuilt) await world.restoreFirewall()
-      return hostLink
+      return { pair, isUp }
     } catch (error) {
       // The verb cleans up behind itself; where it could not, this does, or the record stays.
       if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
       throw explain(error, ifName, config.bridge)
     }
   })
+  if (!isUp) await awaitCarrier(pair.hostLink, at, () => world.host.announceFromPort({ pair, podLink }))
+  return pair.hostLink
 }
 
 /** For addresses that could be asked for with the link there only. @returns the name of the node's link */
