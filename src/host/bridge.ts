@@ -10,14 +10,12 @@ import {
   addPortVlans,
   BR_STATE_FORWARDING,
   decodeAddress,
-  decodeLink,
   decodePortVlans,
   deleteAddress,
   deleteLink,
   deletePortVlans,
   dumpAddresses,
   dumpPortVlans,
-  getLink,
   IFA_F_NODAD,
   IFF_PROMISC,
   IFF_UP,
@@ -34,6 +32,7 @@ import {
   removeBridged,
 } from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import {
   configurePodLink,
@@ -68,7 +67,7 @@ export type FoundBridge = {
 
 /** A bridge, or what else has the name. Undefined: nothing has. */
 export function findBridge({ route }: HostContext, { name }: { name: string }): FoundBridge | undefined {
-  const link = tryFind(route, { ifname: name })
+  const link = tryFindLink(route, { ifname: name })
   return link === undefined ? undefined : describeBridge(link)
 }
 
@@ -91,7 +90,7 @@ function describeBridge(link: Link): FoundBridge {
  */
 export function ensureBridge({ route }: HostContext, wanted: BridgeWanted): FoundBridge {
   const { name: ifname, promiscuous, vlanFiltering } = wanted
-  const link = tryFind(route, { ifname }) ?? createBridge(route, wanted)
+  const link = tryFindLink(route, { ifname }) ?? createBridge(route, wanted)
   const found = describeBridge(link)
   if (found.kind !== 'bridge' || (vlanFiltering && !found.vlanFiltering)) return found
   const down = (link.flags & IFF_UP) === 0
@@ -117,7 +116,7 @@ function createBridge(route: Transport, { name: ifname, mtuBytes, vlanFiltering 
   )
   // No pod may tell the node where its default route leads.
   ensureSysctl('0', 'ipv6', 'conf', ifname, 'accept_ra')
-  const link = tryFind(route, { ifname })
+  const link = tryFindLink(route, { ifname })
   if (link === undefined) throw new NetlinkError(`find bridge ${ifname} just made`, EEXIST)
   return link
 }
@@ -125,11 +124,6 @@ function createBridge(route: Transport, { name: ifname, mtuBytes, vlanFiltering 
 /** @returns false where somebody else has made it meanwhile */
 function executeUnlessThere(route: Transport, request: Request): boolean {
   return route.execute([{ ...request, tolerate: [EEXIST] }])[0]!.tolerated === undefined
-}
-
-function tryFind(route: Transport, target: { ifname: string } | { index: number }): Link | undefined {
-  const message = route.execute([getLink(target)])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
 }
 
 /** The node's address in the network of the pods. */
@@ -211,7 +205,7 @@ function ensureVlanLink(
 ): { index: number; mac: Uint8Array } | undefined {
   const name = gatewayName(bridge.name, vlan.id)
   const port = `veth${sha256Hex(`gateway\0${name}`).slice(0, 8)}`
-  if (tryFind(route, { ifname: name }) === undefined)
+  if (tryFindLink(route, { ifname: name }) === undefined)
     executeUnlessThere(
       route,
       addLink({
@@ -225,10 +219,10 @@ function ensureVlanLink(
         },
       }),
     )
-  const link = tryFind(route, { ifname: name })
+  const link = tryFindLink(route, { ifname: name })
   if (link === undefined) return undefined
   const peer =
-    link.linkinfo?.kind === 'veth' && link.link !== undefined ? tryFind(route, { index: link.link }) : undefined
+    link.linkinfo?.kind === 'veth' && link.link !== undefined ? tryFindLink(route, { index: link.link }) : undefined
   const isOurs = peer !== undefined && peer.ifname === port
   // Whoever made it may not have come so far yet.
   if (isOurs)
@@ -306,7 +300,7 @@ function bringUp(
   return context.inNetns(pair.netnsFd, route => {
     configurePodLink(route, podLink)
     // The node's socket is the node's from here, too.
-    const isUp = isForwarding(tryFind(context.route, { index }), context.route, pair)
+    const isUp = isForwarding(tryFindLink(context.route, { index }), context.route, pair)
     if (isUp) announce(route, peer, pair, podLink)
     return isUp
   })
@@ -320,7 +314,7 @@ export function announceFromPort(
   context: HostContext,
   { pair, podLink }: Pick<BridgedPod, 'pair' | 'podLink'>,
 ): boolean {
-  const link = tryFind(context.route, { ifname: pair.hostLink })
+  const link = tryFindLink(context.route, { ifname: pair.hostLink })
   if (!isForwarding(link, context.route, pair)) return false
   const peer = link?.link
   if (podLink !== undefined && peer !== undefined)
@@ -348,7 +342,7 @@ function isForwarding(link: Link | undefined, route: Transport, pair: BridgedPod
 const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
 function hasSpanningTree(route: Transport, index: number): boolean {
-  const linkinfo = tryFind(route, { index })?.linkinfo
+  const linkinfo = tryFindLink(route, { index })?.linkinfo
   return linkinfo?.kind === 'bridge' && 'data' in linkinfo && (linkinfo.data?.stpState ?? 0) !== 0
 }
 
@@ -368,8 +362,8 @@ export type BridgedExpectation = {
 /** Compares a pod with what its ADD made. @returns the differences in words, none: all is well */
 export function checkBridgedPod(context: HostContext, want: BridgedExpectation): string[] {
   const { route } = context
-  const bridge = tryFind(route, { ifname: want.bridge.name })
-  const host = tryFind(route, { ifname: want.hostLink })
+  const bridge = tryFindLink(route, { ifname: want.bridge.name })
+  const host = tryFindLink(route, { ifname: want.hostLink })
   const faults = bridgeFaults(bridge, want.bridge)
   faults.push(...portFaults(route, host, bridge, want))
   if (want.gateway !== undefined) faults.push(...gatewayFaults(route, want.gateway))
@@ -379,7 +373,7 @@ export function checkBridgedPod(context: HostContext, want: BridgedExpectation):
     faults.push(
       ...context.inNetns(want.netnsFd, pod => {
         const found = findPodLinkFaults(pod, podLink)
-        const inside = tryFind(pod, { ifname: podLink.ifName })
+        const inside = tryFindLink(pod, { ifname: podLink.ifName })
         if (host !== undefined && inside !== undefined && (inside.link !== host.index || host.link !== inside.index))
           found.push(`link ${podLink.ifName} in the pod is not the other end of ${want.hostLink}`)
         return found
@@ -440,7 +434,7 @@ function vlanFaults(route: Transport, index: number, hostLink: string, want: rea
 }
 
 function gatewayFaults(route: Transport, { name, addresses }: NonNullable<BridgedExpectation['gateway']>): string[] {
-  const link = tryFind(route, { ifname: name })
+  const link = tryFindLink(route, { ifname: name })
   if (link === undefined) return [`link ${name} on the node is missing`]
   const present = addressesOf(route, link.index).map(formatPrefix)
   const down = (link.flags & IFF_UP) === 0 ? [`link ${name} on the node is down`] : []

@@ -16,8 +16,9 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import { identifyNetns, type NetnsIdentity, tryOpenNetns } from './netns.ts'
-import { identityOf, isSameNic, listLinks, type NicState, readNic, tryFindLink } from './nic-state.ts'
+import { identityOf, isSameNic, listLinks, type NicState, readNic } from './nic-state.ts'
 import { configurePodLink, findPodLinkFaults, type PodLink, type PodLinkExpectation } from './pod-link.ts'
 import { ensureSysctl } from './sysctl.ts'
 import { type Device, findBusDevice, findKernelDevice, isBehind } from './sysfs.ts'

@@ -20,9 +20,7 @@ import {
   addAddress,
   addRoute,
   decodeAddress,
-  decodeLink,
   dumpAddresses,
-  getLink,
   IFA_F_DADFAILED,
   IFA_F_NODAD,
   IFA_F_TENTATIVE,
@@ -36,6 +34,7 @@ import {
   RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
+import { tryFindLink } from './links.ts'
 import { podTables } from './pod-tables.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 
@@ -134,13 +133,8 @@ const stateOf = (link: Link): PodLinkState => ({
   mtuBytes: link.mtu ?? 0,
 })
 
-function tryFindLink(route: Transport, ifname: string): Link | undefined {
-  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
-}
-
 function requireLink(route: Transport, ifName: string): Link {
-  const link = tryFindLink(route, ifName)
+  const link = tryFindLink(route, { ifname: ifName })
   if (link === undefined) throw new Error(`Cannot configure link ${ifName} in the pod: it is gone`)
   return link
 }
@@ -223,7 +217,7 @@ export type PodLinkExpectation = {
 /** Compares a pod's link with what its ADD made. What others added is no fault. @returns the differences in words, none: all is well. */
 export function findPodLinkFaults(route: Transport, want: PodLinkExpectation): string[] {
   const { ifName } = want
-  const link = tryFindLink(route, ifName)
+  const link = tryFindLink(route, { ifname: ifName })
   if (link === undefined) return [`link ${ifName} in the pod is missing`]
   const faults: string[] = []
   const { kind } = link.linkinfo ?? {}

@@ -8,6 +8,7 @@ import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { dnsOf, hasOtherLinks, leaseOf, resultRoutes } from '../../lease.ts'
 import { isNameTaken, type LinkNames, linkNames, underFreeName } from '../../pair.ts'
+import { requireAvailable } from '../../ready.ts'
 import { awaitCarrier, settleAddresses } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { findUpstreamPair } from '../../upstream.ts'
@@ -321,13 +322,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
 async function requireReady(config: Config, world: World): Promise<void> {
   const vlanFiltering = config.vlans.length > 0
   const found = await world.host.findBridge({ name: config.bridge })
-  try {
-    if (found !== undefined) refuseBridge(config, found)
-  } catch (error) {
-    throw error instanceof CniError
-      ? new CniError(codes.notAvailable, error.message, { details: error.details })
-      : error
-  }
+  await requireAvailable(() => found !== undefined && refuseBridge(config, found))
   const lacks = await world.host.lacksForBridge({ vlanFiltering, macCheck: config.macspoofchk })
   if (lacks.length > 0)
     throw new CniError(
