@@ -55,6 +55,8 @@ export type BridgeWanted = {
 /** What there is of that name. */
 export type FoundBridge = {
   readonly index: number
+  /** Its true name, where it was asked for by an alternative one: rules and settings know no other. */
+  readonly name: string
   /** IFLA_INFO_KIND; anything but `bridge` was left as it is. */
   readonly kind: string
   readonly mac: Uint8Array
@@ -76,6 +78,7 @@ function describeBridge(link: Link): FoundBridge {
   const settings = linkinfo?.kind === 'bridge' && 'data' in linkinfo ? linkinfo.data : undefined
   return {
     index: link.index,
+    name: link.ifname ?? '',
     kind: linkinfo?.kind ?? '',
     mac: link.address ?? new Uint8Array(6),
     mtuBytes: link.mtu ?? 0,

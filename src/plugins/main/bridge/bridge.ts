@@ -47,9 +47,10 @@ export const bridge = interfacePlugin<Config, Traces>({
   restore: (all, world) => world.host.addBridgedFirewall({ all: all.map(firewallOf) }),
 })
 
-async function attach(attach: Attach<Config, Traces>): Promise<Result> {
+async function attach(asked: Attach<Config, Traces>): Promise<Result> {
+  const found = await ensureBridge(asked.config, asked.world)
+  const attach = { ...asked, config: { ...asked.config, bridge: found.name } }
   const { call, world, config, key, takeAddresses } = attach
-  const found = await ensureBridge(config, world)
   const mtuBytes = config.mtu === 0 ? found.mtuBytes : config.mtu
   const podMac = config.mac ?? namesOf(key).podMac
   const bare = { mtuBytes, podMac, ips: [], routes: [] }
@@ -276,7 +277,9 @@ async function findUpstreams(at: At): Promise<Traces[]> {
 }
 
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
-  const { call, world, config, key, prevResult, pod, podIndex, addresses, traces } = check
+  const { call, world, key, prevResult, pod, podIndex, addresses, traces } = check
+  const found = await world.host.findBridge({ name: check.config.bridge })
+  const config = { ...check.config, bridge: found?.name ?? check.config.bridge }
   const { hostLinks, owner } = namesOf(key)
   const onNode = (prevResult.interfaces ?? []).filter(
     ({ name, sandbox }) => (sandbox ?? '') === '' && name !== config.bridge && name !== gatewayOf(config),
