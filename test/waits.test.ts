@@ -6,15 +6,11 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { deadlineIn } from '#base'
-import { type Host, threadedHost } from '#host'
-import { awaitCarrier } from '../src/plugins/settle.ts'
 import {
   assertSameState,
   eventually,
   makeLab,
   makeNetns,
-  type Netns,
   type Node,
   type RunningAgent,
   resultOf,
@@ -73,41 +69,5 @@ describe('an ADD whose port does not forward', { skip }, () => {
       node.state().filter(line => !line.includes('br-slow')),
       kept.filter(line => !line.includes('br-slow')),
     )
-  })
-})
-
-describe('awaitCarrier()', { skip }, () => {
-  let node: Netns
-  let host: Host & AsyncDisposable
-  const waiting = (ms: number) => ({
-    call: { ifName: 'eth0', deadline: deadlineIn(ms), signal: new AbortController().signal },
-    world: { host },
-  })
-  before(async () => {
-    node = makeNetns('node')
-    host = await threadedHost(node.path)
-    node.ip('link add v0 type veth peer name v1')
-    node.ip('link set v0 up')
-  })
-  after(() => host?.[Symbol.asyncDispose]())
-
-  test('ends soon after the link carries packets; the host answers meanwhile', async () => {
-    const upMs = awaitCarrier('v0', waiting(10_000)).then(() => performance.now())
-    await sleep(100)
-    const begin = performance.now()
-    await host.describeLink({ name: 'v0' })
-    assert.ok(performance.now() - begin < 50)
-    node.ip('link set v1 up')
-    const setMs = performance.now()
-    assert.ok((await upMs) - setMs < 500)
-  })
-
-  test('is error 11 that names the link when the time is over, and fails where it is gone', async () => {
-    node.ip('link set v1 down')
-    await assert.rejects(awaitCarrier('v0', waiting(60)), {
-      code: 11,
-      message: /^Cannot attach eth0: no packets pass v0/,
-    })
-    await assert.rejects(awaitCarrier('v9', waiting(60)), /Cannot use link v9: it is gone/)
   })
 })
