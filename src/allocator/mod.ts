@@ -55,7 +55,6 @@ export {
   forgetPort,
   type KnownPort,
   listAssignedAddresses,
-  listFullSubnets,
   listIntents,
   listKnownPorts,
   listOwnedAddresses,

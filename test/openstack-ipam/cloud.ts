@@ -56,14 +56,20 @@ export const isPut = ({ method, path }: { method: string; path: string }) =>
 /** Of a call of the test's own. */
 export const limits = () => ({ deadline: deadlineIn(5_000) })
 
+/** The cloud as its administrator sees it. */
+export function adminCloud(t: TestContext, simulator: Simulator): CloudSession {
+  const { username, password, project } = simulator.accounts.admin
+  const cloud = openCloud(cloudFromConf({ username, password, project, domain: 'default', authUrl: simulator.authUrl }))
+  t.after(() => cloud.close())
+  return cloud
+}
+
 /** A network of its own with a /29 and a port on it that stands for a node's. */
 export async function smallNetwork(
   t: TestContext,
   simulator: Simulator,
 ): Promise<{ cloud: CloudSession; hostPort: string }> {
-  const { username, password, project } = simulator.accounts.admin
-  const cloud = openCloud(cloudFromConf({ username, password, project, domain: 'default', authUrl: simulator.authUrl }))
-  t.after(() => cloud.close())
+  const cloud = adminCloud(t, simulator)
   const network = await cloud.neutron.networks.create({ name: 'small' }, limits())
   await cloud.neutron.subnets.create({ network_id: network.id, cidr: '10.77.0.0/29', ip_version: 4 }, limits())
   const port = await cloud.neutron.ports.create({ network_id: network.id, name: 'small-host' }, limits())

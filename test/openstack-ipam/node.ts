@@ -37,6 +37,8 @@ export type CallOptions = {
   readonly timeoutMs: number
   readonly signal: AbortSignal
   readonly config: object
+  /** CNI_ARGS */
+  readonly args: string
 }
 
 export type NodeOptions = {
@@ -83,7 +85,15 @@ export function startNode({ directory, host, longLived, bootId = 'boot-1' }: Nod
     world,
     warnings,
     async call(command, containerId, ipam, more = {}) {
-      const { network = 'cni0', ifName = 'eth0', cniVersion = '1.1.0', timeoutMs = 60_000, signal, config } = more
+      const {
+        network = 'cni0',
+        ifName = 'eth0',
+        cniVersion = '1.1.0',
+        timeoutMs = 60_000,
+        signal,
+        config,
+        args = '',
+      } = more
       const stdin = JSON.stringify({
         cniVersion,
         name: network,
@@ -105,6 +115,7 @@ export function startNode({ directory, host, longLived, bootId = 'boot-1' }: Nod
                   CNI_IFNAME: ifName,
                   CNI_NETNS: '/proc/self/ns/net',
                   CNI_NETNS_OVERRIDE: '1',
+                  CNI_ARGS: args,
                 }),
           },
           stdin: new TextEncoder().encode(stdin),

@@ -23,14 +23,21 @@ export class AllocationError extends Error {
   readonly fault: AllocationFault
   /** What helps, where it is known. */
   readonly remedy: string | undefined
+  /** For `full`: the subnets that have no address left, where it is that. */
+  readonly subnetIds: readonly string[]
 
   constructor(
     fault: AllocationFault,
     message: string,
-    { remedy, ...options }: ErrorOptions & { remedy?: string | undefined } = {},
+    {
+      remedy,
+      subnetIds = [],
+      ...options
+    }: ErrorOptions & { remedy?: string | undefined; subnetIds?: readonly string[] } = {},
   ) {
     super(message, options)
     this.fault = fault
     this.remedy = remedy
+    this.subnetIds = subnetIds
   }
 }

@@ -188,7 +188,7 @@ test('acquire() serves as many as a full subnet has, and tells the others why', 
   const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 4 })
   const found = await Promise.allSettled(Array.from({ length: 12 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   assert.equal(found.filter(each => each.status === 'fulfilled').length, 5)
-  for (const each of found) if (each.status === 'rejected') assert.equal(each.reason.kind, 'exhausted')
+  for (const each of found) if (each.status === 'rejected') assert.equal(each.reason.fault, 'full')
   assertSettled(journal, port)
   releaseOwner(journal, listAssignedAddresses(journal)[0]!.owner!)
   await pool.acquire(owner('next'), S4, soon())

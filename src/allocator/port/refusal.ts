@@ -126,8 +126,15 @@ function narrow(
 
 /** Says why those who wait still do, where their subnets are full, all of them. */
 export function noteUnserved(state: State, wants: readonly Want[]): void {
-  for (const { id, subnetIds, address } of wants) {
-    if (address !== undefined || !subnetIds.every(each => state.exhausted.has(each))) continue
-    state.unserved.set(id, state.exhausted.get(subnetIds.at(-1)!)!)
+  for (const want of wants) {
+    if (want.address !== undefined || !want.subnetIds.every(each => state.exhausted.has(each))) continue
+    state.unserved.set(want.id, fullError(want, state.exhausted.get(want.subnetIds.at(-1)!)!))
   }
+}
+
+function fullError({ portId, subnetIds }: Want, cause: OpenStackError): Error {
+  // A limit of addresses per port is another matter than the subnets.
+  if (!/^(IpAddressGenerationFailure|IPAllocationFailed)/.test(cause.type)) return cause
+  const message = `Cannot add an address to port ${portId}: none is left in subnet ${subnetIds.join(' nor in ')}`
+  return new AllocationError('full', message, { cause, remedy: cause.remedy, subnetIds })
 }

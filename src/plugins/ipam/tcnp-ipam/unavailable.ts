@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { AllocationError, type Journal, type Limits, listFullSubnets, listPortAddresses } from '#allocator'
+import { AllocationError, type Journal, type Limits, listPortAddresses } from '#allocator'
 import { atMost } from '#base'
 import { CniError, codes } from '#cni'
 import { type Neutron, OpenStackError } from '#openstack'
@@ -23,28 +23,26 @@ export async function explain(
   neutron: Neutron,
   limits: Limits,
 ): Promise<unknown> {
-  if (error instanceof OpenStackError && error.kind === 'exhausted')
-    return explainFull(error, place, families, journal) ?? error
-  if (error instanceof AllocationError && error.fault === 'taken' && error.cause instanceof OpenStackError)
-    return await explainTaken(error, place, families, neutron, limits)
+  if (!(error instanceof AllocationError) || !(error.cause instanceof OpenStackError)) return error
+  if (error.subnetIds.length > 0) return explainFull(error, error.cause, place, families, journal)
+  if (error.fault === 'taken') return await explainTaken(error, place, families, neutron, limits)
   return error
 }
 
 function explainFull(
-  error: OpenStackError,
+  error: AllocationError,
+  { reason }: OpenStackError,
   { portId }: Place,
   families: readonly Family[],
   journal: Journal,
-): CniError | undefined {
-  const full = listFullSubnets(journal, portId)
-  const empty = families.filter(({ subnets }) => subnets.every(({ id }) => full.has(id)))
-  if (empty.length === 0) return undefined
+): CniError {
+  const full = families.flatMap(each => each.subnets).filter(({ id }) => error.subnetIds.includes(id))
   const states = Map.groupBy(listPortAddresses(journal, portId), each => each.subnetId)
-  const texts = empty.flatMap(({ subnets }) => subnets.map(subnet => countsOf(subnet, states.get(subnet.id) ?? [])))
-  const versions = empty.map(({ version }) => `IPv${version}`).join(' and ')
+  const texts = full.map(subnet => countsOf(subnet, states.get(subnet.id) ?? []))
+  const version = full[0] === undefined ? '' : `IPv${full[0].version} `
   return new CniError(
     codes.addressUnavailable,
-    `Cannot give an ${versions} address of port ${portId}: none is left in ${texts.join(', nor in ')} (${error.reason})`,
+    `Cannot give an ${version}address of port ${portId}: none is left in ${texts.join(', nor in ')} (${reason})`,
     {
       details:
         'delete ports or enlarge a subnet, or name another one in "neutronConf.subnets"; the next ADD asks Neutron again',
