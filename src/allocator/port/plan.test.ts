@@ -109,6 +109,7 @@ const want = (id: number): Want => ({
 const facts = (more: Partial<PlanFacts>): PlanFacts => ({
   known: [],
   wants: [],
+  leaving: new Set(),
   reserveSubnets: [['s4']],
   reserve: 0,
   coolDownMs: 30_000,
@@ -130,6 +131,26 @@ test('planPort() serves from what is free and asks for the rest and the reserve 
   )
   assert.deepEqual(plan.serve, { s4: 2 })
   assert.deepEqual(plan.refill, { s4: 4 })
+})
+
+test('planPort() removes again what was asked to be removed without an answer, whoever waits', () => {
+  const releasing = [known('releasing', 'a'), known('releasing', 'b')]
+  const plan = planPort(
+    facts({ known: releasing, wants: [want(1)], reserve: 2, exhausted: new Set(['s4']), leaving: new Set(['a']) }),
+  )
+  assert.deepEqual(plan.remove, [releasing[0]])
+  assert.deepEqual(
+    plan.assign.map(each => each.address.address),
+    ['b'],
+  )
+})
+
+test('comparePort() keeps a removal in mind while the port shows what it was to remove', () => {
+  const removal = { ...intent(1, 0), adding: {}, removing: ['b'] }
+  const settled = (...addresses: string[]) =>
+    comparePort(shown(...addresses), [known('foreign', 'a'), known('releasing', 'b')], [removal], now).settled
+  assert.deepEqual(settled('a', 'b'), [])
+  assert.deepEqual(settled('a'), [1])
 })
 
 test('planPort() never hands out an address with a floating IP', () => {

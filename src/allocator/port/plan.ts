@@ -103,8 +103,9 @@ export function comparePort(
       .filter(
         intent =>
           explaining?.includes(intent) ||
-          Object.keys(intent.adding).length === 0 ||
-          nowMs - intent.createdMs > INTENT_MS,
+          nowMs - intent.createdMs > INTENT_MS ||
+          // A removal that has not shown its effect may still have it, on whoever has the address then.
+          (Object.keys(intent.adding).length === 0 && !intent.removing.some(address => present.has(address))),
       )
       .map(intent => intent.id),
   }
@@ -160,6 +161,8 @@ export type PlanFacts = {
   /** The addresses that no attachment holds. */
   readonly known: readonly PortAddress[]
   readonly wants: readonly Want[]
+  /** Addresses whose removal was asked for and never answered: the cloud may carry it out at any moment. */
+  readonly leaving: ReadonlySet<string>
   /** Subnets in which a reserve is kept: for each entry in the first that is not full. */
   readonly reserveSubnets: readonly (readonly string[])[]
   /** Addresses kept free in each of them. */
@@ -199,8 +202,10 @@ export function planPort(facts: PlanFacts): Plan {
   const plan: Draft = { assign: [], keep: [], remove: [], name: [], serve: {}, refill: {} }
   const waiting = facts.wants.filter(want => !facts.refused.has(want.id))
   const taken = serveNamed(waiting, facts, plan)
+  const isLeaving = (each: PortAddress) => facts.leaving.has(each.address)
+  plan.remove.push(...facts.known.filter(each => each.state === 'releasing' && isLeaving(each)))
   const loose = Map.groupBy(
-    facts.known.filter(each => !taken.has(each.address) && each.floatingIp === undefined),
+    facts.known.filter(each => !taken.has(each.address) && each.floatingIp === undefined && !isLeaving(each)),
     each => each.subnetId,
   )
   const stocks = new Map([...loose].map(([subnet, addresses]) => [subnet, stockOf(addresses)]))
@@ -211,7 +216,7 @@ export function planPort(facts: PlanFacts): Plan {
 }
 
 /** Those who name an address get it where the port has it, whatever its cool-down. @returns the addresses that are spoken for */
-function serveNamed(waiting: readonly Want[], { known }: PlanFacts, plan: Draft): ReadonlySet<string> {
+function serveNamed(waiting: readonly Want[], { known, leaving }: PlanFacts, plan: Draft): ReadonlySet<string> {
   const taken = new Set<string>()
   for (const want of waiting) {
     // The second who names it is told once the first has it.
@@ -220,7 +225,7 @@ function serveNamed(waiting: readonly Want[], { known }: PlanFacts, plan: Draft)
     const address = known.find(each => each.address === want.address)
     // An address with a binding is never handed out: what reaches it is meant for somebody else.
     if (address === undefined) plan.name.push(want)
-    else if (address.floatingIp === undefined) plan.assign.push({ want, address })
+    else if (address.floatingIp === undefined && !leaving.has(want.address)) plan.assign.push({ want, address })
   }
   return taken
 }

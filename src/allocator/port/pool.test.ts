@@ -8,6 +8,7 @@ import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deadlineIn } from '#base'
 import { tryLock } from '#libc'
+import { OpenStackError } from '#openstack'
 import { type Journal, openJournal } from '../journal.ts'
 import { joinArrivals } from './arrivals.ts'
 import { type FakePort, fakePort } from './fake-port.ts'
@@ -205,6 +206,19 @@ test('acquire() keeps foreign addresses and never gives them away', async t => {
   assert.deepEqual(states(journal, port), { '10.0.0.10': 'foreign', '10.0.0.250': 'foreign' })
 })
 
+test('an address that an operator took from its pod, and that Neutron gives again, stays the pod’s', async t => {
+  const port = fakePort({ capacity: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const [first] = await pool.acquire(owner(1), ['s4'], soon())
+  port.removeForeign(first!.address)
+  await assert.rejects(pool.acquire(owner(2), ['s4'], soon()), { kind: 'exhausted' })
+  assert.deepEqual(
+    listAssignedAddresses(journal).map(each => [each.address, each.owner!.containerId]),
+    [[first!.address, 'c1']],
+  )
+  assertSettled(journal, port)
+})
+
 test('acquire() looks again when somebody else wrote meanwhile', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
@@ -236,6 +250,47 @@ test('acquire() asks again when an answer is older than one seen before', async 
   assert.equal(listAssignedAddresses(journal).length, 2)
   assertSettled(journal, port)
 })
+
+test('an address whose removal is still on its way to the cloud is nobody’s next', async t => {
+  const port = fakePort({ capacity: 1 })
+  const directory = directoryFor(t)
+  const first = poolOn(t, directory, port)
+  const [address] = await first.pool.acquire(owner(1), ['s4'], soon())
+  await first.pool.close()
+  // The agent asks for the removal and dies; the cloud carries the write out later.
+  const late = Promise.withResolvers<void>()
+  const held = { ...port, ports: { ...port.ports, update: heldBack(port, late.promise) } }
+  const victim = poolOn(t, directory, port, { neutron: async () => held, longLived: false })
+  releaseOwner(victim.journal, owner(1))
+  await assert.rejects(victim.pool.settle(soon(50)))
+  const { journal, pool } = poolOn(t, directory, port, { reserve: 1 })
+  const pending = pool.acquire(owner(2), ['s4'], soon())
+  pending.catch(() => {})
+  await sleep(100)
+  late.resolve()
+  const [next] = await pending
+  await sleep(50)
+  assert.equal(next!.address, address!.address)
+  assert.ok(port.addresses().includes(next!.address), 'what a pod has is on its port')
+  await until(() => listIntents(journal, port.id).length === 0, 'the end of all doubt')
+})
+
+/** A write that comes to the cloud later than its caller waits. */
+const heldBack =
+  (port: FakePort, until: Promise<void>): FakePort['ports']['update'] =>
+  async (...args) => {
+    void until.then(async () => await port.ports.update(...args)).catch(() => {})
+    await sleep(20)
+    throw new OpenStackError({
+      service: 'neutron',
+      action: 'update port',
+      reason: 'no answer',
+      status: 0,
+      type: 'TimeOut',
+      kind: 'transient',
+      effect: 'unknown',
+    })
+  }
 
 test('acquire() fails with the cloud’s own error and leaves no wish', async t => {
   const port = fakePort()

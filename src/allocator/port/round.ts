@@ -249,6 +249,7 @@ function serve({ journal, portId, bootId, settings }: RoundOptions, state: State
   const plan = planPort({
     known: listLooseAddresses(journal, portId),
     wants,
+    leaving: new Set(listIntents(journal, portId).flatMap(each => each.removing)),
     reserveSubnets: reservesOf(settings),
     reserve: settings.reserve,
     coolDownMs: settings.coolDownMs,
@@ -355,7 +356,9 @@ async function add(
   options.step?.('record')
   journal.transaction(() => {
     const usableMs = Date.now() + settings.usableAfterMs
-    for (const { subnet_id, ip_address } of made)
+    const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+    // What an attachment has whose address somebody took off the port is the attachment's still, now that it is back.
+    for (const { subnet_id, ip_address } of made.filter(each => !known.has(each.ip_address)))
       recordAddress(journal, {
         portId,
         subnetId: subnet_id,
@@ -446,7 +449,12 @@ async function remove(
   options.step?.('remove-record')
   const present = new Set(answer.fixed_ips.map(each => each.ip_address))
   journal.transaction(() => {
-    for (const each of removable) if (!present.has(each.address)) forgetAddress(journal, each)
+    for (const each of removable) {
+      if (present.has(each.address)) continue
+      forgetAddress(journal, each)
+      // There is room again.
+      state.exhausted.delete(each.subnetId)
+    }
     forgetIntent(journal, intent)
     noteRevision(journal, portId, answer.revision_number ?? 0)
   })
