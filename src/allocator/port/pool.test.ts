@@ -209,9 +209,9 @@ test('acquire() keeps foreign addresses and never gives them away', async t => {
 test('an address that an operator took from its pod, and that Neutron gives again, stays the pod’s', async t => {
   const port = fakePort({ capacity: 1 })
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  const [first] = await pool.acquire(owner(1), ['s4'], soon())
+  const [first] = await pool.acquire(owner(1), S4, soon())
   port.removeForeign(first!.address)
-  await assert.rejects(pool.acquire(owner(2), ['s4'], soon()), { kind: 'exhausted' })
+  await assert.rejects(pool.acquire(owner(2), S4, soon()), { kind: 'exhausted' })
   assert.deepEqual(
     listAssignedAddresses(journal).map(each => [each.address, each.owner!.containerId]),
     [[first!.address, 'c1']],
@@ -255,7 +255,7 @@ test('an address whose removal is still on its way to the cloud is nobody’s ne
   const port = fakePort({ capacity: 1 })
   const directory = directoryFor(t)
   const first = poolOn(t, directory, port)
-  const [address] = await first.pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await first.pool.acquire(owner(1), S4, soon())
   await first.pool.close()
   // The agent asks for the removal and dies; the cloud carries the write out later.
   const late = Promise.withResolvers<void>()
@@ -264,7 +264,7 @@ test('an address whose removal is still on its way to the cloud is nobody’s ne
   releaseOwner(victim.journal, owner(1))
   await assert.rejects(victim.pool.settle(soon(50)))
   const { journal, pool } = poolOn(t, directory, port, { reserve: 1 })
-  const pending = pool.acquire(owner(2), ['s4'], soon())
+  const pending = pool.acquire(owner(2), S4, soon())
   pending.catch(() => {})
   await sleep(100)
   late.resolve()
