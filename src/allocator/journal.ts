@@ -107,6 +107,9 @@ const migrations: readonly string[] = [
    CREATE TABLE port_full (
      port_id TEXT NOT NULL, subnet_id TEXT NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (port_id, subnet_id)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE reserve_ahead (
+     pool TEXT PRIMARY KEY, count INTEGER NOT NULL, until_ms INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

@@ -3,6 +3,7 @@
 // allocator: what is ours, and which address may be given to whom: the journal and the address pools above it.
 // Pure decisions beside the stores they act on (disk, Neutron). No CNI here, and no kernel.
 
+export * from './ahead.ts'
 export * from './attachment.ts'
 export * from './journal.ts'
 export * from './lane.ts'

@@ -142,26 +142,69 @@ program
     process.exitCode = clean ? await cleanDemo(options, output) : await runDemo(options, output)
   })
 
-const ip = program.command('ip').description("addresses on the node's Neutron ports, as the journal knows them")
+const ip = program.command('ip').description("this node's addresses of Neutron, as the journal knows them")
+const conflist = () =>
+  new Option('--conflist <file...>', 'network lists whose inline credentials are needed, instead of those of the node')
+const print = ({
+  lines,
+  warnings,
+  complete,
+}: {
+  lines: readonly string[]
+  warnings: readonly string[]
+  complete: boolean
+}) => {
+  for (const line of lines) console.log(line)
+  for (const text of warnings) console.error(`mooring: ${text}`)
+  if (!complete) process.exitCode = 1
+}
 ip.command('list')
-  .description('all of them: foreign, free (the reserve), assigned, releasing, quarantined')
+  .description('all of them: foreign, making, free (the reserve), assigned, releasing, quarantined')
+  .option('--state <state...>', 'of these states only', [])
+  .option('--network <name>', 'of attachments of this network only')
+  .option('--pod <pod>', 'of this pod only: POD or NAMESPACE/POD')
+  .option('--json', 'for machines', false)
   .addOption(dataDir())
   .action(async options => {
     const { listAddresses } = await import('./addresses.ts')
-    const { table, warnings } = listAddresses(options)
-    for (const line of table) console.log(line)
-    for (const text of warnings) console.error(`mooring: ${text}`)
+    print(await listAddresses(options))
+  })
+ip.command('free')
+  .description('how many a pod could have: of each pool at once, and of its subnet and quota in Neutron')
+  .option('--json', 'for machines', false)
+  .addOption(conflist())
+  .addOption(confDir())
+  .option('--timeout <seconds>', 'for all clouds together', '20')
+  .addOption(dataDir())
+  .action(async options => {
+    const { showFree } = await import('./addresses.ts')
+    print(await showFree(options))
+  })
+ip.command('reserve <count>')
+  .description('make so many addresses ahead, of each subnet, and keep them free for a time; 0 ends it')
+  .option('--for <minutes>', 'how long', '60')
+  .option('--pool <id>', 'in this one only: the id of its Neutron port, or as mooring ip free --json names it')
+  .addOption(conflist())
+  .addOption(confDir())
+  .option('--timeout <seconds>', 'for all ports together', '120')
+  .addOption(dataDir())
+  .action(async (count: string, options) => {
+    const { makeReserve } = await import('./addresses.ts')
+    print(await makeReserve(count, options))
   })
 for (const [verb, what] of [
-  ['adopt', 'take an address in quarantine for ours and free: you know that nobody has it'],
-  ['release', 'take an address in quarantine off its port'],
+  ['adopt', 'take an address in quarantine, or a whole port, for ours and free: you know that nobody has it'],
+  ['release', 'take an address in quarantine off its port, or delete a whole port'],
 ] as const)
   ip.command(`${verb} <address>`)
     .description(what)
+    .addOption(conflist())
+    .addOption(confDir())
+    .option('--timeout <seconds>', 'for the cloud', '20')
     .addOption(dataDir())
     .action(async (address: string, options) => {
-      const { endQuarantine } = await import('./addresses.ts')
-      console.log(endQuarantine(verb, address, options))
+      const { decide } = await import('./addresses.ts')
+      print(await decide(verb, address, options))
     })
 
 program
@@ -183,10 +226,7 @@ program
   .addOption(nodeNetns())
   .action(async options => {
     const { showPorts } = await import('./ports.ts')
-    const { lines, warnings, complete } = await showPorts(options)
-    for (const line of lines) console.log(line)
-    for (const text of warnings) console.error(`mooring: ${text}`)
-    if (!complete) process.exitCode = 1
+    print(await showPorts(options))
   })
 
 program

@@ -31,6 +31,8 @@ export type Lease = {
   readonly kind: string
   /** Empty while it is being made. */
   readonly portId: string
+  /** The pool of a lease that is a whole port; null for an address, whose pool is its port. */
+  readonly pool: string | null
   /** Ours, in the port's name, where the whole port is the lease. */
   readonly mark: string | null
   readonly subnetId: string | null
@@ -64,7 +66,7 @@ type NameOf = (owner: AddressOwner) => Holder
 function addressLease(each: PortAddress, nameOf: NameOf): Lease {
   const { address, state, portId, subnetId, owner, floatingIp, usableMs, changedMs } = each
   return {
-    ...{ address, state, kind: 'address', portId, mark: null, subnetId, usableMs, changedMs },
+    ...{ address, state, kind: 'address', portId, pool: null, mark: null, subnetId, usableMs, changedMs },
     holder: owner === undefined ? null : nameOf(owner),
     floatingIp: floatingIp ?? null,
   }
@@ -73,7 +75,7 @@ function addressLease(each: PortAddress, nameOf: NameOf): Lease {
 function objectLeases(object: CloudObject, kind: string, nameOf: NameOf): Lease[] {
   const { state, id: portId, mark, owner, addresses, usableMs, changedMs } = object
   const holder = owner === undefined ? null : nameOf(owner)
-  const lease = { state, kind, portId, mark, holder, floatingIp: null, usableMs, changedMs }
+  const lease = { state, kind, portId, pool: object.pool, mark, holder, floatingIp: null, usableMs, changedMs }
   if (addresses.length === 0) return [{ ...lease, address: null, subnetId: null }]
   return addresses.map(({ address, subnetId }) => ({ ...lease, address, subnetId }))
 }

@@ -23,6 +23,7 @@ export type { HttpOptions } from './http.ts'
 export type { Identity, TokenInfo } from './keystone/identity.ts'
 export type { WithLock } from './keystone/renewal.ts'
 export type { Limits } from './limits.ts'
+export type { Availability, SubnetAvailability } from './neutron/availability.ts'
 export type { Extensions } from './neutron/extension.ts'
 export type {
   Association,

@@ -7,6 +7,7 @@ import { createIdentity, type Identity } from './keystone/identity.ts'
 import { createTokens, type Tokens, type WithLock } from './keystone/renewal.ts'
 import { requestToken } from './keystone/token.ts'
 import type { Limits } from './limits.ts'
+import { type Availability, availability } from './neutron/availability.ts'
 import { type Extensions, extensions } from './neutron/extension.ts'
 import { type FloatingIps, floatingIps } from './neutron/floatingip.ts'
 import { type Networks, networks } from './neutron/network.ts'
@@ -28,6 +29,7 @@ export type Neutron = {
   readonly floatingIps: FloatingIps
   readonly extensions: Extensions
   readonly quotas: Quotas
+  readonly availability: Availability
 }
 
 export type Nova = {
@@ -98,6 +100,7 @@ const neutronOf = (network: Service): Neutron => ({
   floatingIps: floatingIps(network),
   extensions: extensions(network),
   quotas: quotas(network),
+  availability: availability(network),
 })
 
 async function closeAll(tokens: Tokens, closeHttp: () => Promise<void>): Promise<void> {

@@ -25,14 +25,22 @@ type Setup = {
 
 const fast = { usableAfterMs: 0, coolDownMs: 0 }
 
-/** A cloud of its own, and a node: with its agent's part for `longLived`, else as a process per call. */
-export async function setUp(t: TestContext, longLived = true, neutronConf: object = {}): Promise<Setup> {
+/**
+ * A cloud of its own, and a node: with its agent's part for `longLived`, else as a process per call. Commands beside it
+ * need the machine's own `bootId`.
+ */
+export async function setUp(
+  t: TestContext,
+  longLived = true,
+  neutronConf: object = {},
+  boot: { readonly bootId?: string } = {},
+): Promise<Setup> {
   const simulator = await startSimulator()
   t.after(() => simulator.close())
   const directory = nodeDirectory(t)
   const [port] = simulator.demo().servers['worker-1']!.ports
   const host = nodeWithNic(`${port!.ips[0]}/24`, port!.mac)
-  let node = startNode({ directory, host, longLived })
+  let node = startNode({ directory, host, longLived, ...boot })
   t.after(() => node[Symbol.asyncDispose]())
   const { username, password, project } = simulator.accounts.demo
   const ipam = {
@@ -42,7 +50,7 @@ export async function setUp(t: TestContext, longLived = true, neutronConf: objec
   }
   const restart = async () => {
     await node[Symbol.asyncDispose]()
-    node = startNode({ directory, host, longLived })
+    node = startNode({ directory, host, longLived, ...boot })
     return node
   }
   return { node, simulator, directory, ipam, restart }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { OpenStackError } from '#openstack'
+import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from '../port/error.ts'
 import { type Limits, pause } from '../port/lock.ts'
@@ -208,7 +209,7 @@ function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOption
       loose: listLooseObjects(journal, pool),
       count,
       wants: listObjectWants(journal, pool).filter(each => !state.report.unserved.has(each.id)),
-      settings,
+      settings: { ...settings, reserve: reserveOf(journal, pool, settings.reserve) },
       keepsIdle: longLived,
       isExhausted: state.report.refusal !== undefined,
       refill: state.refill,

@@ -2,6 +2,7 @@
 
 import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
+import { findReserveAhead } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
@@ -70,8 +71,8 @@ export type PortPool = {
    * @throws {OpenStackError}
    */
   acquire(owner: Owner, wishes: readonly Wish[], limits: Limits): Promise<PortAddress[]>
-  /** Brings port and journal together now. `enough` ends it early. */
-  settle(limits: Limits, enough?: () => boolean): Promise<void>
+  /** Brings port and journal together now. `enough` ends it early. @returns undefined where others did it meanwhile */
+  settle(limits: Limits, enough?: () => boolean): Promise<RoundReport | undefined>
   /** The same in the background, until it has succeeded. */
   kick(): void
   /** Waits for the round that is under way and starts no other. */
@@ -133,7 +134,10 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     void wire.probeReserve().catch(() => {})
     if (waiters.size > 0) return 'again'
     if (hasLeftovers()) return 'unfinished'
-    return report?.refillFailed ? { inMs: REFILL_PAUSE_MS } : 'done'
+    if (report?.refillFailed) return { inMs: REFILL_PAUSE_MS }
+    // Then what an operator wanted for a time is too much.
+    const ahead = findReserveAhead(journal, portId)
+    return ahead === undefined ? 'done' : { inMs: Math.max(0, ahead.untilMs - Date.now()) + 1 }
   }
 
   function onFailure(error: unknown): boolean {
@@ -276,8 +280,9 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       }
     },
     async settle(limits, enough) {
-      await round(limits, enough)
+      const report = await round(limits, enough)
       waiters.tellServed()
+      return report
     },
     kick: rounds.kick,
     close: rounds.close,

@@ -25,8 +25,8 @@ export type State = {
   /** Why a want cannot be served, by its id. */
   readonly unserved: Map<number, Error>
   refill: boolean
-  /** True if the reserve could not be filled. */
-  refillFailed: boolean
+  /** Why the reserve could not be filled; undefined if it could. */
+  refillFailed: Error | undefined
   /** Attachments served by one write at most. */
   batchMax: number
   /** The same for those that name an address. */
@@ -41,7 +41,7 @@ export const newState = (refill: boolean): State => ({
   exhausted: new Map(),
   unserved: new Map(),
   refill,
-  refillFailed: false,
+  refillFailed: undefined,
   batchMax: Number.POSITIVE_INFINITY,
   namedMax: Number.POSITIVE_INFINITY,
   apart: false,
@@ -113,7 +113,7 @@ function narrow(
   const [subnet, count] = first
   if (state.refill && (serving || (others.length === 0 && !elsewhere(subnet)))) {
     state.refill = false
-    state.refillFailed = true
+    state.refillFailed = error
   } else if (others.length > 0) state.apart = true
   else if (serving && count > 1) state.batchMax = Math.floor(count / 2)
   else {

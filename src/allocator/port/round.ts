@@ -2,6 +2,7 @@
 
 import { atMost } from '#base'
 import { type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type Ports } from '#openstack'
+import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
@@ -90,8 +91,8 @@ export type RoundReport = {
   strange: string[]
   /** Why somebody was not served, by the want's id. */
   readonly unserved: Map<number, Error>
-  /** True if the reserve could not be filled. */
-  refillFailed: boolean
+  /** Why the reserve could not be filled; undefined if it could. */
+  refillFailed: Error | undefined
 }
 
 const TRIES_MAX = 64
@@ -112,7 +113,7 @@ const RETRY_FULL_MS = 60_000
  */
 export async function settlePort(options: RoundOptions): Promise<RoundReport> {
   const state = newState(options.refill)
-  const report: RoundReport = { lost: [], strange: [], unserved: state.unserved, refillFailed: false }
+  const report: RoundReport = { lost: [], strange: [], unserved: state.unserved, refillFailed: undefined }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     options.step?.('get')
     const [port, bindings] = await Promise.all([lookAtPort(options), lookAtBindings(options)])
@@ -251,7 +252,7 @@ function serve({ journal, portId, bootId, settings }: RoundOptions, state: State
     wants,
     leaving: new Set(listIntents(journal, portId).flatMap(each => each.removing)),
     reserveSubnets: reservesOf(settings),
-    reserve: settings.reserve,
+    reserve: reserveOf(journal, portId, settings.reserve),
     coolDownMs: settings.coolDownMs,
     soonMs: settings.usableAfterMs,
     exhausted: new Set(state.exhausted.keys()),

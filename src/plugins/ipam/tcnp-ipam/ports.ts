@@ -2,6 +2,7 @@
 
 import {
   forgetPort,
+  forgetReserveAhead,
   type Journal,
   type KnownPort,
   listKnownPorts,
@@ -225,6 +226,7 @@ async function drainPort(
       throw new CniError(codes.invalidConfig, 'its credentials stand in no file', {
         details: 'name the network list that holds them: --conflist FILE',
       })
+    forgetReserveAhead(journal, portId)
     const pool = poolFor(world, { portId, access, settings: { ...settings, reserve: 0 } })
     await pool.settle(limits)
   } catch (error) {
