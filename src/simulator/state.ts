@@ -46,6 +46,8 @@ export type Subnet = Standard & {
   readonly cidr: string
   readonly gateway_ip: string | null
   readonly enable_dhcp: boolean
+  readonly ipv6_ra_mode: string | null
+  readonly ipv6_address_mode: string | null
   readonly allocation_pools: readonly Pool[]
   readonly host_routes: readonly Route[]
   readonly dns_nameservers: readonly string[]

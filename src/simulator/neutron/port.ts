@@ -18,7 +18,16 @@ import {
   remove,
   type State,
 } from '../state.ts'
-import { allocate, allocateAny, difference, fixedIps, resolveIps, sortIps, type WantedIp } from './address.ts'
+import {
+  allocate,
+  allocateAny,
+  automaticIps,
+  difference,
+  fixedIps,
+  resolveIps,
+  sortIps,
+  type WantedIp,
+} from './address.ts'
 import { addressPairs, completePairs } from './addresspair.ts'
 import {
   type Attributes,
@@ -197,11 +206,12 @@ function newPort(call: Call, values: Values, siblings: readonly Port[]): Port {
     status: 'DOWN',
     device_id: String(values['device_id'] ?? ''),
     device_owner: String(values['device_owner'] ?? ''),
-    fixed_ips: sortIps(
-      wanted === undefined
+    fixed_ips: sortIps([
+      ...(wanted === undefined
         ? allocateAny(state, network, taken)
-        : allocate(state, network, resolveIps(state, network, wanted), taken),
-    ),
+        : allocate(state, network, resolveIps(state, network, wanted), taken)),
+      ...automaticIps(state, network, address),
+    ]),
     allowed_address_pairs: completePairs(call, pairs, address),
     security_groups: groups ?? (isSecure ? [defaultGroup(state, row.project_id).id] : []),
     port_security_enabled: isSecure,
