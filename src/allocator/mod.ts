@@ -25,6 +25,7 @@ export {
 export { type ObjectPoolOptions, openObjectPool } from './objects/pool.ts'
 export {
   adoptObject,
+  breakObject,
   isObjectReleased,
   releaseObject,
   releaseObjectsOf,
@@ -37,10 +38,12 @@ export {
   findObjectPool,
   forgetObjectPool,
   listAssignedObjects,
+  listLooseObjects,
   listObjectPools,
   listObjects,
   listOwnedObjects,
   listReleasingObjects,
+  retireObject,
 } from './objects/store.ts'
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'
 export { AllocationError } from './port/error.ts'

@@ -13,7 +13,8 @@ import { findOwnPlugin, openSessions, startPorts, toCniError, type World, worldO
 
 /** What a plugin prints: a result or an error. */
 export type Printed = Partial<{
-  readonly ips: readonly { readonly address: string; readonly gateway?: string }[]
+  readonly interfaces: readonly { readonly name: string; readonly mac?: string }[]
+  readonly ips: readonly { readonly address: string; readonly gateway?: string; readonly interface?: number }[]
   readonly routes: readonly object[]
   readonly dns: object
   readonly code: number

@@ -11,6 +11,7 @@ import {
   keepObject,
   listAssignedObjects,
   listOwnedObjects,
+  noteFlaw,
   retireObject,
 } from './store.ts'
 
@@ -52,6 +53,13 @@ export function isObjectReleased(journal: Journal, mark: string): boolean {
   const state = findObject(journal, mark)?.state
   return state !== 'releasing' && state !== 'removing'
 }
+
+/** Takes an object from its attachment that cannot use it, and keeps it from others until its driver lists it without a flaw. */
+export const breakObject = (journal: Journal, mark: string, flaw: string): void =>
+  journal.transaction(() => {
+    disownObject(journal, mark)
+    noteFlaw(journal, mark, flaw)
+  })
 
 /**
  * An operator says that an object in quarantine is ours and nobody's: it joins the pool after its cool-down, and after it was

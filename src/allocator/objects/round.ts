@@ -222,7 +222,8 @@ function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOption
     }
     for (const { mark } of plan.retire) retireObject(journal, mark)
     const cause = state.report.refusal ?? fullPool(settings.max)
-    for (const want of plan.refused)
+    // Not before what there is room for was made: until then nobody knows the numbers, nor whether there was room.
+    for (const want of plan.serve.length > 0 ? [] : plan.refused)
       state.report.unserved.set(want.id, refusalOf({ settings, want, cause, counts, room: state.room }))
     state.report.idleAtMs = plan.idleAtMs
     return plan
@@ -292,6 +293,9 @@ async function create(options: ObjectRoundOptions, state: State, plan: ObjectPla
     for (const each of made) recordMade(journal, each, usableMs)
     assignMade(options, made)
   })
+  const flaw = made.find(each => each.flaw !== undefined)?.flaw
+  // The next would fare no better; who waits learns why.
+  if (flaw !== undefined) state.report.refusal = new AllocationError('broken', flaw)
   if (state.room !== undefined) state.room = { ...state.room, count: state.room.count - made.length }
 }
 

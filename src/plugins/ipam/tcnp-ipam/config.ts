@@ -24,18 +24,21 @@ import { confKeys } from '#openstack'
 import { permission } from './choice-policy.ts'
 import type { CloudReference } from './sessions.ts'
 
-/** Every mode that the systems in the documentation know; this release serves the first. */
+/** Every mode that the systems in the documentation know, and those that this release serves. */
 const MODES = ['mix', 'separate', 'mix_route', 'eni'] as const
 
-const mode: Decoder<'mix'> = (value, path) => {
+const SERVED = ['mix', 'eni'] as const
+type Served = (typeof SERVED)[number]
+
+const mode: Decoder<Served> = (value, path) => {
   const known = checked(string, text =>
     (MODES as readonly string[]).includes(text)
       ? undefined
       : `is "${text}", want one of ${MODES.map(each => `"${each}"`).join(', ')}`,
   )(value, path)
   return checked(
-    () => known as 'mix',
-    text => (text === 'mix' ? undefined : `is "${text}": this release serves "mix" only`),
+    () => known as Served,
+    text => (SERVED.includes(text) ? undefined : `is "${text}": this release serves ${SERVED.join(', ')} only`),
   )(value, path)
 }
 
@@ -64,6 +67,8 @@ const neutronConf = object({
   server: optional(word),
   /** Mode `eni`: NICs that the server may have, those that are not ours among them. Default: what its flavour says, else 16. */
   maxNics: optional(integer(1, 1024)),
+  /** Mode `eni`: from Nova's answer until the node must have found a NIC. */
+  plugMs: optional(integer(0, 600_000), 30_000),
   /** Directory of the port's lock and of the token cache. Default: that of the node. */
   dataDir: optional(word),
   /** IP versions of the pods' addresses. Default: those of the host's port. */

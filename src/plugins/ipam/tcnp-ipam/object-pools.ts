@@ -21,6 +21,7 @@ import type { Call } from '#cni'
 import type { CloudSession } from '#openstack'
 import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
+import { nicDriverOf } from './eni/driver-of.ts'
 import { reachCloud } from './lists.ts'
 import { ownerOf, type Source } from './source.ts'
 
@@ -32,10 +33,12 @@ export type DriverMaker = (
   pool: Pick<KnownPool, 'pool' | 'detail'>,
   world: ObjectWorld,
   session: CloudSession,
+  /** Starts a round of another pool of this process. */
+  kick: (pool: string) => void,
 ) => ObjectDriver
 
 /** Modes whose leases are whole objects of the cloud. */
-const driverMakers: Readonly<Record<string, DriverMaker>> = {}
+const driverMakers: Readonly<Record<string, DriverMaker>> = { eni: nicDriverOf }
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
@@ -55,7 +58,8 @@ function poolsOf(journal: Journal): Pools {
 export function objectPoolFor(world: ObjectWorld, known: Omit<KnownPool, 'seenBootId'>): ObjectPool {
   const all = poolsOf(world.journal)
   const { pool, kind, access, settings, detail } = known
-  const driver = async () => driverMakers[kind]!(known, world, await reachCloud(world, access))
+  const kick = (name: string) => all.byName.get(name)?.kick()
+  const driver = async () => driverMakers[kind]!(known, world, await reachCloud(world, access), kick)
   const next = { driver, access, settings, detail }
   const open = all.byName.get(pool)
   open?.use(next)

@@ -6,6 +6,7 @@ import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
 import { choose } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
+import { eni } from './eni/eni.ts'
 import { mix } from './mix.ts'
 import { readResolvConf } from './resolv-conf.ts'
 import { ownerOf, type Source } from './source.ts'
@@ -15,7 +16,7 @@ const STATUS_AGE_MS = 10_000
 /** A GC list made this short a time before the call may not know an ADD that has just ended. */
 const GC_GUARD_MS = 100
 
-const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix }
+const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, eni }
 
 /** Addresses of Neutron for pods; "neutronConf.mode" says how. */
 export const tcnpIpam: Plugin<World> = {
