@@ -199,6 +199,21 @@ function restoreSettings(ifName: string): void {
   ensureSysctl(retransMs, 'ipv6', 'neigh', ifName, 'retrans_time_ms')
 }
 
+/** True if the pod has a link of that name, with the MAC and with one of the addresses, where they are given. */
+export function hasPodLink(
+  route: Transport,
+  { ifName, mac, addresses }: { ifName: string; mac?: Uint8Array | undefined; addresses: readonly Prefix[] },
+): boolean {
+  const link = tryFindLink(route, { ifname: ifName })
+  if (link === undefined) return false
+  if (mac !== undefined && formatMac(stateOf(link).mac) !== formatMac(mac)) return false
+  if (addresses.length === 0) return true
+  const present = route.execute([dumpAddresses(link.index)])[0]!.messages.map(decodeAddress)
+  return present.some(
+    ({ index, prefix }) => index === link.index && addresses.some(each => ipEquals(each.ip, prefix.ip)),
+  )
+}
+
 /** What CHECK wants to see of a link in a pod; what is left out is not looked at. */
 export type PodLinkExpectation = {
   readonly ifName: string

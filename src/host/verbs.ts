@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { deadlineIn, type Ip, ipEquals } from '#base'
+import { deadlineIn, type Ip, ipEquals, type Prefix } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
 import {
@@ -42,7 +42,7 @@ import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
 import { takeOwing } from './part.ts'
-import { awaitPodAddresses, type SettledAddresses } from './pod-link.ts'
+import { awaitPodAddresses, hasPodLink, type SettledAddresses } from './pod-link.ts'
 import { ensurePortmap, portVerbs } from './portmap.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
@@ -200,6 +200,15 @@ export const verbs = {
     context: HostContext,
     { netnsFd, ifName, timeoutMs }: { netnsFd: number; ifName: string; timeoutMs: number },
   ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
+
+  /** See pod-link.ts. */
+  hasPodLink: (
+    context: HostContext,
+    {
+      netnsFd,
+      ...link
+    }: { netnsFd: number; ifName: string; mac?: Uint8Array | undefined; addresses: readonly Prefix[] },
+  ): boolean => context.inNetns(netnsFd, route => hasPodLink(route, link)),
 
   ...nicVerbs,
   ...surveyVerbs,
