@@ -39,6 +39,7 @@ export type {
   FixedIpRequest,
   Port,
   PortCreate,
+  PortCreateTagged,
   PortFilter,
   Ports,
   PortUpdate,
@@ -46,6 +47,7 @@ export type {
 export type { QuotaDetail, Quotas } from './neutron/quota.ts'
 export type { CreateLimits, WriteLimits } from './neutron/resource.ts'
 export type { ExtraRoute, Router, RouterCreate, RouterFilter, Routers } from './neutron/router.ts'
+export type { SecurityGroup, SecurityGroupFilter, SecurityGroups } from './neutron/securitygroup.ts'
 export type { Subnet, SubnetCreate, SubnetFilter, Subnets } from './neutron/subnet.ts'
 export type { Tags } from './neutron/tag.ts'
 export type { Attachment, Interface, Interfaces } from './nova/interface.ts'

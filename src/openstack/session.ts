@@ -14,6 +14,7 @@ import { type Networks, networks } from './neutron/network.ts'
 import { type Ports, ports } from './neutron/port.ts'
 import { type Quotas, quotas } from './neutron/quota.ts'
 import { type Routers, routers } from './neutron/router.ts'
+import { type SecurityGroups, securityGroups } from './neutron/securitygroup.ts'
 import { type Subnets, subnets } from './neutron/subnet.ts'
 import { type Interfaces, interfaces } from './nova/interface.ts'
 import { type Servers, servers } from './nova/server.ts'
@@ -30,6 +31,7 @@ export type Neutron = {
   readonly extensions: Extensions
   readonly quotas: Quotas
   readonly availability: Availability
+  readonly securityGroups: SecurityGroups
 }
 
 export type Nova = {
@@ -101,6 +103,7 @@ const neutronOf = (network: Service): Neutron => ({
   extensions: extensions(network),
   quotas: quotas(network),
   availability: availability(network),
+  securityGroups: securityGroups(network),
 })
 
 async function closeAll(tokens: Tokens, closeHttp: () => Promise<void>): Promise<void> {

@@ -89,8 +89,8 @@ export type ObjectPlan = {
   /** Attachments for which one is to be made, and how many for the reserve. */
   readonly serve: readonly ObjectWant[]
   readonly refill: number
-  /** Attachments that get one of those that are to be cleaned first. */
-  readonly waiting: readonly ObjectWant[]
+  /** What waiting attachments get as soon as it was cleaned. */
+  readonly clean: readonly CloudObject[]
   /** Attachments for which there is none. */
   readonly refused: readonly ObjectWant[]
   /** When the next idle object is due (ms since 1970), undefined if none will be. */
@@ -102,18 +102,18 @@ export function planObjects(facts: ObjectFacts): ObjectPlan {
   const { settings, nowMs } = facts
   const room = facts.isExhausted ? 0 : Math.max(0, settings.max - facts.count)
   const free = facts.loose.filter(each => each.state === 'free' && each.missingMs === 0)
-  const clean = free.filter(each => each.described === '').sort((a, b) => a.usableMs - b.usableMs)
+  const ready = free.filter(each => each.described === '').sort((a, b) => a.usableMs - b.usableMs)
   const assign: { want: ObjectWant; object: CloudObject }[] = []
   const open: ObjectWant[] = []
   for (const want of facts.wants) {
     // Where no other can be made, one is better after the rest of its cool-down than never.
-    const at = clean.findIndex(
+    const at = ready.findIndex(
       each =>
         each.special === want.special &&
         (room === 0 || want.special !== '' || each.usableMs <= nowMs + settings.usableAfterMs),
     )
     if (at < 0) open.push(want)
-    else assign.push({ want, object: clean.splice(at, 1)[0]! })
+    else assign.push({ want, object: ready.splice(at, 1)[0]! })
   }
 
   const dirty = free.filter(each => each.described !== '')
@@ -128,20 +128,22 @@ export function planObjects(facts: ObjectFacts): ObjectPlan {
     else retire.push(object)
   }
 
-  const prospects = [...dirty, ...keep.map(each => each.object)]
-  const waiting: ObjectWant[] = []
+  const soonMs = nowMs + settings.usableAfterMs
+  const prospects = [...dirty.map(object => ({ object, usableMs: object.usableMs })), ...keep]
+  const toClean: CloudObject[] = []
   const serve: ObjectWant[] = []
   const refused: ObjectWant[] = []
   for (const want of open) {
-    const at = prospects.findIndex(each => each.special === want.special)
-    if (at >= 0 && (want.special !== '' || room === 0)) {
-      prospects.splice(at, 1)
-      waiting.push(want)
-    } else if (serve.length < room) serve.push(want)
+    const isFit = (each: { object: CloudObject; usableMs: number }) =>
+      each.object.special === want.special && (want.special !== '' || room === 0 || each.usableMs <= soonMs)
+    const at = prospects.findIndex(isFit)
+    if (at >= 0) toClean.push(prospects.splice(at, 1)[0]!.object)
+    else if (serve.length < room) serve.push(want)
     else refused.push(want)
   }
+  const rest = prospects.map(each => each.object)
 
-  const idle = [...clean, ...prospects].filter(each => each.special === '')
+  const idle = [...ready, ...rest].filter(each => each.special === '')
   const short = settings.reserve - idle.length
   const refill = facts.refill && refused.length === 0 ? Math.max(0, Math.min(short, room - serve.length)) : 0
   const surplus = idle
@@ -149,7 +151,7 @@ export function planObjects(facts: ObjectFacts): ObjectPlan {
     .sort((a, b) => a.changedMs - b.changedMs)
     .slice(0, Math.max(0, -short))
     .map(object => ({ object, dueMs: object.changedMs + jitter(object.mark) * settings.idleMs }))
-  const nobodys = [...clean, ...prospects].filter(each => each.special !== '' && each.state === 'free')
+  const nobodys = [...ready, ...rest].filter(each => each.special !== '' && each.state === 'free')
   retire.push(...surplus.filter(({ dueMs }) => !facts.keepsIdle || dueMs <= nowMs).map(each => each.object), ...nobodys)
   const due = surplus.filter(each => !retire.includes(each.object)).map(each => each.dueMs)
   return {
@@ -158,7 +160,7 @@ export function planObjects(facts: ObjectFacts): ObjectPlan {
     retire,
     serve,
     refill,
-    waiting,
+    clean: toClean,
     refused,
     idleAtMs: due.length === 0 ? undefined : Math.min(...due),
   }

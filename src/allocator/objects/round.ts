@@ -137,7 +137,7 @@ export async function settleObjects(options: ObjectRoundOptions): Promise<Object
     options.onAssigned?.()
     if (options.enough?.()) break
     if (plan.serve.length + plan.refill > 0) await create(options, state, plan)
-    else if (plan.waiting.length > 0) await recycle(options)
+    else if (plan.clean.length > 0) await recycle(options, plan.clean)
     else break
     options.onAssigned?.()
     if (options.enough?.()) break
@@ -154,7 +154,7 @@ export async function settleObjects(options: ObjectRoundOptions): Promise<Object
 export async function tidyObjects(options: ObjectRoundOptions): Promise<void> {
   await removeRetired(options)
   if (isPressed(options)) return
-  await recycle(options)
+  await recycle(options, listLooseObjects(options.journal, options.pool))
   if (options.longLived) await describeOwned(options)
 }
 
@@ -353,14 +353,13 @@ function certainRefusal(error: unknown): 'full' | 'transient' | 'other' | undefi
   return error.kind === 'transient' ? 'transient' : 'other'
 }
 
-/** Takes from released objects what is left on them. */
-async function recycle(options: ObjectRoundOptions): Promise<void> {
-  const { journal, driver, pool, limits } = options
-  const dirty = listLooseObjects(journal, pool).filter(
-    each => each.state === 'free' && each.described !== '' && each.missingMs === 0,
-  )
+/** Takes from released objects what is left on them, so that the next may have them. */
+async function recycle({ journal, driver, limits, step }: ObjectRoundOptions, objects: readonly CloudObject[]) {
+  const dirty = objects
+    .flatMap(({ mark }) => findObject(journal, mark) ?? [])
+    .filter(each => each.state === 'free' && each.described !== '' && each.missingMs === 0)
   if (dirty.length === 0) return
-  options.step?.('recycle')
+  step?.('recycle')
   await driver.recycle?.(dirty, limits)
   journal.transaction(() => {
     for (const { mark } of dirty) noteDescribed(journal, mark, '')

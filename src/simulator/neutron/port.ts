@@ -160,7 +160,8 @@ async function create(call: Call): Promise<Answer> {
   demandQuota(call.state, projectId, 'port', bulk.length)
   const ports: Port[] = []
   try {
-    for (const values of bulk) ports.push(newPort(call, values, ports))
+    // Extension tag-ports-during-bulk-creation: here, and not in the creation of one, the tags stay.
+    for (const values of bulk) ports.push({ ...newPort(call, values, ports), tags: tagsOf(values) })
   } catch (error) {
     leak(
       call.state,
@@ -171,6 +172,8 @@ async function create(call: Call): Promise<Answer> {
   for (const port of ports) put(call.state, 'ports', port)
   return { status: 201, body: { ports: ports.map(port => portView(call, port)) } }
 }
+
+const tagsOf = ({ tags }: Values): string[] => (Array.isArray(tags) ? [...new Set(tags.map(String))] : [])
 
 /** Recorded: a bulk creation that fails leaves no port, but the addresses that it took stay reserved for nobody. */
 function leak(state: State, ips: readonly FixedIp[]): void {

@@ -27,7 +27,7 @@ import type { CloudReference } from './sessions.ts'
 /** Every mode that the systems in the documentation know, and those that this release serves. */
 const MODES = ['mix', 'separate', 'mix_route', 'eni'] as const
 
-const SERVED = ['mix', 'eni'] as const
+const SERVED = ['mix', 'separate', 'eni'] as const
 type Served = (typeof SERVED)[number]
 
 const mode: Decoder<Served> = (value, path) => {
@@ -44,6 +44,11 @@ const mode: Decoder<Served> = (value, path) => {
 
 const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
 
+/** Part of descriptions and tags, where Neutron takes 255 characters and a comma separates. */
+const label = checked(string, text =>
+  /^[\w.:-]{1,63}$/.test(text) ? undefined : 'want 1 to 63 of A-Z a-z 0-9 _ . : -',
+)
+
 const neutronConf = object({
   /** How a pod gets its address. */
   mode: optional(mode, 'mix'),
@@ -59,6 +64,14 @@ const neutronConf = object({
   allow: optional(array(permission), []),
   /** What the pods of a Kubernetes namespace may choose besides. */
   allowIn: optional(checked(record(array(permission)), namespacesFault), new Map()),
+  /** What tells the clusters of one project apart, in everything that is made in the cloud. */
+  cluster: optional(label, 'mooring'),
+  /** The node's name there. Default: its host name. */
+  node: optional(label),
+  /** Ports or NICs that the node has at most, the reserve among them. */
+  max: optional(integer(1, 10_000), 256),
+  /** After the last use, until a port above the reserve is removed: half to one and a half times that. */
+  idleMs: optional(integer(0, 86_400_000), 60_000),
   /** The node's NIC whose Neutron port carries the addresses. Default: that of the default route. */
   hostInterface: optional(word),
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */

@@ -23,6 +23,7 @@ import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
 import { nicDriverOf } from './eni/driver-of.ts'
 import { reachCloud } from './lists.ts'
+import { portDriverOf } from './separate/driver-of.ts'
 import { ownerOf, type Source } from './source.ts'
 
 /** What a pool of objects needs of a world. */
@@ -38,7 +39,10 @@ export type DriverMaker = (
 ) => ObjectDriver
 
 /** Modes whose leases are whole objects of the cloud. */
-const driverMakers: Readonly<Record<string, DriverMaker>> = { eni: nicDriverOf }
+const driverMakers: Readonly<Record<string, DriverMaker>> = {
+  separate: (known, _, session) => portDriverOf(known, session),
+  eni: nicDriverOf,
+}
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000

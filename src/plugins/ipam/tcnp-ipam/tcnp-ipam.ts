@@ -9,6 +9,7 @@ import { type Config, parseConfig } from './config.ts'
 import { eni } from './eni/eni.ts'
 import { mix } from './mix.ts'
 import { readResolvConf } from './resolv-conf.ts'
+import { separate } from './separate/separate.ts'
 import { ownerOf, type Source } from './source.ts'
 import { fromCloud } from './to-cni-error.ts'
 
@@ -16,7 +17,7 @@ const STATUS_AGE_MS = 10_000
 /** A GC list made this short a time before the call may not know an ADD that has just ended. */
 const GC_GUARD_MS = 100
 
-const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, eni }
+const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, separate, eni }
 
 /** Addresses of Neutron for pods; "neutronConf.mode" says how. */
 export const tcnpIpam: Plugin<World> = {
