@@ -2,7 +2,6 @@
 
 import { formatMac } from '#base'
 import { ENODEV } from '#libc'
-import type { Transport } from '#netlink'
 import { decodeLink, deleteLink, dumpLinks, getLink, type Link, setLink } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 
@@ -17,12 +16,6 @@ export const isOwned = (link: Link, { owner, mac }: OwnedLink): boolean =>
   link.ifalias === undefined
     ? link.address !== undefined && formatMac(link.address) === formatMac(mac)
     : link.ifalias === owner
-
-/** A link by name or alternative name, or by number. */
-export function tryFindLink(route: Transport, target: { ifname: string } | { index: number }): Link | undefined {
-  const message = route.execute([getLink(target)])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
-}
 
 /**
  * Removes links in one go. A link removal waits for RCU, 13-20 ms; a whole group waits once.
@@ -76,8 +69,8 @@ export function describeLink(
   { route }: HostContext,
   name: string,
 ): { index: number; kind: string | undefined; owner: string | undefined; mac: Uint8Array } | undefined {
-  const link = tryFindLink(route, { ifname: name })
-  if (link === undefined) return undefined
-  const { index, ifalias, address, linkinfo } = link
+  const message = route.execute([getLink({ ifname: name })])[0]!.messages[0]
+  if (message === undefined) return undefined
+  const { index, ifalias, address, linkinfo } = decodeLink(message)
   return { index, kind: linkinfo?.kind, owner: ifalias, mac: address ?? new Uint8Array(6) }
 }

@@ -11,6 +11,7 @@ import {
   addRoute,
   addRule,
   decodeAddress,
+  decodeLink,
   decodeRoute,
   decodeRule,
   deleteLink,
@@ -19,7 +20,9 @@ import {
   dumpAddresses,
   dumpRoutes,
   dumpRules,
+  getLink,
   IFA_F_SECONDARY,
+  type Link,
   protocols,
   type Route,
   RT_TABLE_MAIN,
@@ -28,10 +31,10 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
-import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
+import { isOwned, type OwnedLink } from './links.ts'
 import { ensureForwarding } from './nexthop.ts'
 import { createPair } from './pair.ts'
-import { enableIpv6 } from './routed.ts'
+import { awaitOperational, enableIpv6 } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 import { makePodTable, podTable } from './veth-host-ruleset.ts'
 import {
@@ -68,7 +71,7 @@ export function surveyVethHost(
   { netnsFd, underlay }: Pick<VethHostPod, 'netnsFd' | 'underlay'>,
 ): VethHostSurvey {
   const inPod = context.inNetns(netnsFd, route => ({
-    mtuBytes: tryFindLink(route, { ifname: underlay })?.mtu,
+    mtuBytes: findLink(route, underlay)?.mtu,
     destinations: [AF_INET, AF_INET6]
       .flatMap(family => route.execute([dumpRoutes(family, { table: RT_TABLE_MAIN })])[0]!.messages.map(decodeRoute))
       .flatMap(({ destination }) => destination ?? []),
@@ -100,6 +103,7 @@ export function attachVethHost(
     prepareNode(pod, uplink)
     context.route.execute(nodeSide(pod, pair.index, nodeSource(context.route, pod)), deadline)
     context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
+    awaitOperational(context, pair.index, deadline)
   } catch (error) {
     try {
       detachVethHost(context, pod)
@@ -161,7 +165,7 @@ function nodeSide(pod: VethHostPod, index: number, source: ChooseSource): Reques
 
 /** Everything in the pod, with the thread in its namespace. */
 function joinPod(route: Transport, pod: VethHostPod, index: number, deadline: Deadline): void {
-  const underlay = tryFindLink(route, { ifname: pod.underlay })
+  const underlay = findLink(route, pod.underlay)
   if (underlay === undefined) throw new Error(`Cannot find link ${pod.underlay} in the pod: it is gone`)
   preparePod(pod)
   const before = pod.isDefault ? familiesOf(pod).flatMap(family => routesOf(route, family, underlay.index)) : []
@@ -274,7 +278,7 @@ export function detachVethHost(context: HostContext, traces: VethHostTraces & { 
 
 function leavePod(route: Transport, traces: VethHostTraces): void {
   const { ifName, underlay, table, podMac } = traces
-  const [link, nic] = [tryFindLink(route, { ifname: ifName }), tryFindLink(route, { ifname: underlay })]
+  const [link, nic] = [findLink(route, ifName), findLink(route, underlay)]
   // The namespace is another container's by now, which has a veth of its own.
   if (link !== undefined && formatMac(link.address ?? podMac) !== formatMac(podMac)) return
   const rules = [AF_INET, AF_INET6]
@@ -314,7 +318,7 @@ export function findVethHosts(
     .flatMap(family => listRules(route, family))
     .filter(rule => rule.protocol === protocols.mooring)
   return links.flatMap(owned => {
-    const link = tryFindLink(route, { ifname: owned.name })
+    const link = findLink(route, owned.name)
     if (link !== undefined && !isOwned(link, owned)) return []
     const rules = ours.filter(rule => rule.inInterface === owned.name)
     if (link === undefined && rules.length === 0) return []
@@ -348,3 +352,8 @@ export function removeVethHostRulesOf({ route }: HostContext, hostLink: string):
 
 export const listRules = (route: Transport, family: number): Rule[] =>
   route.execute([dumpRules(family)])[0]!.messages.map(decodeRule)
+
+export function findLink(route: Transport, ifname: string): Link | undefined {
+  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
+  return message === undefined ? undefined : decodeLink(message)
+}

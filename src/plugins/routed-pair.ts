@@ -4,7 +4,6 @@ import { formatPrefix, hostPrefix, type Prefix, parsePrefix, tryParseMac } from 
 import type { FirewallPod, NextHop, PodRoute, RoutedPod, Uplink } from '#host'
 import type { At, Attach, Check } from './interface.ts'
 import { isNameTaken, linkNames, underFreeName } from './pair.ts'
-import { awaitCarrier } from './settle.ts'
 import { everyStep } from './steps.ts'
 import { findUpstreamPair, toldHostLink } from './upstream.ts'
 import type { World } from './world.ts'
@@ -54,13 +53,13 @@ type Join = {
 }
 
 /** Joins the pod to the node. @returns the name of the node's link */
-export async function joinPod<Config>(
+export function joinPod<Config>(
   { call, world, key, note, undo }: Attach<Config, RoutedTraces>,
   { pod, uplink, firewall }: Join,
 ): Promise<string> {
   const { owner, hostMac, podMac } = linkNames(key)
   const at = { call, world, key }
-  const made = await underFreeName(at, async hostLink => {
+  return underFreeName(at, async hostLink => {
     const traces: RoutedTraces = {
       ...{ hostLink, owner, addresses: textsOf(pod.addresses) },
       ...(uplink === undefined ? {} : { uplinkIndex: uplink.index }),
@@ -83,8 +82,6 @@ export async function joinPod<Config>(
       throw error
     }
   })
-  await awaitCarrier(made, at)
-  return made
 }
 
 /** Takes away what `joinPod` made. */

@@ -8,8 +8,7 @@ import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { dnsOf, hasOtherLinks, leaseOf, resultRoutes } from '../../lease.ts'
 import { isNameTaken, type LinkNames, linkNames, underFreeName } from '../../pair.ts'
-import { requireAvailable } from '../../ready.ts'
-import { awaitCarrier, settleAddresses } from '../../settle.ts'
+import { settleAddresses } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { findUpstreamPair } from '../../upstream.ts'
 import type { World } from '../../world.ts'
@@ -47,10 +46,9 @@ export const bridge = interfacePlugin<Config, Traces>({
   restore: (all, world) => world.host.addBridgedFirewall({ all: all.map(firewallOf) }),
 })
 
-async function attach(asked: Attach<Config, Traces>): Promise<Result> {
-  const found = await ensureBridge(asked.config, asked.world)
-  const attach = { ...asked, config: { ...asked.config, bridge: found.name } }
+async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   const { call, world, config, key, takeAddresses } = attach
+  const found = await ensureBridge(config, world)
   const mtuBytes = config.mtu === 0 ? found.mtuBytes : config.mtu
   const podMac = config.mac ?? namesOf(key).podMac
   const bare = { mtuBytes, podMac, ips: [], routes: [] }
@@ -136,8 +134,8 @@ async function ensureGateway(
 
 type Inside = { mtuBytes: number; podMac: Uint8Array } & Required<Pick<Result, 'ips' | 'routes'>>
 
-/** Joins the pod to the bridge, and returns when frames pass. @returns the name of the node's link */
-async function makePair(
+/** Joins the pod to the bridge. @returns the name of the node's link */
+function makePair(
   { call, world, config, key, note, undo }: Attach<Config, Traces>,
   { index: masterIndex, defaultVlan }: FoundBridge,
   { mtuBytes, podMac, ips, routes }: Inside,
@@ -146,17 +144,14 @@ async function makePair(
   const at = { call, world, key }
   const lease = leaseOf({ ips, routes })
   const { ifName, netnsFd } = call
-  const podLink = config.disableContainerInterface
-    ? undefined
-    : { ifName, ...lease, detectDuplicates: config.enabledad }
-  const { pair, isUp } = await underFreeName(at, async hostLink => {
+  const podLink = { ifName, ...lease, detectDuplicates: config.enabledad }
+  return underFreeName(at, async hostLink => {
     const traces = tracesOf(config, owner, hostLink, podMac, lease.addresses)
-    const pair = { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex }
     note(traces)
     try {
-      const { rebuilt, isUp } = await world.host.attachBridgedPod({
+      const rebuilt = await world.host.attachBridgedPod({
         pod: {
-          pair,
+          pair: { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex },
           owner,
           port: {
             hairpin: config.hairpinMode,
@@ -166,21 +161,19 @@ async function makePair(
                 ? undefined
                 : { join: config.vlans, leave: config.preserveDefaultVlan ? 0 : defaultVlan },
           },
-          podLink,
+          podLink: config.disableContainerInterface ? undefined : podLink,
           firewall: firewallOf(traces),
         },
       })
       undo(() => detach(traces, at))
       if (rebuilt) await world.restoreFirewall()
-      return { pair, isUp }
+      return hostLink
     } catch (error) {
       // The verb cleans up behind itself; where it could not, this does, or the record stays.
       if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
       throw explain(error, ifName, config.bridge)
     }
   })
-  if (!isUp) await awaitCarrier(pair.hostLink, at, () => world.host.announceFromPort({ pair, podLink }))
-  return pair.hostLink
 }
 
 /** For addresses that could be asked for with the link there only. @returns the name of the node's link */
@@ -277,9 +270,7 @@ async function findUpstreams(at: At): Promise<Traces[]> {
 }
 
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
-  const { call, world, key, prevResult, pod, podIndex, addresses, traces } = check
-  const found = await world.host.findBridge({ name: check.config.bridge })
-  const config = { ...check.config, bridge: found?.name ?? check.config.bridge }
+  const { call, world, config, key, prevResult, pod, podIndex, addresses, traces } = check
   const { hostLinks, owner } = namesOf(key)
   const onNode = (prevResult.interfaces ?? []).filter(
     ({ name, sandbox }) => (sandbox ?? '') === '' && name !== config.bridge && name !== gatewayOf(config),
@@ -325,7 +316,13 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
 async function requireReady(config: Config, world: World): Promise<void> {
   const vlanFiltering = config.vlans.length > 0
   const found = await world.host.findBridge({ name: config.bridge })
-  await requireAvailable(() => found !== undefined && refuseBridge(config, found))
+  try {
+    if (found !== undefined) refuseBridge(config, found)
+  } catch (error) {
+    throw error instanceof CniError
+      ? new CniError(codes.notAvailable, error.message, { details: error.details })
+      : error
+  }
   const lacks = await world.host.lacksForBridge({ vlanFiltering, macCheck: config.macspoofchk })
   if (lacks.length > 0)
     throw new CniError(
