@@ -276,6 +276,20 @@ describe('bridge, agent', { skip }, () => {
     assertNothingLeft()
   })
 
+  test('ADD: an alternative name of a bridge is as good as its own, also for what is kept by the name', async () => {
+    const bridge = spareBridge('br-own')
+    node.ip(`link add ${bridge} type bridge`)
+    node.ip(`link property add dev ${bridge} altname br-other`)
+    const { pod, it } = newPod({ bridge: 'br-other', ipMasq: true, ipam: hostLocal(node, [{ subnet: '10.8.0.0/16' }]) })
+    const result = resultOf(await node.call('ADD', it))
+    assert.equal(result.interfaces[0].name, bridge)
+    assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
+    assert.ok(pings(pod, '192.0.2.2'), 'the outside answers the address of the node')
+    resultOf(await node.call('DEL', it))
+    removeSpares()
+    assertNothingLeft()
+  })
+
   test('ADD: the bridge keeps its MAC while ports come and go', async () => {
     const mac = () => shown(node, 'cni0').address
     const was = mac()

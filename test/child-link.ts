@@ -341,6 +341,17 @@ export function childTests(kind: Kind): void {
       assertNothingLeft()
     })
 
+    test('ADD and CHECK: an alternative name of the master is as good as its own, also a long one', async () => {
+      const { node } = lab
+      const master = `enx-of-the-segment-${kind}`
+      node.ip(`link property add dev eth0 altname ${master}`)
+      const { it } = lab.newPod()
+      await lab.add(it, { master })
+      await lab.del(it, { master })
+      node.ip(`link property del dev eth0 altname ${master}`)
+      lab.assertNothingLeft()
+    })
+
     test('ADD: an interface of that name stays, and the address goes back (COM-02)', async () => {
       const { pod: netns, it } = pod()
       for (const foreign of ['type bridge', `link eth9 type ${kind}`]) {

@@ -7,3 +7,4 @@ export { type Agent, type AgentOptions, createLogger, startAgent } from './agent
 export { lockDataDirectory } from './lock.ts'
 export { type Serving, startServing } from './serving.ts'
 export { isSpoolEntry, spoolOf } from './spool.ts'
+export { encodeRequest } from './wire.ts'

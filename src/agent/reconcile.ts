@@ -2,7 +2,9 @@
 
 import { closeSync } from 'node:fs'
 import { type Attachment, findAttachment, listAttachments, tryEnterLane } from '#allocator'
-import { identifyNetns, tryOpenNetns } from '#host'
+import { parsePrefix, tryParseMac } from '#base'
+import type { Result } from '#cni'
+import { findNetnsPaths, identifyNetns, tryOpenNetns, tryOpenSameNetns } from '#host'
 import { delRecorded, findOwnPlugin, OWNER_PREFIX, type World } from '#plugins'
 
 /** An attachment younger than this may be one whose link is still on its way. */
@@ -37,11 +39,15 @@ export async function reconcile(
   type Dead = { attachment: Attachment; why: string }
   const dead: Dead[] = []
   const busy: Dead[] = []
+  const pathless: Attachment[] = []
   for (const attachment of listAttachments(world.journal)) {
     const why = whyDead(attachment, world.bootId, links)
-    if (why === undefined) continue
-    if (why === GONE && !suspects.has(nameOf(attachment))) seen.add(nameOf(attachment))
-    else dead.push({ attachment, why })
+    if (why === GONE) pathless.push(attachment)
+    else if (why !== undefined) dead.push({ attachment, why })
+  }
+  for (const attachment of await findGone(pathless, world)) {
+    if (suspects.has(nameOf(attachment))) dead.push({ attachment, why: GONE })
+    else seen.add(nameOf(attachment))
   }
   async function work(): Promise<void> {
     for (let next = dead.shift(); next !== undefined; next = dead.shift()) {
@@ -91,6 +97,43 @@ function whyDead(attachment: Attachment, bootId: string, links: ReadonlySet<stri
   if (attachment.state === 'adding') return 'its ADD was not finished'
   // The kernel removes the pair with the pod's namespace; and the path alone proves nothing.
   return links.has(hostLinkOf(attachment)) || netnsIsThere(attachment) ? undefined : GONE
+}
+
+/**
+ * Of attachments whose path leads to their namespace no more, those whose namespace lives by nobody else either: the first
+ * process of a container may be gone while others are in there, and whoever has a mount or a descriptor keeps it as well.
+ */
+async function findGone(pathless: readonly Attachment[], world: World): Promise<Attachment[]> {
+  if (pathless.length === 0) return []
+  const paths = await findNetnsPaths(pathless.flatMap(({ netnsInode }) => netnsInode ?? []))
+  const alive = await Promise.all(
+    pathless.map(attachment => livesAt(paths.get(attachment.netnsInode ?? -1), attachment, world)),
+  )
+  return pathless.filter((_, index) => !alive[index])
+}
+
+/** The kernel gives the number of a namespace that is gone to the next one: it is told by what the attachment has there. */
+async function livesAt(path: string | undefined, attachment: Attachment, { host }: World): Promise<boolean> {
+  const { netnsDevice: device, netnsInode: inode, ifName } = attachment
+  if (path === undefined || device === undefined || inode === undefined) return false
+  let netnsFd: number | undefined
+  try {
+    netnsFd = tryOpenSameNetns(path, { device, inode })
+  } catch {
+    return true // it cannot be looked at: that proves nothing
+  }
+  if (netnsFd === undefined) return false
+  try {
+    const { interfaces = [], ips = [] } = JSON.parse(attachment.result) as Result
+    const position = interfaces.findIndex(({ name, sandbox }) => name === ifName && (sandbox ?? '') !== '')
+    const own = ips.filter(each => each.interface === undefined || each.interface === position)
+    const mac = tryParseMac(interfaces[position]?.mac ?? '')
+    // A device without a link of the kernel's (DPDK) shows nothing.
+    if (mac === undefined && own.length === 0) return true
+    return await host.hasPodLink({ netnsFd, ifName, mac, addresses: own.map(({ address }) => parsePrefix(address)) })
+  } finally {
+    closeSync(netnsFd)
+  }
 }
 
 const hostLinkOf = ({ traces }: Attachment): string =>

@@ -75,10 +75,10 @@ const migrations: readonly string[] = [
    ) STRICT, WITHOUT ROWID;
    CREATE TABLE object (
      mark TEXT PRIMARY KEY, pool TEXT NOT NULL, id TEXT NOT NULL,
-     state TEXT NOT NULL CHECK (state IN ('making', 'free', 'assigned', 'releasing', 'quarantined')),
+     state TEXT NOT NULL CHECK (state IN ('making', 'free', 'assigned', 'releasing', 'removing', 'quarantined')),
      network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, boot_id TEXT NOT NULL,
      addresses TEXT NOT NULL, mac TEXT NOT NULL, detail TEXT NOT NULL, special TEXT NOT NULL, usable_ms INTEGER NOT NULL,
-     described TEXT NOT NULL, missing_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL
+     described TEXT NOT NULL, flaw TEXT NOT NULL, missing_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX object_owner ON object (container_id, if_name);
    CREATE INDEX object_state ON object (pool, state, usable_ms);
@@ -87,6 +87,29 @@ const migrations: readonly string[] = [
      special TEXT NOT NULL, expires_ms INTEGER NOT NULL
    ) STRICT;
    CREATE INDEX object_want_owner ON object_want (container_id, if_name);`,
+  `CREATE TABLE shared_list (
+     kind TEXT NOT NULL, object_id TEXT NOT NULL, access TEXT NOT NULL, settings TEXT NOT NULL,
+     PRIMARY KEY (kind, object_id)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE shared_entry (
+     kind TEXT NOT NULL, object_id TEXT NOT NULL, entry TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('foreign', 'adding', 'held', 'removing', 'removed')), changed_ms INTEGER NOT NULL,
+     PRIMARY KEY (kind, object_id, entry)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE shared_need (
+     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, object_id TEXT NOT NULL, user TEXT NOT NULL, member TEXT NOT NULL,
+     pending INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX shared_need_list ON shared_need (kind, object_id, user);`,
+  `ALTER TABLE port_want ADD COLUMN fallbacks TEXT NOT NULL DEFAULT '[]';
+   ALTER TABLE port_want ADD COLUMN address TEXT NOT NULL DEFAULT '';
+   ALTER TABLE port_intent ADD COLUMN naming TEXT NOT NULL DEFAULT '[]';
+   CREATE TABLE port_full (
+     port_id TEXT NOT NULL, subnet_id TEXT NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (port_id, subnet_id)
+   ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE reserve_ahead (
+     pool TEXT PRIMARY KEY, count INTEGER NOT NULL, until_ms INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

@@ -3,6 +3,7 @@
 // allocator: what is ours, and which address may be given to whom: the journal and the address pools above it.
 // Pure decisions beside the stores they act on (disk, Neutron). No CNI here, and no kernel.
 
+export * from './ahead.ts'
 export * from './attachment.ts'
 export * from './journal.ts'
 export * from './lane.ts'
@@ -21,27 +22,33 @@ export {
   type ObjectState,
   type Room,
 } from './objects/object.ts'
+export { type ObjectPoolOptions, openObjectPool } from './objects/pool.ts'
 export {
   adoptObject,
+  breakObject,
   isObjectReleased,
   releaseObject,
   releaseObjectsOf,
   releaseOtherObjects,
 } from './objects/release.ts'
+export type { ObjectReport } from './objects/round.ts'
 export {
   countObjects,
   findObject,
   findObjectPool,
   forgetObjectPool,
   listAssignedObjects,
+  listLooseObjects,
   listObjectPools,
   listObjects,
   listOwnedObjects,
+  listReleasingObjects,
+  retireObject,
 } from './objects/store.ts'
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'
 export { AllocationError } from './port/error.ts'
 export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
-export type { Owner as AddressOwner, PortAddress } from './port/plan.ts'
+export type { Owner as AddressOwner, PortAddress, Wish as AddressWish } from './port/plan.ts'
 export { openPortPool, type PortPool } from './port/pool.ts'
 export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'
 export type { PortNeutron, RoundReport } from './port/round.ts'
@@ -65,3 +72,15 @@ export {
 export type { Probe as PortProbe } from './port/wire.ts'
 export * from './ranges.ts'
 export * from './reservations.ts'
+export { addressesOfBlock, blockOf, coverOf } from './shared/cover.ts'
+export { type ListReport, openSharedList, type SharedList } from './shared/list.ts'
+export { pairsDriver } from './shared/pairs.ts'
+export { routeNeed, routesDriver } from './shared/routes.ts'
+export {
+  type KnownList,
+  type ListKey,
+  type ListKind,
+  type ListSettings,
+  listEntries,
+  listKnownLists,
+} from './shared/store.ts'

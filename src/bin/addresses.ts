@@ -1,79 +1,178 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
-import {
-  adoptAddress,
-  listKnownPorts,
-  listPortAddresses,
-  openJournal,
-  type PortAddress,
-  releaseAddress,
-} from '#allocator'
-import { formatIp, parseIp } from '#base'
+import type { Journal } from '#allocator'
+import { deadlineIn } from '#base'
+import { CniError } from '#cni'
 import { readBootId } from '#host'
-import { listWaitingForCredentials } from '#plugins'
+import {
+  ADOPTED_COOL_DOWN_MS,
+  endQuarantine,
+  formatLeases,
+  formatPools,
+  type Lease,
+  listLeases,
+  type NetworksOptions,
+  type Reserved,
+  readPluginConfigs,
+  readPools,
+  reserveAhead,
+} from '#inspect'
+import { bringCredentials, listWaitingForCredentials, settleByHand, type World } from '#plugins'
+import { openNode } from './node.ts'
 
 export type AddressOptions = { readonly dataDir: string }
 
-export type AddressList = {
-  readonly table: readonly string[]
+export type ListOptions = AddressOptions & {
+  readonly state: readonly string[]
+  readonly network?: string | undefined
+  readonly pod?: string | undefined
+  readonly json: boolean
+}
+
+/** Of commands that ask the cloud: inline credentials stand in network lists alone. */
+export type CloudOptions = AddressOptions & NetworksOptions & { readonly timeout: string }
+
+export type Page = {
+  readonly lines: readonly string[]
   /** What the user has to do something about. */
   readonly warnings: readonly string[]
+  /** False where less was done than was asked for. */
+  readonly complete: boolean
 }
 
-/** Where an adopted address might still be known to somebody, it is not given out at once. */
-const COOL_DOWN_MS = 30_000
-
-/** @throws {Error} where nothing was ever recorded there */
-function journalOf(dataDir: string) {
-  if (!existsSync(join(dataDir, 'journal.db')))
-    throw new Error(`Cannot look for addresses: there is no journal in ${dataDir}. Name the agent's --data-dir`)
-  return openJournal(dataDir)
+/** The node, with a journal. @throws {Error} where nothing was ever recorded there */
+function openRecorded({
+  dataDir,
+}: AddressOptions): AsyncDisposable & { readonly journal: Journal; readonly world: World } {
+  const node = openNode({ dataDir })
+  const { journal, world } = node
+  if (journal !== undefined && world !== undefined)
+    return { journal, world, [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() }
+  throw new Error(`Cannot look for addresses: there is no journal in ${dataDir}. Name the agent's --data-dir`)
 }
 
-/** What the journal knows of the addresses on the node's Neutron ports. */
-export function listAddresses({ dataDir }: AddressOptions): AddressList {
-  using journal = journalOf(dataDir)
+/** What the journal knows of the addresses of Neutron on this node. */
+export async function listAddresses(options: ListOptions): Promise<Page> {
+  const { state, network, pod, json } = options
+  await using node = openRecorded(options)
+  const { journal } = node
   const waiting = listWaitingForCredentials(journal, readBootId())
-  const isWaiting = ({ portId, address }: PortAddress) =>
+  const isWaiting = ({ portId, address }: Lease) =>
     waiting.some(({ addresses }) => addresses.some(each => each.portId === portId && each.address === address))
-  const rows = listKnownPorts(journal)
-    .flatMap(({ portId }) => listPortAddresses(journal, portId))
-    .map(each => {
-      const { address, state, portId, owner } = each
-      const whose = owner === undefined ? '-' : `${owner.network} ${owner.containerId} ${owner.ifName}`
-      return [address, state, portId, isWaiting(each) ? `${whose} (waits for credentials)` : whose]
-    })
-  const table = [['ADDRESS', 'STATE', 'PORT', 'OWNER'], ...rows]
-  const widths = [0, 1, 2].map(column => Math.max(...table.map(row => row[column]!.length)))
+  const isWanted = (lease: Lease) =>
+    (state.length === 0 || state.includes(lease.state)) &&
+    (network === undefined || lease.holder?.network === network) &&
+    (pod === undefined || lease.holder?.pod === pod || lease.holder?.pod?.split('/')[1] === pod)
+  const leases = listLeases(journal).filter(isWanted)
+  const lines = json
+    ? [
+        JSON.stringify(
+          leases.map(each => ({ ...each, waitsForCredentials: isWaiting(each) })),
+          undefined,
+          2,
+        ),
+      ]
+    : formatLeases(leases, each => (isWaiting(each) ? 'waits for credentials' : undefined))
+  return { lines, warnings: waiting.map(({ text }) => text), complete: true }
+}
+
+/** What could be given: on this node at once, and of its subnets in Neutron. */
+export async function showFree(options: CloudOptions & { readonly json: boolean }): Promise<Page> {
+  const limits = limitsOf(options, 'look for free addresses')
+  await using node = openRecorded(options)
+  const warnings: string[] = []
+  await bringAll(node.world, options, text => warnings.push(text))
+  const { pools, quotas } = await readPools(node.journal, node.world.clouds, limits, text => warnings.push(text))
+  const lines = options.json ? [JSON.stringify({ pools, quotas }, undefined, 2)] : formatPools(pools, quotas)
+  return { lines, warnings: [...new Set(warnings)], complete: true }
+}
+
+export type ReserveArguments = CloudOptions & {
+  readonly pool?: string | undefined
+  /** Minutes. */
+  readonly for: string
+}
+
+const RESERVE_MAX = 256
+const MINUTES_MAX = 7 * 24 * 60
+
+/** Makes a larger reserve now, for a time. */
+export async function makeReserve(text: string, options: ReserveArguments): Promise<Page> {
+  const count = wholeNumber(text, RESERVE_MAX, 'Cannot make a reserve: the number of addresses')
+  const minutes = wholeNumber(options.for, MINUTES_MAX, 'Cannot make a reserve: --for')
+  const limits = limitsOf(options, 'make a reserve')
+  await using node = openRecorded(options)
+  const warnings: string[] = []
+  await bringAll(node.world, options, message => warnings.push(message))
+  const untilMs = Date.now() + minutes * 60_000
+  const done = await reserveAhead(node.world, { count, untilMs, pool: options.pool }, limits)
+  const until = count === 0 ? '' : `, kept until ${new Date(untilMs).toISOString()}`
   return {
-    table: table.map(row =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    ),
-    warnings: waiting.map(({ text }) => text),
+    lines: done.flatMap(each => reservedLines(each, until)),
+    warnings: [...new Set([...warnings, ...done.flatMap(({ error }) => (error === undefined ? [] : [textOf(error)]))])],
+    complete: done.every(({ error }) => error === undefined),
   }
 }
+
+const reservedLines = ({ name, free }: Reserved, until: string): string[] =>
+  Object.entries(free).map(([subnet, count]) => `${name}: ${count} free${subnet && ` of subnet ${subnet}`}${until}`)
 
 /**
- * Ends the quarantine of an address: `adopt` takes it for ours and nobody's, `release` takes it off its port.
- * @returns a line for the user @throws {Error} where it is not in quarantine
+ * Ends the quarantine of an address or of a whole port: `adopt` takes it for ours and nobody's, `release` takes it away.
+ * @returns lines for the user @throws {Error} where it is not in quarantine
  */
-export function endQuarantine(verb: 'adopt' | 'release', text: string, { dataDir }: AddressOptions): string {
-  using journal = journalOf(dataDir)
-  const address = formatIp(parseIp(text))
-  const found = listKnownPorts(journal)
-    .flatMap(({ portId }) => listPortAddresses(journal, portId))
-    .find((each: PortAddress) => each.address === address && each.state === 'quarantined')
-  if (found === undefined) throw new Error(`Cannot ${verb} ${address}: it is not in quarantine. See mooring ip list`)
-  const { portId } = found
+export async function decide(verb: 'adopt' | 'release', text: string, options: CloudOptions): Promise<Page> {
+  const limits = limitsOf(options, `${verb} ${text}`)
+  await using node = openRecorded(options)
+  const lease = endQuarantine(node.journal, verb, text)
+  const { address, portId, mark } = lease
+  const what = mark === null ? address! : `port ${portId}`
   if (verb === 'adopt') {
-    adoptAddress(journal, { portId, address, coolDownMs: COOL_DOWN_MS })
-    return `${address} is in the reserve of port ${portId}, and can be a pod's in ${COOL_DOWN_MS / 1000} s`
+    const where = mark === null ? `in the reserve of port ${portId}` : 'in the reserve'
+    const line = `${what} is ${where}, and can be a pod's in ${ADOPTED_COOL_DOWN_MS / 1000} s`
+    return { lines: [line], warnings: [], complete: true }
   }
-  releaseAddress(journal, { portId, address })
-  return `${address} goes off port ${portId} with the next change of the port, or with mooring drain`
+  const warnings: string[] = []
+  await bringAll(node.world, options, message => warnings.push(message))
+  const error = await settleByHand(node.world, lease.pool ?? portId, limits).catch((thrown: unknown) => thrown)
+  const place = mark === null ? `off port ${portId}` : 'out of the cloud'
+  const state = stateOf(node.journal, lease)
+  if (state === undefined) return { lines: [`${what} is ${place}`], warnings, complete: true }
+  if (state === 'free')
+    return { lines: [`${what} is in the reserve, which was too small without it`], warnings, complete: true }
+  // It is recorded: whoever comes next does it.
+  const next = mark === null ? 'the next change of the port, or with mooring drain' : 'the next change of its pool'
+  if (error !== undefined) warnings.push(textOf(error))
+  return { lines: [`${what} goes ${place} with ${next}`], warnings, complete: true }
+}
+
+const stateOf = (journal: Journal, { portId, mark, address }: Lease): Lease['state'] | undefined =>
+  listLeases(journal).find(each => each.portId === portId && each.mark === mark && each.address === address)?.state
+
+async function bringAll({ clouds }: World, options: CloudOptions, warn: (text: string) => void): Promise<void> {
+  for (const { file, config } of readPluginConfigs(options, warn))
+    try {
+      await bringCredentials(clouds, config)
+    } catch (error) {
+      if (options.conflist !== undefined) throw new Error(`${file}: ${textOf(error)}`, { cause: error })
+      warn(`${file}: ${textOf(error)}`)
+    }
+}
+
+function limitsOf({ timeout }: CloudOptions, what: string) {
+  const seconds = Number(timeout)
+  if (!(seconds >= 1 && seconds <= 3600))
+    throw new Error(`Cannot ${what}: --timeout is "${timeout}", want 1 to 3600 seconds`)
+  return { deadline: deadlineIn(seconds * 1000) }
+}
+
+function wholeNumber(text: string, max: number, what: string): number {
+  const value = Number(text)
+  if (/^\d+$/.test(text) && value <= max) return value
+  throw new Error(`${what} is "${text}", want 0 to ${max}`)
+}
+
+function textOf(error: unknown): string {
+  if (error instanceof CniError && error.details !== undefined) return `${error.message}; ${error.details}`
+  return error instanceof Error ? error.message : String(error)
 }

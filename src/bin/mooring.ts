@@ -13,6 +13,9 @@ const socket = () => new Option('--socket <path>', "the agent's socket").env('MO
 const nodeNetns = () =>
   new Option('--netns <path>', "the node's network namespace, where it is not this process's").env('MOORING_NETNS')
 
+const confDir = () =>
+  new Option('--conf-dir <dir>', "the node's network lists").env('NETCONFPATH').default('/etc/cni/net.d')
+
 const program = new Command('mooring')
   .description('A complete CNI suite that ties Kubernetes pods to OpenStack networks')
   .version(release.version, '-V, --version', 'print the version')
@@ -139,27 +142,92 @@ program
     process.exitCode = clean ? await cleanDemo(options, output) : await runDemo(options, output)
   })
 
-const ip = program.command('ip').description("addresses on the node's Neutron ports, as the journal knows them")
+const ip = program.command('ip').description("this node's addresses of Neutron, as the journal knows them")
+const conflist = () =>
+  new Option('--conflist <file...>', 'network lists whose inline credentials are needed, instead of those of the node')
+const print = ({
+  lines,
+  warnings,
+  complete,
+}: {
+  lines: readonly string[]
+  warnings: readonly string[]
+  complete: boolean
+}) => {
+  for (const line of lines) console.log(line)
+  for (const text of warnings) console.error(`mooring: ${text}`)
+  if (!complete) process.exitCode = 1
+}
 ip.command('list')
-  .description('all of them: foreign, free (the reserve), assigned, releasing, quarantined')
+  .description('all of them: foreign, making, free (the reserve), assigned, releasing, quarantined')
+  .option('--state <state...>', 'of these states only', [])
+  .option('--network <name>', 'of attachments of this network only')
+  .option('--pod <pod>', 'of this pod only: POD or NAMESPACE/POD')
+  .option('--json', 'for machines', false)
   .addOption(dataDir())
   .action(async options => {
     const { listAddresses } = await import('./addresses.ts')
-    const { table, warnings } = listAddresses(options)
-    for (const line of table) console.log(line)
-    for (const text of warnings) console.error(`mooring: ${text}`)
+    print(await listAddresses(options))
+  })
+ip.command('free')
+  .description('how many a pod could have: of each pool at once, and of its subnet and quota in Neutron')
+  .option('--json', 'for machines', false)
+  .addOption(conflist())
+  .addOption(confDir())
+  .option('--timeout <seconds>', 'for all clouds together', '20')
+  .addOption(dataDir())
+  .action(async options => {
+    const { showFree } = await import('./addresses.ts')
+    print(await showFree(options))
+  })
+ip.command('reserve <count>')
+  .description('make so many addresses ahead, of each subnet, and keep them free for a time; 0 ends it')
+  .option('--for <minutes>', 'how long', '60')
+  .option('--pool <id>', 'in this one only: the id of its Neutron port, or as mooring ip free --json names it')
+  .addOption(conflist())
+  .addOption(confDir())
+  .option('--timeout <seconds>', 'for all ports together', '120')
+  .addOption(dataDir())
+  .action(async (count: string, options) => {
+    const { makeReserve } = await import('./addresses.ts')
+    print(await makeReserve(count, options))
   })
 for (const [verb, what] of [
-  ['adopt', 'take an address in quarantine for ours and free: you know that nobody has it'],
-  ['release', 'take an address in quarantine off its port'],
+  ['adopt', 'take an address in quarantine, or a whole port, for ours and free: you know that nobody has it'],
+  ['release', 'take an address in quarantine off its port, or delete a whole port'],
 ] as const)
   ip.command(`${verb} <address>`)
     .description(what)
+    .addOption(conflist())
+    .addOption(confDir())
+    .option('--timeout <seconds>', 'for the cloud', '20')
     .addOption(dataDir())
     .action(async (address: string, options) => {
-      const { endQuarantine } = await import('./addresses.ts')
-      console.log(endQuarantine(verb, address, options))
+      const { decide } = await import('./addresses.ts')
+      print(await decide(verb, address, options))
     })
+
+program
+  .command('ports')
+  .description('show what Neutron and Nova hold for this node, or for servers, port by port, and whose it is (root)')
+  .option(
+    '--server <address>',
+    'servers with this address, fixed or floating, instead of this node; may be repeated',
+    (address: string, others: string[]) => [...others, address],
+    [] as string[],
+  )
+  .option('--without-primary', "leave out the servers' own addresses, and ports that have no others", false)
+  .option('--cloud <name>', 'a cloud of clouds.yaml, instead of those that the network lists name')
+  .option('--conflist <file...>', 'network lists, instead of those of the node')
+  .addOption(confDir())
+  .option('--json', 'for machines', false)
+  .option('--timeout <seconds>', 'for all of it', '60')
+  .addOption(dataDir())
+  .addOption(nodeNetns())
+  .action(async options => {
+    const { showPorts } = await import('./ports.ts')
+    print(await showPorts(options))
+  })
 
 program
   .command('inspect <target>')

@@ -1,40 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { randomBytes } from 'node:crypto'
-import {
-  type Deadline,
-  deadlineIn,
-  formatMac,
-  formatPrefix,
-  ipEquals,
-  isV4,
-  localMac,
-  type Prefix,
-  prefixContains,
-  sha256Hex,
-} from '#base'
-import { EEXIST, ENODEV, EOPNOTSUPP, ETIMEDOUT } from '#libc'
-import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
+import { formatMac, formatPrefix, ipEquals, isV4, localMac, type Prefix, prefixContains, sha256Hex } from '#base'
+import { EEXIST, ENODEV, EOPNOTSUPP } from '#libc'
+import { NetlinkError, type Request, type Transport } from '#netlink'
 import {
   addAddress,
   addLink,
   addPortVlans,
   BR_STATE_FORWARDING,
   decodeAddress,
-  decodeLink,
   decodePortVlans,
   deleteAddress,
   deleteLink,
   deletePortVlans,
   dumpAddresses,
   dumpPortVlans,
-  getLink,
   IFA_F_NODAD,
   IFF_PROMISC,
   IFF_UP,
   type Link,
   type PortVlans,
-  RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
 import {
@@ -46,6 +32,7 @@ import {
   removeBridged,
 } from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import {
   configurePodLink,
@@ -68,6 +55,8 @@ export type BridgeWanted = {
 /** What there is of that name. */
 export type FoundBridge = {
   readonly index: number
+  /** Its true name, where it was asked for by an alternative one: rules and settings know no other. */
+  readonly name: string
   /** IFLA_INFO_KIND; anything but `bridge` was left as it is. */
   readonly kind: string
   readonly mac: Uint8Array
@@ -80,7 +69,7 @@ export type FoundBridge = {
 
 /** A bridge, or what else has the name. Undefined: nothing has. */
 export function findBridge({ route }: HostContext, { name }: { name: string }): FoundBridge | undefined {
-  const link = tryFind(route, { ifname: name })
+  const link = tryFindLink(route, { ifname: name })
   return link === undefined ? undefined : describeBridge(link)
 }
 
@@ -89,6 +78,7 @@ function describeBridge(link: Link): FoundBridge {
   const settings = linkinfo?.kind === 'bridge' && 'data' in linkinfo ? linkinfo.data : undefined
   return {
     index: link.index,
+    name: link.ifname ?? '',
     kind: linkinfo?.kind ?? '',
     mac: link.address ?? new Uint8Array(6),
     mtuBytes: link.mtu ?? 0,
@@ -103,7 +93,7 @@ function describeBridge(link: Link): FoundBridge {
  */
 export function ensureBridge({ route }: HostContext, wanted: BridgeWanted): FoundBridge {
   const { name: ifname, promiscuous, vlanFiltering } = wanted
-  const link = tryFind(route, { ifname }) ?? createBridge(route, wanted)
+  const link = tryFindLink(route, { ifname }) ?? createBridge(route, wanted)
   const found = describeBridge(link)
   if (found.kind !== 'bridge' || (vlanFiltering && !found.vlanFiltering)) return found
   const down = (link.flags & IFF_UP) === 0
@@ -129,7 +119,7 @@ function createBridge(route: Transport, { name: ifname, mtuBytes, vlanFiltering 
   )
   // No pod may tell the node where its default route leads.
   ensureSysctl('0', 'ipv6', 'conf', ifname, 'accept_ra')
-  const link = tryFind(route, { ifname })
+  const link = tryFindLink(route, { ifname })
   if (link === undefined) throw new NetlinkError(`find bridge ${ifname} just made`, EEXIST)
   return link
 }
@@ -137,11 +127,6 @@ function createBridge(route: Transport, { name: ifname, mtuBytes, vlanFiltering 
 /** @returns false where somebody else has made it meanwhile */
 function executeUnlessThere(route: Transport, request: Request): boolean {
   return route.execute([{ ...request, tolerate: [EEXIST] }])[0]!.tolerated === undefined
-}
-
-function tryFind(route: Transport, target: { ifname: string } | { index: number }): Link | undefined {
-  const message = route.execute([getLink(target)])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
 }
 
 /** The node's address in the network of the pods. */
@@ -223,7 +208,7 @@ function ensureVlanLink(
 ): { index: number; mac: Uint8Array } | undefined {
   const name = gatewayName(bridge.name, vlan.id)
   const port = `veth${sha256Hex(`gateway\0${name}`).slice(0, 8)}`
-  if (tryFind(route, { ifname: name }) === undefined)
+  if (tryFindLink(route, { ifname: name }) === undefined)
     executeUnlessThere(
       route,
       addLink({
@@ -237,10 +222,10 @@ function ensureVlanLink(
         },
       }),
     )
-  const link = tryFind(route, { ifname: name })
+  const link = tryFindLink(route, { ifname: name })
   if (link === undefined) return undefined
   const peer =
-    link.linkinfo?.kind === 'veth' && link.link !== undefined ? tryFind(route, { index: link.link }) : undefined
+    link.linkinfo?.kind === 'veth' && link.link !== undefined ? tryFindLink(route, { index: link.link }) : undefined
   const isOurs = peer !== undefined && peer.ifname === port
   // Whoever made it may not have come so far yet.
   if (isOurs)
@@ -275,15 +260,13 @@ export type BridgedPod = {
   readonly firewall: BridgedFirewall
 }
 
-/** How long a port may take to forward. Without spanning tree it is a matter of the kernel's next breath. */
-const PORT_WAIT_MS = 3_000
-
 /**
- * Makes the pair with the node's end as a port of the bridge, and returns when frames pass. Leaves nothing when it fails.
- * @returns true where a table had to be made again, so that other pods' elements are missing
+ * Makes the pair with the node's end as a port of the bridge. Leaves nothing when it fails.
+ * @returns `rebuilt` where a table had to be made again, so that other pods' elements are missing; `isUp` false where the
+ *   port does not forward yet: see `announceFromPort`
  * @throws {NetlinkError} EEXIST where one of the names is taken
  */
-export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
+export function attachBridged(context: HostContext, pod: BridgedPod): { rebuilt: boolean; isUp: boolean } {
   const { pair, owner, port, podLink, firewall } = pod
   const made = createPair(context, pair)
   try {
@@ -299,8 +282,7 @@ export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
       setLink({ index: made.index }, change, `set bridge port ${pair.hostLink} up`),
       ...(port.vlans === undefined ? [] : vlanRequests(made.index, port.vlans)),
     ])
-    if (podLink !== undefined) bringUp(context, made, pair, podLink)
-    return rebuilt
+    return { rebuilt, isUp: podLink === undefined || bringUp(context, made, pair, podLink) }
   } catch (error) {
     try {
       removeBridged(context.netfilter, firewall)
@@ -311,50 +293,59 @@ export function attachBridged(context: HostContext, pod: BridgedPod): boolean {
   }
 }
 
-/** Brings the pod's end up, waits until the port forwards, and tells the neighbours of the addresses. */
+/** Brings the pod's end up. Nearly always the port forwards by then, and one visit is enough. @returns whether it does */
 function bringUp(
   context: HostContext,
   { index, peer }: { index: number; peer: number },
   pair: BridgedPod['pair'],
   podLink: PodLink,
-): void {
-  // What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells them
-  // again when the MAC is set.
-  const announce = setLink({ index: peer }, { address: pair.podMac }, `announce ${podLink.ifName}`)
-  const announcements = podLink.addresses.length > 0 ? [announce] : []
-  const isUp = context.inNetns(pair.netnsFd, route => {
+): boolean {
+  return context.inNetns(pair.netnsFd, route => {
     configurePodLink(route, podLink)
-    // Nearly always it forwards by now, and one visit is enough. The node's socket is the node's from here, too.
-    const isReady = isForwarding(context.route, index, pair)
-    if (isReady && announcements.length > 0) route.execute(announcements)
-    return isReady
+    // The node's socket is the node's from here, too.
+    const isUp = isForwarding(tryFindLink(context.route, { index }), context.route, pair)
+    if (isUp) announce(route, peer, pair, podLink)
+    return isUp
   })
-  if (isUp) return
-  awaitForwarding(context.route, index, pair, deadlineIn(PORT_WAIT_MS))
-  if (announcements.length > 0) context.inNetns(pair.netnsFd, route => route.execute(announcements))
+}
+
+/**
+ * Tells the neighbours of the pod's addresses, if its port forwards by now.
+ * @returns whether it does. @throws {NetlinkError} where the port is gone
+ */
+export function announceFromPort(
+  context: HostContext,
+  { pair, podLink }: Pick<BridgedPod, 'pair' | 'podLink'>,
+): boolean {
+  const link = tryFindLink(context.route, { ifname: pair.hostLink })
+  if (!isForwarding(link, context.route, pair)) return false
+  const peer = link?.link
+  if (podLink !== undefined && peer !== undefined)
+    context.inNetns(pair.netnsFd, route => announce(route, peer, pair, podLink))
+  return true
+}
+
+/**
+ * What the kernel told the neighbours when the link went up (arp_notify) the port did not forward yet. It tells them again
+ * when the MAC is set.
+ */
+function announce(route: Transport, peer: number, { podMac }: Pair, { ifName, addresses }: PodLink): void {
+  if (addresses.length > 0) route.execute([setLink({ index: peer }, { address: podMac }, `announce ${ifName}`)])
 }
 
 const usesPort = (hostLink: string): string => `use bridge port ${hostLink}`
 
 /** With spanning tree a port listens and learns first, for half a minute: that is not waited for. */
-function isForwarding(route: Transport, index: number, pair: BridgedPod['pair']): boolean {
-  const link = tryFind(route, { index })
-  if (link === undefined) throw new NetlinkError(usesPort(pair.hostLink), ETIMEDOUT, 'it is gone')
+function isForwarding(link: Link | undefined, route: Transport, pair: BridgedPod['pair']): boolean {
+  if (link === undefined) throw new NetlinkError(usesPort(pair.hostLink), ENODEV, 'it is gone')
   if (link.operstate !== OPERSTATE_UP) return false
   return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
-}
-
-function awaitForwarding(route: Transport, index: number, pair: BridgedPod['pair'], deadline: Deadline): void {
-  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
-  while (!isForwarding(route, index, pair))
-    if (!notifications.awaitNotification(deadline))
-      throw new NetlinkError(usesPort(pair.hostLink), ETIMEDOUT, 'it does not forward')
 }
 
 const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
 function hasSpanningTree(route: Transport, index: number): boolean {
-  const linkinfo = tryFind(route, { index })?.linkinfo
+  const linkinfo = tryFindLink(route, { index })?.linkinfo
   return linkinfo?.kind === 'bridge' && 'data' in linkinfo && (linkinfo.data?.stpState ?? 0) !== 0
 }
 
@@ -374,8 +365,8 @@ export type BridgedExpectation = {
 /** Compares a pod with what its ADD made. @returns the differences in words, none: all is well */
 export function checkBridgedPod(context: HostContext, want: BridgedExpectation): string[] {
   const { route } = context
-  const bridge = tryFind(route, { ifname: want.bridge.name })
-  const host = tryFind(route, { ifname: want.hostLink })
+  const bridge = tryFindLink(route, { ifname: want.bridge.name })
+  const host = tryFindLink(route, { ifname: want.hostLink })
   const faults = bridgeFaults(bridge, want.bridge)
   faults.push(...portFaults(route, host, bridge, want))
   if (want.gateway !== undefined) faults.push(...gatewayFaults(route, want.gateway))
@@ -385,7 +376,7 @@ export function checkBridgedPod(context: HostContext, want: BridgedExpectation):
     faults.push(
       ...context.inNetns(want.netnsFd, pod => {
         const found = findPodLinkFaults(pod, podLink)
-        const inside = tryFind(pod, { ifname: podLink.ifName })
+        const inside = tryFindLink(pod, { ifname: podLink.ifName })
         if (host !== undefined && inside !== undefined && (inside.link !== host.index || host.link !== inside.index))
           found.push(`link ${podLink.ifName} in the pod is not the other end of ${want.hostLink}`)
         return found
@@ -446,7 +437,7 @@ function vlanFaults(route: Transport, index: number, hostLink: string, want: rea
 }
 
 function gatewayFaults(route: Transport, { name, addresses }: NonNullable<BridgedExpectation['gateway']>): string[] {
-  const link = tryFind(route, { ifname: name })
+  const link = tryFindLink(route, { ifname: name })
   if (link === undefined) return [`link ${name} on the node is missing`]
   const present = addressesOf(route, link.index).map(formatPrefix)
   const down = (link.flags & IFF_UP) === 0 ? [`link ${name} on the node is down`] : []
@@ -494,7 +485,8 @@ export const bridgeVerbs = {
   findBridge,
   ensureBridge,
   lacksForBridge,
-  attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }): boolean => attachBridged(context, pod),
+  attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }) => attachBridged(context, pod),
+  announceFromPort,
   checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] =>
     checkBridgedPod(context, want),
   removeBridgedFirewall: (context: HostContext, { firewall }: { firewall: BridgedFirewall }): void =>

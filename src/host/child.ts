@@ -3,19 +3,10 @@
 import { type Deadline, deadlineIn, type Ip } from '#base'
 import { closeDescriptor, EINVAL, EOPNOTSUPP, packetSocket } from '#libc'
 import type { Request, Transport } from '#netlink'
-import {
-  addLink,
-  decodeLink,
-  deleteLink,
-  getLink,
-  IFF_NOARP,
-  ipvlanFlags,
-  ipvlanModes,
-  type Link,
-  macvlanModes,
-} from '#rtnetlink'
+import { addLink, deleteLink, IFF_NOARP, ipvlanFlags, ipvlanModes, type Link, macvlanModes } from '#rtnetlink'
 import { announce } from './announce.ts'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import {
   configurePodLink,
   findPodLinkFaults,
@@ -46,7 +37,7 @@ export function findMaster(
   const find = (route: Transport): Master | undefined => {
     const uplink = findUplink(route, name)
     if (uplink === undefined) return undefined
-    return { ...uplink, bridgeIndex: findLink(route, { index: uplink.index })?.master }
+    return { ...uplink, bridgeIndex: tryFindLink(route, { index: uplink.index })?.master }
   }
   return netnsFd === undefined ? find(context.route) : context.inNetns(netnsFd, find)
 }
@@ -108,7 +99,7 @@ function createRequest({ info, index, link, master, masterInPod, netnsFd }: Chil
 
 /** ipvlan in mode l3 and l3s: the link neither asks nor answers who has an address. */
 const isSilent = (route: Transport, index: number): boolean =>
-  ((findLink(route, { index })?.flags ?? 0) & IFF_NOARP) !== 0
+  ((tryFindLink(route, { index })?.flags ?? 0) & IFF_NOARP) !== 0
 
 /** The master speaks for a link that says nothing itself. Called in the pod's namespace. */
 function announceFor(context: HostContext, { master, masterInPod, link }: Child): void {
@@ -141,20 +132,15 @@ export function describePodLink(
   target: { index: number } | { ifname: string },
 ): PodLinkIdentity | undefined {
   return context.inNetns(netnsFd, route => {
-    const link = findLink(route, target)
+    const link = tryFindLink(route, target)
     return link && { index: link.index, kind: link.linkinfo?.kind, owner: link.ifalias, mac: link.address }
   })
-}
-
-function findLink(route: Transport, target: { index: number } | { ifname: string }): Link | undefined {
-  const message = route.execute([getLink(target)])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
 }
 
 /** Removes a link from a pod, by number and kind: another may have its name by now. Absence is success. */
 export function removePodLink(context: HostContext, netnsFd: number, { index, kind }: { index: number; kind: string }) {
   context.inNetns(netnsFd, route => {
-    if (findLink(route, { index })?.linkinfo?.kind === kind) route.execute([deleteLink({ index })])
+    if (tryFindLink(route, { index })?.linkinfo?.kind === kind) route.execute([deleteLink({ index })])
   })
 }
 
@@ -173,7 +159,7 @@ export function findChildFaults(context: HostContext, want: ChildExpectation): s
   const { ifName } = want.link
   return context.inNetns(want.netnsFd, route => {
     const faults = findPodLinkFaults(route, { ...want.link, kind: want.info.kind })
-    const link = findLink(route, { ifname: ifName })
+    const link = tryFindLink(route, { ifname: ifName })
     if (link?.linkinfo?.kind !== want.info.kind) return faults
     faults.push(...infoFaults(link, want.info, ifName))
     faults.push(...masterFaults(want.masterInPod ? route : context.route, link, want))
@@ -205,7 +191,7 @@ function masterFaults(
   { link: index = 0, linkNetnsid }: Link,
   { link: { ifName }, masterName, masterInPod }: ChildExpectation,
 ): string[] {
-  const master = findLink(route, masterName === undefined ? { index } : { ifname: masterName })
+  const master = tryFindLink(route, masterName === undefined ? { index } : { ifname: masterName })
   if (master === undefined) return [`master ${masterName ?? index} of ${ifName} is missing`]
   // Where the master is in another namespace the kernel says in which.
   const isThere = master.index === index && (linkNetnsid === undefined) === masterInPod

@@ -2,6 +2,7 @@
 
 import { formatMac } from '#base'
 import { ENODEV } from '#libc'
+import type { Transport } from '#netlink'
 import { decodeLink, deleteLink, dumpLinks, getLink, type Link, setLink } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 
@@ -16,6 +17,12 @@ export const isOwned = (link: Link, { owner, mac }: OwnedLink): boolean =>
   link.ifalias === undefined
     ? link.address !== undefined && formatMac(link.address) === formatMac(mac)
     : link.ifalias === owner
+
+/** A link by name or alternative name, or by number. */
+export function tryFindLink(route: Transport, target: { ifname: string } | { index: number }): Link | undefined {
+  const message = route.execute([getLink(target)])[0]!.messages[0]
+  return message === undefined ? undefined : decodeLink(message)
+}
 
 /**
  * Removes links in one go. A link removal waits for RCU, 13-20 ms; a whole group waits once.
@@ -69,8 +76,8 @@ export function describeLink(
   { route }: HostContext,
   name: string,
 ): { index: number; kind: string | undefined; owner: string | undefined; mac: Uint8Array } | undefined {
-  const message = route.execute([getLink({ ifname: name })])[0]!.messages[0]
-  if (message === undefined) return undefined
-  const { index, ifalias, address, linkinfo } = decodeLink(message)
+  const link = tryFindLink(route, { ifname: name })
+  if (link === undefined) return undefined
+  const { index, ifalias, address, linkinfo } = link
   return { index, kind: linkinfo?.kind, owner: ifalias, mac: address ?? new Uint8Array(6) }
 }

@@ -3,35 +3,20 @@
 import { hostPrefix, ipEquals } from '#base'
 import { EEXIST, EOPNOTSUPP } from '#libc'
 import { NetlinkError, type Transport } from '#netlink'
-import {
-  addAddress,
-  addLink,
-  decodeAddress,
-  decodeLink,
-  dumpAddresses,
-  getLink,
-  IFF_UP,
-  type Link,
-  scopes,
-  setLink,
-} from '#rtnetlink'
+import { addAddress, addLink, decodeAddress, dumpAddresses, IFF_UP, type Link, scopes, setLink } from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import { nextHops } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 
 const DUMMY = 'dummy0'
-
-function findLink(route: Transport, ifname: string): Link | undefined {
-  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
-}
 
 /**
  * Makes the node own 169.254.1.1: on dummy0, made where it is missing and kept for good, or on `lo` where the kernel has
  * no dummy. On `lo` the scope is "link", else the node would speak to pods from that address.
  */
 export function ensureNextHop({ route }: HostContext): void {
-  const link = findLink(route, DUMMY) ?? createDummy(route) ?? findLink(route, 'lo')!
+  const link = tryFindLink(route, { ifname: DUMMY }) ?? createDummy(route) ?? tryFindLink(route, { ifname: 'lo' })!
   if ((link.flags & IFF_UP) === 0) route.execute([setLink({ index: link.index }, { up: true })])
   const present = route
     .execute([dumpAddresses(link.index)])[0]!
@@ -54,7 +39,7 @@ function createDummy(route: Transport): Link | undefined {
     if (error.errno === EOPNOTSUPP) return undefined
     if (error.errno !== EEXIST) throw error
   }
-  return findLink(route, DUMMY)
+  return tryFindLink(route, { ifname: DUMMY })
 }
 
 /**

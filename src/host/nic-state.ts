@@ -11,13 +11,13 @@ import {
   dumpAddresses,
   dumpLinks,
   dumpRoutes,
-  getLink,
   IFF_UP,
   type Link,
   type Saved,
   saveAddress,
   saveRoute,
 } from '#rtnetlink'
+import { tryFindLink } from './links.ts'
 
 /** A NIC with all that it loses when it leaves the node's namespace. Plain data, for the journal. */
 export type NicState = {
@@ -64,12 +64,6 @@ export function isSameNic(link: Link, nic: NicIdentity): boolean {
 
 /** Every link of the namespace. */
 export const listLinks = (route: Transport): Link[] => route.execute([dumpLinks()])[0]!.messages.map(decodeLink)
-
-/** A link by name or alternative name, or by number. */
-export function tryFindLink(route: Transport, target: { ifname: string } | { index: number }): Link | undefined {
-  const message = route.execute([getLink(target)])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
-}
 
 /** Everything about a NIC, as it is now. */
 export function readNic(route: Transport, link: Link): NicState {

@@ -16,8 +16,9 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import { identifyNetns, type NetnsIdentity, tryOpenNetns } from './netns.ts'
-import { identityOf, isSameNic, listLinks, type NicState, readNic, tryFindLink } from './nic-state.ts'
+import { identityOf, isSameNic, listLinks, type NicState, readNic } from './nic-state.ts'
 import { configurePodLink, findPodLinkFaults, type PodLink, type PodLinkExpectation } from './pod-link.ts'
 import { ensureSysctl } from './sysctl.ts'
 import { type Device, findBusDevice, findKernelDevice, isBehind } from './sysfs.ts'
@@ -295,10 +296,15 @@ export function findStrayNic(
   return { nic, podIndex: link.index }
 }
 
+/** The name of the node's link with that MAC; undefined while there is none. */
+export const findNicName = ({ route }: HostContext, { mac }: { mac: string }): string | undefined =>
+  findByMac(route, mac)?.ifname
+
 type InContainer<T> = T & { readonly netnsFd: number }
 
 /** See the functions here and in pod-link.ts. */
 export const nicVerbs = {
+  findNicName,
   findNic: (context: HostContext, { selector }: { selector: NicSelector }) => findNic(context, selector),
   findStrayNic,
   isNicIn,

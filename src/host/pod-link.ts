@@ -20,9 +20,7 @@ import {
   addAddress,
   addRoute,
   decodeAddress,
-  decodeLink,
   dumpAddresses,
-  getLink,
   IFA_F_DADFAILED,
   IFA_F_NODAD,
   IFA_F_TENTATIVE,
@@ -36,6 +34,7 @@ import {
   RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
+import { tryFindLink } from './links.ts'
 import { podTables } from './pod-tables.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 
@@ -134,13 +133,8 @@ const stateOf = (link: Link): PodLinkState => ({
   mtuBytes: link.mtu ?? 0,
 })
 
-function tryFindLink(route: Transport, ifname: string): Link | undefined {
-  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
-}
-
 function requireLink(route: Transport, ifName: string): Link {
-  const link = tryFindLink(route, ifName)
+  const link = tryFindLink(route, { ifname: ifName })
   if (link === undefined) throw new Error(`Cannot configure link ${ifName} in the pod: it is gone`)
   return link
 }
@@ -205,6 +199,21 @@ function restoreSettings(ifName: string): void {
   ensureSysctl(retransMs, 'ipv6', 'neigh', ifName, 'retrans_time_ms')
 }
 
+/** True if the pod has a link of that name, with the MAC and with one of the addresses, where they are given. */
+export function hasPodLink(
+  route: Transport,
+  { ifName, mac, addresses }: { ifName: string; mac?: Uint8Array | undefined; addresses: readonly Prefix[] },
+): boolean {
+  const link = tryFindLink(route, { ifname: ifName })
+  if (link === undefined) return false
+  if (mac !== undefined && formatMac(stateOf(link).mac) !== formatMac(mac)) return false
+  if (addresses.length === 0) return true
+  const present = route.execute([dumpAddresses(link.index)])[0]!.messages.map(decodeAddress)
+  return present.some(
+    ({ index, prefix }) => index === link.index && addresses.some(each => ipEquals(each.ip, prefix.ip)),
+  )
+}
+
 /** What CHECK wants to see of a link in a pod; what is left out is not looked at. */
 export type PodLinkExpectation = {
   readonly ifName: string
@@ -223,7 +232,7 @@ export type PodLinkExpectation = {
 /** Compares a pod's link with what its ADD made. What others added is no fault. @returns the differences in words, none: all is well. */
 export function findPodLinkFaults(route: Transport, want: PodLinkExpectation): string[] {
   const { ifName } = want
-  const link = tryFindLink(route, ifName)
+  const link = tryFindLink(route, { ifname: ifName })
   if (link === undefined) return [`link ${ifName} in the pod is missing`]
   const faults: string[] = []
   const { kind } = link.linkinfo ?? {}

@@ -13,8 +13,8 @@ import {
   type Prefix,
   parseIp,
 } from '#base'
-import { EADDRINUSE } from '#libc'
-import { NETLINK_ROUTE, NetlinkError, NetlinkSocket, type Request } from '#netlink'
+import { EADDRINUSE, ENODEV } from '#libc'
+import { NetlinkError, type NetlinkSocket, type Request } from '#netlink'
 import {
   AF_INET,
   AF_INET6,
@@ -41,7 +41,6 @@ import {
   NUD_PERMANENT,
   protocols,
   RT_TABLE_MAIN,
-  RTM_GROUP_LINK,
   RTN_LOCAL,
   scopes,
   setLink,
@@ -106,7 +105,7 @@ export const commonNextHops = (addresses: readonly Prefix[]): NextHop[] => [
 const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
 /**
- * Makes the pair, its addresses and routes on both sides, and returns when packets pass both ways.
+ * Makes the pair, its addresses and routes on both sides. Packets pass both ways once `isOperational`.
  *
  * Leaves nothing when it fails. @throws {NetlinkError} EEXIST where one of the names is taken.
  */
@@ -119,7 +118,6 @@ export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Dea
       if (pod.addresses.some(address => !isV4(address.ip))) enableIpv6(pod.ifName)
       route.execute(podSide(pod, pair.peer), deadline)
     })
-    awaitOperational(context, pair.index, deadline)
   } catch (error) {
     try {
       detachRouted(context, pod)
@@ -203,16 +201,13 @@ export function enableIpv6(ifName: string): void {
 }
 
 /**
- * Carrier reaches the node's end by a kernel worker a moment after the pod's end went up; until then its queue drops.
- * Nearly always it is there already.
+ * Whether packets pass the node's end of a pair. Carrier reaches it by a kernel worker a moment after the pod's end went
+ * up; until then its queue drops. @throws {NetlinkError} where the link is gone
  */
-export function awaitOperational({ route }: HostContext, index: number, deadline: Deadline): void {
-  const isUp = () => decodeLink(route.execute([getLink({ index })])[0]!.messages[0]!).operstate === OPERSTATE_UP
-  if (isUp()) return
-  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_LINK)
-  while (!isUp())
-    if (!notifications.awaitNotification(deadline))
-      throw new Error(`Cannot wait for link ${index} any longer: no carrier`)
+export function isOperational({ route }: HostContext, { link }: { link: string }): boolean {
+  const message = route.execute([getLink({ ifname: link })])[0]!.messages[0]
+  if (message === undefined) throw new NetlinkError(`use link ${link}`, ENODEV, 'it is gone')
+  return decodeLink(message).operstate === OPERSTATE_UP
 }
 
 /** What of a pod is on the node: host routes go with its link, proxy entries do not. */

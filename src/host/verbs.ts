@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { deadlineIn, type Ip, ipEquals } from '#base'
+import { deadlineIn, type Ip, ipEquals, type Prefix } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
 import {
@@ -42,7 +42,7 @@ import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
 import { takeOwing } from './part.ts'
-import { awaitPodAddresses, type SettledAddresses } from './pod-link.ts'
+import { awaitPodAddresses, hasPodLink, type SettledAddresses } from './pod-link.ts'
 import { ensurePortmap, portVerbs } from './portmap.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
@@ -50,6 +50,7 @@ import {
   checkRouted,
   detachRouted,
   findRouted,
+  isOperational,
   nextHops,
   type RoutedExpectation,
   type RoutedPod,
@@ -144,6 +145,8 @@ export const verbs = {
     detachRouted(context, traces)
   },
 
+  isOperational,
+
   /** What a pod left on the node, found by its link; undefined where the link is gone or another's. */
   findRouted: (context: HostContext, link: OwnedLink) => findRouted(context, link),
 
@@ -198,6 +201,15 @@ export const verbs = {
     { netnsFd, ifName, timeoutMs }: { netnsFd: number; ifName: string; timeoutMs: number },
   ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
 
+  /** See pod-link.ts. */
+  hasPodLink: (
+    context: HostContext,
+    {
+      netnsFd,
+      ...link
+    }: { netnsFd: number; ifName: string; mac?: Uint8Array | undefined; addresses: readonly Prefix[] },
+  ): boolean => context.inNetns(netnsFd, route => hasPodLink(route, link)),
+
   ...nicVerbs,
   ...surveyVerbs,
   ...vethHostVerbs,
@@ -246,7 +258,7 @@ export const blockingVerbs = {
   bringNicHome: 'removals',
   detachVethHost: 'removals',
   awaitPodAddresses: 'waits',
-  awaitLinkChange: 'waits',
+  awaitLinkChange: 'links',
   forgetFlows: 'flows',
 } as const satisfies { readonly [V in keyof Verbs]?: string }
 export type BlockingVerb = keyof typeof blockingVerbs

@@ -20,8 +20,9 @@ import {
   type Rule,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { tryFindLink } from './links.ts'
 import { tryReadSysctl } from './sysctl.ts'
-import { findLink, isStrict, listRules } from './veth-host.ts'
+import { isStrict, listRules } from './veth-host.ts'
 import { podChains } from './veth-host-ruleset.ts'
 import {
   familiesOf,
@@ -50,7 +51,7 @@ export const checkVethHost = (context: HostContext, pod: Expected, uplink: strin
 const anySource = () => undefined
 
 function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
-  const link = findLink(route, pod.hostLink)
+  const link = tryFindLink(route, { ifname: pod.hostLink })
   const faults = linkFaults(link, pod.hostLink, pod.hostMac, 'on the node')
   if (link !== undefined) {
     if (link.ifalias !== pod.owner) faults.push(`link ${pod.hostLink} on the node is not of this attachment`)
@@ -69,7 +70,7 @@ function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
 }
 
 function podFaults(route: Transport, pod: Expected): string[] {
-  const link = findLink(route, pod.ifName)
+  const link = tryFindLink(route, { ifname: pod.ifName })
   const faults = linkFaults(link, pod.ifName, pod.podMac, 'in the pod')
   if (link !== undefined) {
     for (const address of pod.nodeAddresses)

@@ -11,7 +11,6 @@ import {
   addRoute,
   addRule,
   decodeAddress,
-  decodeLink,
   decodeRoute,
   decodeRule,
   deleteLink,
@@ -20,9 +19,7 @@ import {
   dumpAddresses,
   dumpRoutes,
   dumpRules,
-  getLink,
   IFA_F_SECONDARY,
-  type Link,
   protocols,
   type Route,
   RT_TABLE_MAIN,
@@ -31,10 +28,10 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
-import { isOwned, type OwnedLink } from './links.ts'
+import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
 import { ensureForwarding } from './nexthop.ts'
 import { createPair } from './pair.ts'
-import { awaitOperational, enableIpv6 } from './routed.ts'
+import { enableIpv6 } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 import { makePodTable, podTable } from './veth-host-ruleset.ts'
 import {
@@ -71,7 +68,7 @@ export function surveyVethHost(
   { netnsFd, underlay }: Pick<VethHostPod, 'netnsFd' | 'underlay'>,
 ): VethHostSurvey {
   const inPod = context.inNetns(netnsFd, route => ({
-    mtuBytes: findLink(route, underlay)?.mtu,
+    mtuBytes: tryFindLink(route, { ifname: underlay })?.mtu,
     destinations: [AF_INET, AF_INET6]
       .flatMap(family => route.execute([dumpRoutes(family, { table: RT_TABLE_MAIN })])[0]!.messages.map(decodeRoute))
       .flatMap(({ destination }) => destination ?? []),
@@ -103,7 +100,6 @@ export function attachVethHost(
     prepareNode(pod, uplink)
     context.route.execute(nodeSide(pod, pair.index, nodeSource(context.route, pod)), deadline)
     context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
-    awaitOperational(context, pair.index, deadline)
   } catch (error) {
     try {
       detachVethHost(context, pod)
@@ -165,7 +161,7 @@ function nodeSide(pod: VethHostPod, index: number, source: ChooseSource): Reques
 
 /** Everything in the pod, with the thread in its namespace. */
 function joinPod(route: Transport, pod: VethHostPod, index: number, deadline: Deadline): void {
-  const underlay = findLink(route, pod.underlay)
+  const underlay = tryFindLink(route, { ifname: pod.underlay })
   if (underlay === undefined) throw new Error(`Cannot find link ${pod.underlay} in the pod: it is gone`)
   preparePod(pod)
   const before = pod.isDefault ? familiesOf(pod).flatMap(family => routesOf(route, family, underlay.index)) : []
@@ -278,7 +274,7 @@ export function detachVethHost(context: HostContext, traces: VethHostTraces & { 
 
 function leavePod(route: Transport, traces: VethHostTraces): void {
   const { ifName, underlay, table, podMac } = traces
-  const [link, nic] = [findLink(route, ifName), findLink(route, underlay)]
+  const [link, nic] = [tryFindLink(route, { ifname: ifName }), tryFindLink(route, { ifname: underlay })]
   // The namespace is another container's by now, which has a veth of its own.
   if (link !== undefined && formatMac(link.address ?? podMac) !== formatMac(podMac)) return
   const rules = [AF_INET, AF_INET6]
@@ -318,7 +314,7 @@ export function findVethHosts(
     .flatMap(family => listRules(route, family))
     .filter(rule => rule.protocol === protocols.mooring)
   return links.flatMap(owned => {
-    const link = findLink(route, owned.name)
+    const link = tryFindLink(route, { ifname: owned.name })
     if (link !== undefined && !isOwned(link, owned)) return []
     const rules = ours.filter(rule => rule.inInterface === owned.name)
     if (link === undefined && rules.length === 0) return []
@@ -352,8 +348,3 @@ export function removeVethHostRulesOf({ route }: HostContext, hostLink: string):
 
 export const listRules = (route: Transport, family: number): Rule[] =>
   route.execute([dumpRules(family)])[0]!.messages.map(decodeRule)
-
-export function findLink(route: Transport, ifname: string): Link | undefined {
-  const message = route.execute([getLink({ ifname })])[0]!.messages[0]
-  return message === undefined ? undefined : decodeLink(message)
-}

@@ -32,11 +32,13 @@ export class OpenStackError extends Error {
   readonly kind: ErrorKind
   /** For the service's log; undefined if there was no answer. */
   readonly requestId: string | undefined
+  /** What the service itself said, or why there was no answer. */
+  readonly reason: string
   /** The message without the remedy. */
   readonly summary: string
   /** What the user can do. */
   readonly remedy: string | undefined
-  /** When trying again may help: the service asked for it, or we leave it alone until then. */
+  /** How long the service asked to wait. */
   readonly retryAfterMs: number | undefined
   /** `unknown`: the request may have been carried out although no answer says so; look before repeating. */
   readonly effect: 'none' | 'unknown'
@@ -57,6 +59,7 @@ export class OpenStackError extends Error {
     this.type = facts.type
     this.kind = facts.kind
     this.requestId = facts.requestId
+    this.reason = facts.reason
     this.summary = summary
     this.remedy = facts.remedy
     this.retryAfterMs = facts.retryAfterMs
@@ -112,7 +115,6 @@ export function errorFromWire(error: WireError, context: ErrorContext): OpenStac
     type: error.type,
     kind: verdict.kind,
     remedy: verdict.remedy,
-    retryAfterMs: error.retryMs,
     effect: context.uncertain ? 'unknown' : 'none',
     cause: error.cause,
   })

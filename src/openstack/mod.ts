@@ -4,7 +4,6 @@
 // Every call takes a deadline; retries only where a repetition does no harm; every error says what the user can do.
 // Imports base, undici and yaml only. Knows nothing of CNI, journals or pods: what an address is for is decided above.
 
-export type { BreakerState } from './breaker.ts'
 export {
   type Cloud,
   CloudConfigError,
@@ -20,12 +19,11 @@ export { type CloudFiles, type LoadOptions, listClouds, loadCloud } from './clou
 export { cloudFromConf, confKeys } from './conf.ts'
 export { isMissing, isTransient, OpenStackError, type ServiceName } from './error.ts'
 export type { ErrorKind } from './errors.ts'
-export type { GateOptions, SentRequest } from './gate.ts'
-export { type Health, type Level, levelNames } from './health.ts'
 export type { HttpOptions } from './http.ts'
 export type { Identity, TokenInfo } from './keystone/identity.ts'
 export type { WithLock } from './keystone/renewal.ts'
-export type { Limits, Purpose } from './limits.ts'
+export type { Limits } from './limits.ts'
+export type { Availability, SubnetAvailability } from './neutron/availability.ts'
 export type { Extensions } from './neutron/extension.ts'
 export type {
   Association,
@@ -41,6 +39,7 @@ export type {
   FixedIpRequest,
   Port,
   PortCreate,
+  PortCreateTagged,
   PortFilter,
   Ports,
   PortUpdate,
@@ -48,6 +47,7 @@ export type {
 export type { QuotaDetail, Quotas } from './neutron/quota.ts'
 export type { CreateLimits, WriteLimits } from './neutron/resource.ts'
 export type { ExtraRoute, Router, RouterCreate, RouterFilter, Routers } from './neutron/router.ts'
+export type { SecurityGroup, SecurityGroupFilter, SecurityGroups } from './neutron/securitygroup.ts'
 export type { Subnet, SubnetCreate, SubnetFilter, Subnets } from './neutron/subnet.ts'
 export type { Tags } from './neutron/tag.ts'
 export type { Attachment, Interface, Interfaces } from './nova/interface.ts'

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-import { deadlineIn } from '#base'
-import { type Cloud, describeCredentials, type ServiceType, secretsOf } from './cloud.ts'
-import { OpenStackError, type ServiceName } from './error.ts'
-import { createGate, type Gate, type GateOptions } from './gate.ts'
-import type { Health } from './health.ts'
+import { type Cloud, describeCredentials, secretsOf } from './cloud.ts'
+import { OpenStackError } from './error.ts'
 import { createHttp, type HttpOptions, httpDefaults } from './http.ts'
 import { createTokenCache } from './keystone/cache.ts'
 import { createIdentity, type Identity } from './keystone/identity.ts'
 import { createTokens, type Tokens, type WithLock } from './keystone/renewal.ts'
 import { requestToken } from './keystone/token.ts'
 import type { Limits } from './limits.ts'
+import { type Availability, availability } from './neutron/availability.ts'
 import { type Extensions, extensions } from './neutron/extension.ts'
 import { type FloatingIps, floatingIps } from './neutron/floatingip.ts'
 import { type Networks, networks } from './neutron/network.ts'
 import { type Ports, ports } from './neutron/port.ts'
 import { type Quotas, quotas } from './neutron/quota.ts'
 import { type Routers, routers } from './neutron/router.ts'
+import { type SecurityGroups, securityGroups } from './neutron/securitygroup.ts'
 import { type Subnets, subnets } from './neutron/subnet.ts'
 import { type Interfaces, interfaces } from './nova/interface.ts'
 import { type Servers, servers } from './nova/server.ts'
@@ -31,6 +30,8 @@ export type Neutron = {
   readonly floatingIps: FloatingIps
   readonly extensions: Extensions
   readonly quotas: Quotas
+  readonly availability: Availability
+  readonly securityGroups: SecurityGroups
 }
 
 export type Nova = {
@@ -44,10 +45,6 @@ export type CloudSession = {
   readonly identity: Identity
   readonly neutron: Neutron
   readonly nova: Nova
-  /** What may be asked of a service at the moment. */
-  health(type: ServiceType): Health
-  /** What its calls meet before they are sent, for those who show it. */
-  readonly gate: Pick<Gate, 'breakerState' | 'perSecond'>
   /** Ends connections and running requests. */
   close(): Promise<void>
 }
@@ -65,13 +62,9 @@ export type CloudOptions = {
   readonly answerBytesMax?: number | undefined
   /** Tries and delays; for tests and for clouds that are known to be slow. */
   readonly http?: Partial<HttpOptions> | undefined
-  /** How many calls are made, and when none is. */
-  readonly gate?: GateOptions | undefined
 }
 
 const connectMs = 5_000
-const lookMs = 15_000
-const retryMsMin = 1_000
 
 /** Opens a session. Nothing is sent until the first call. */
 export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSession {
@@ -82,21 +75,7 @@ export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSessio
     answerBytesMax: options.answerBytesMax ?? 32 * 2 ** 20,
     connectMs,
   })
-  const timers = new Map<ServiceName, NodeJS.Timeout>()
-  // A service that nobody asks would be left alone for ever.
-  const lookAfter = (service: ServiceName, ms: number): void => {
-    clearTimeout(timers.get(service))
-    const lookAtIt = async () => {
-      await look(service === 'nova' ? compute : network)
-      // Something else, such as a login, may have kept the question from it.
-      if (gate.breakerState(service) === 'open' && !closed)
-        lookAfter(service, Math.max(retryMsMin, gate.retryMs(service)))
-    }
-    timers.set(service, setTimeout(lookAtIt, ms + 1).unref())
-  }
-  let closed = false
-  const gate = createGate(options.gate ?? {}, lookAfter)
-  const http = createHttp(wire, gate, { ...httpDefaults, ...options.http })
+  const http = createHttp(wire, { ...httpDefaults, ...options.http })
   const hide = (text: string) => redact(text, secretsOf(cloud))
   const tokens = createTokens({
     login: limits => requestToken(cloud, http, hide, limits),
@@ -111,28 +90,8 @@ export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSessio
     identity: createIdentity(tokens, () => withoutProject(cloud)),
     neutron: neutronOf(network),
     nova: { servers: servers(compute), interfaces: interfaces(compute) },
-    health: type => healthOf(gate, tokens, type),
-    gate,
-    close: () => {
-      closed = true
-      for (const timer of timers.values()) clearTimeout(timer)
-      return closeAll(tokens, http.close)
-    },
+    close: () => closeAll(tokens, http.close),
   }
-}
-
-/** Keystone counts only for those who need a new token of it. */
-function healthOf(gate: Gate, tokens: Tokens, type: ServiceType): Health {
-  const keystone = gate.health('keystone')
-  if (keystone.level === 'serve-held' && !tokens.isHeld()) return keystone
-  return gate.health(type === 'network' ? 'neutron' : 'nova')
-}
-
-/** The least that a service can be asked which shows that it, its database and Keystone are there. */
-async function look(service: Service): Promise<void> {
-  const path = service.name === 'nova' ? '/servers' : '/networks'
-  const call = { action: 'look whether it is back', method: 'GET', path, query: [['limit', '1']] } as const
-  await service.ask(call, { deadline: deadlineIn(lookMs) }).catch(() => {})
 }
 
 const neutronOf = (network: Service): Neutron => ({
@@ -143,6 +102,8 @@ const neutronOf = (network: Service): Neutron => ({
   floatingIps: floatingIps(network),
   extensions: extensions(network),
   quotas: quotas(network),
+  availability: availability(network),
+  securityGroups: securityGroups(network),
 })
 
 async function closeAll(tokens: Tokens, closeHttp: () => Promise<void>): Promise<void> {

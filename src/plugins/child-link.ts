@@ -15,6 +15,7 @@ import {
 } from './interface.ts'
 import { hasOtherLinks, type Lease, leaseOf, resultRoutes } from './lease.ts'
 import { linkNames } from './pair.ts'
+import { requireAvailable } from './ready.ts'
 import { settleAddresses } from './settle.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
@@ -330,11 +331,5 @@ async function requireReady(kind: ChildInfo['kind'], config: ChildConfig, world:
     })
   // Nothing can be said of a container that is not there yet.
   if (config.masterInPod) return
-  try {
-    await masterOf(config, { netnsFd: undefined }, world)
-  } catch (error) {
-    throw error instanceof CniError
-      ? new CniError(codes.notAvailable, error.message, { details: error.details })
-      : error
-  }
+  await requireAvailable(() => masterOf(config, { netnsFd: undefined }, world))
 }

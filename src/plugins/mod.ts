@@ -4,6 +4,8 @@
 // A plugin decides; the host's verbs, the allocator and the OpenStack client act. It meets the node and the cloud through
 // its `World` only.
 
+export { settleByHand } from './ipam/tcnp-ipam/by-hand.ts'
+export { type NeutronUse, neutronUseOf } from './ipam/tcnp-ipam/neutron-use.ts'
 export {
   bringCredentials,
   type DrainedPort,
@@ -11,7 +13,7 @@ export {
   listWaitingForCredentials,
   startPorts,
 } from './ipam/tcnp-ipam/ports.ts'
-export { type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
+export { type CloudReference, type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
 export { holdNamespaces } from './main/host-device/host-device.ts'
 export { OWNER_PREFIX } from './pair.ts'
 export { callOf, delRecorded, withoutSecrets } from './record.ts'

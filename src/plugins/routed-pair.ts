@@ -4,6 +4,7 @@ import { formatPrefix, hostPrefix, type Prefix, parsePrefix, tryParseMac } from 
 import type { FirewallPod, NextHop, PodRoute, RoutedPod, Uplink } from '#host'
 import type { At, Attach, Check } from './interface.ts'
 import { isNameTaken, linkNames, underFreeName } from './pair.ts'
+import { awaitCarrier } from './settle.ts'
 import { everyStep } from './steps.ts'
 import { findUpstreamPair, toldHostLink } from './upstream.ts'
 import type { World } from './world.ts'
@@ -53,13 +54,13 @@ type Join = {
 }
 
 /** Joins the pod to the node. @returns the name of the node's link */
-export function joinPod<Config>(
+export async function joinPod<Config>(
   { call, world, key, note, undo }: Attach<Config, RoutedTraces>,
   { pod, uplink, firewall }: Join,
 ): Promise<string> {
   const { owner, hostMac, podMac } = linkNames(key)
   const at = { call, world, key }
-  return underFreeName(at, async hostLink => {
+  const made = await underFreeName(at, async hostLink => {
     const traces: RoutedTraces = {
       ...{ hostLink, owner, addresses: textsOf(pod.addresses) },
       ...(uplink === undefined ? {} : { uplinkIndex: uplink.index }),
@@ -82,6 +83,8 @@ export function joinPod<Config>(
       throw error
     }
   })
+  await awaitCarrier(made, at)
+  return made
 }
 
 /** Takes away what `joinPod` made. */

@@ -2,6 +2,7 @@
 
 import { formatIp, ipEquals, type Prefix } from '#base'
 import { CniError, codes } from '#cni'
+import { requireAvailable } from './ready.ts'
 import type { World } from './world.ts'
 
 /** The keys of a configuration that say by which NIC pods are reached. */
@@ -48,13 +49,7 @@ export function refuseNodeAddress(uplink: NodeUplink | undefined, addresses: rea
 
 /** STATUS: that the NIC is there, and nobody drops what is forwarded. @throws {CniError} 50 */
 export async function requireReachable(config: UplinkKeys, world: World): Promise<void> {
-  try {
-    await uplinkFor(config, world)
-  } catch (error) {
-    throw error instanceof CniError
-      ? new CniError(codes.notAvailable, error.message, { details: error.details })
-      : error
-  }
+  await requireAvailable(() => uplinkFor(config, world))
   const drops = config.allowForwardDrop ? [] : await world.host.findForeignForwardDrop()
   if (drops.length > 0)
     throw new CniError(codes.notAvailable, `Pods cannot be reached: ${drops.join(', ')} drops what is forwarded`, {

@@ -173,19 +173,23 @@ export function deleteLink(target: Target | { group: number }): Request {
   }
 }
 
-/** Asks for one link; absence is an empty reply. */
+/** Asks for one link, by number, name or alternative name; absence is an empty reply. */
 export function getLink(target: Target): Request {
   return {
     type: RTM_GETLINK,
     flags: NLM_F_ACK,
     body: concat([
       linkHeader.encode('index' in target ? { index: target.index } : {}),
-      'index' in target ? new Uint8Array(0) : linkAttributes.encode({ ...target }),
+      'index' in target ? new Uint8Array(0) : linkAttributes.encode(nameAttribute(target.ifname)),
     ]),
     about: `find ${describe(target)}`,
     tolerate: [ENODEV],
   }
 }
+
+/** The kernel looks for either kind of name by the one attribute; only the other has room for a long one. */
+const nameAttribute = (name: string): LinkAttributes =>
+  new TextEncoder().encode(name).length < IFNAMSIZ ? { ifname: name } : { altIfname: name }
 
 /** Asks for all links. */
 export const dumpLinks = (): Request => ({

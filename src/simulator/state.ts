@@ -46,6 +46,8 @@ export type Subnet = Standard & {
   readonly cidr: string
   readonly gateway_ip: string | null
   readonly enable_dhcp: boolean
+  readonly ipv6_ra_mode: string | null
+  readonly ipv6_address_mode: string | null
   readonly allocation_pools: readonly Pool[]
   readonly host_routes: readonly Route[]
   readonly dns_nameservers: readonly string[]
@@ -265,8 +267,6 @@ export type Settings = {
   maxAddressPairs: number
   /** NICs that a server has slots for. */
   maxNics: number
-  /** Requests a second, of all services together, before 429; 0 means any. */
-  requestsPerSecond: number
 }
 
 export type State = {

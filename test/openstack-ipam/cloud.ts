@@ -25,14 +25,22 @@ type Setup = {
 
 const fast = { usableAfterMs: 0, coolDownMs: 0 }
 
-/** A cloud of its own, and a node: with its agent's part for `longLived`, else as a process per call. */
-export async function setUp(t: TestContext, longLived = true, neutronConf: object = {}): Promise<Setup> {
+/**
+ * A cloud of its own, and a node: with its agent's part for `longLived`, else as a process per call. Commands beside it
+ * need the machine's own `bootId`.
+ */
+export async function setUp(
+  t: TestContext,
+  longLived = true,
+  neutronConf: object = {},
+  boot: { readonly bootId?: string } = {},
+): Promise<Setup> {
   const simulator = await startSimulator()
   t.after(() => simulator.close())
   const directory = nodeDirectory(t)
   const [port] = simulator.demo().servers['worker-1']!.ports
   const host = nodeWithNic(`${port!.ips[0]}/24`, port!.mac)
-  let node = startNode({ directory, host, longLived })
+  let node = startNode({ directory, host, longLived, ...boot })
   t.after(() => node[Symbol.asyncDispose]())
   const { username, password, project } = simulator.accounts.demo
   const ipam = {
@@ -42,7 +50,7 @@ export async function setUp(t: TestContext, longLived = true, neutronConf: objec
   }
   const restart = async () => {
     await node[Symbol.asyncDispose]()
-    node = startNode({ directory, host, longLived })
+    node = startNode({ directory, host, longLived, ...boot })
     return node
   }
   return { node, simulator, directory, ipam, restart }
@@ -56,10 +64,12 @@ export const isPut = ({ method, path }: { method: string; path: string }) =>
 /** Of a call of the test's own. */
 export const limits = () => ({ deadline: deadlineIn(5_000) })
 
-/** A session of the cloud's administrator. */
-export function adminOf({ accounts, authUrl }: Simulator): CloudSession {
-  const { username, password, project } = accounts.admin
-  return openCloud(cloudFromConf({ username, password, project, domain: 'default', authUrl }))
+/** The cloud as its administrator sees it. */
+export function adminCloud(t: TestContext, simulator: Simulator): CloudSession {
+  const { username, password, project } = simulator.accounts.admin
+  const cloud = openCloud(cloudFromConf({ username, password, project, domain: 'default', authUrl: simulator.authUrl }))
+  t.after(() => cloud.close())
+  return cloud
 }
 
 /** A network of its own with a /29 and a port on it that stands for a node's. */
@@ -67,8 +77,7 @@ export async function smallNetwork(
   t: TestContext,
   simulator: Simulator,
 ): Promise<{ cloud: CloudSession; hostPort: string }> {
-  const cloud = adminOf(simulator)
-  t.after(() => cloud.close())
+  const cloud = adminCloud(t, simulator)
   const network = await cloud.neutron.networks.create({ name: 'small' }, limits())
   await cloud.neutron.subnets.create({ network_id: network.id, cidr: '10.77.0.0/29', ip_version: 4 }, limits())
   const port = await cloud.neutron.ports.create({ network_id: network.id, name: 'small-host' }, limits())

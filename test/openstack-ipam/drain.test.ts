@@ -128,7 +128,8 @@ test('ip list shows what is in quarantine, ip adopt and ip release end it', asyn
 
   const ip = (...options: string[]) => mooring('ip', ...options, '--data-dir', directory)
   const listed = (await ip('list')).output
-  for (const address of strange) assert.match(listed, new RegExp(`^${address} +quarantined +${port().id} +-$`, 'm'))
+  for (const address of strange)
+    assert.match(listed, new RegExp(`^${address} +quarantined +\\S+ +${port().id} +address +- +-$`, 'm'))
   assert.match(listed, new RegExp(`^${before[0]} +foreign`, 'm'))
 
   const adopted = await ip('adopt', strange[0]!)
@@ -139,7 +140,7 @@ test('ip list shows what is in quarantine, ip adopt and ip release end it', asyn
   const refused = await ip('release', strange[1]!)
   assert.deepEqual(
     [refused.status, refused.output],
-    [1, `mooring: Cannot release ${strange[1]}: it is not in quarantine. See mooring ip list\n`],
+    [1, `mooring: Cannot release ${strange[1]}: it is releasing, not in quarantine. See mooring ip list\n`],
   )
 
   await drain(directory, '--conflist', conflist)

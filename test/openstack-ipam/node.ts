@@ -9,12 +9,12 @@ import { openJournal } from '#allocator'
 import { deadlineIn, parsePrefix, tryParseMac } from '#base'
 import { dispatch } from '#cni'
 import type { Host } from '#host'
-import type { GateOptions } from '#openstack'
 import { findOwnPlugin, openSessions, startPorts, toCniError, type World, worldOf } from '#plugins'
 
 /** What a plugin prints: a result or an error. */
 export type Printed = Partial<{
-  readonly ips: readonly { readonly address: string; readonly gateway?: string }[]
+  readonly interfaces: readonly { readonly name: string; readonly mac?: string }[]
+  readonly ips: readonly { readonly address: string; readonly gateway?: string; readonly interface?: number }[]
   readonly routes: readonly object[]
   readonly dns: object
   readonly code: number
@@ -38,6 +38,8 @@ export type CallOptions = {
   readonly timeoutMs: number
   readonly signal: AbortSignal
   readonly config: object
+  /** CNI_ARGS */
+  readonly args: string
 }
 
 export type NodeOptions = {
@@ -45,8 +47,6 @@ export type NodeOptions = {
   readonly host: Host
   readonly longLived: boolean
   readonly bootId?: string
-  /** How its cloud is called. Left out: a service that fails is asked all the same, as by a process per call. */
-  readonly gate?: GateOptions
 }
 
 /** A node whose NIC has this address and MAC, without any kernel. */
@@ -74,19 +74,27 @@ export function nodeDirectory(t: { after(run: () => void): void }): string {
 }
 
 /** Starts the node: its agent's part for `longLived`, one process per call otherwise. */
-export function startNode({ directory, host, longLived, bootId = 'boot-1', gate }: NodeOptions): Node {
+export function startNode({ directory, host, longLived, bootId = 'boot-1' }: NodeOptions): Node {
   const stack = new AsyncDisposableStack()
   const warnings: string[] = []
   const journal = stack.use(openJournal(directory))
   const warn = (message: string) => warnings.push(message)
-  const clouds = stack.use(openSessions({ dataDir: directory, warn, gate }))
+  const clouds = stack.use(openSessions({ dataDir: directory, warn }))
   const world = worldOf({ host, journal, clouds, bootId, longLived, dataDir: directory })
   if (longLived) stack.use(startPorts(world, error => warn(String(error))))
   return {
     world,
     warnings,
     async call(command, containerId, ipam, more = {}) {
-      const { network = 'cni0', ifName = 'eth0', cniVersion = '1.1.0', timeoutMs = 60_000, signal, config } = more
+      const {
+        network = 'cni0',
+        ifName = 'eth0',
+        cniVersion = '1.1.0',
+        timeoutMs = 60_000,
+        signal,
+        config,
+        args = '',
+      } = more
       const stdin = JSON.stringify({
         cniVersion,
         name: network,
@@ -108,6 +116,7 @@ export function startNode({ directory, host, longLived, bootId = 'boot-1', gate 
                   CNI_IFNAME: ifName,
                   CNI_NETNS: '/proc/self/ns/net',
                   CNI_NETNS_OVERRIDE: '1',
+                  CNI_ARGS: args,
                 }),
           },
           stdin: new TextEncoder().encode(stdin),

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { randomBytes } from 'node:crypto'
 import type { Limits } from '../port/lock.ts'
 import type { Owner } from '../port/plan.ts'
 
 /**
  * `making`: about to be made, or made and the answer was lost. `free`: nobody's. `assigned`: an attachment's. `releasing`:
- * nobody's any more, on its way to the reserve or out of the cloud. `quarantined`: in the cloud with our mark, and nobody can
- * say why.
+ * nobody's any more; kept for the next or removed, which is not decided yet. `removing`: on its way out of the cloud.
+ * `quarantined`: in the cloud with our mark, and nobody can say why.
  */
-export type ObjectState = 'making' | 'free' | 'assigned' | 'releasing' | 'quarantined'
+export type ObjectState = 'making' | 'free' | 'assigned' | 'releasing' | 'removing' | 'quarantined'
 
 /** One address of an object. */
 export type ObjectAddress = { readonly subnetId: string; readonly address: string }
@@ -34,8 +33,10 @@ export type CloudObject = {
   readonly special: string
   /** From this moment (ms since 1970) it works, and its cool-down is over. */
   readonly usableMs: number
-  /** What the cloud's description of it says of its owner, as the driver put it there. */
+  /** Whose it is by the cloud's description, as `describedAs` writes it: nobody's if empty; `DIRTY` after a release. */
   readonly described: string
+  /** Why it cannot be used, in the driver's words; empty for one that can. Such a one is in quarantine, unless somebody has it. */
+  readonly flaw: string
   /** Since when (ms since 1970) the cloud does not show it; 0 while it does. */
   readonly missingMs: number
   readonly changedMs: number
@@ -66,10 +67,9 @@ export type MadeObject = {
   readonly addresses: readonly ObjectAddress[]
   readonly mac: string
   readonly detail: string
-  /**
-   * Why it cannot be used although it is in the cloud, in words: nobody gets it, it waits in quarantine until it is listed
-   * without. Of `making` or `free`; who has it keeps it.
-   */
+  /** True where the driver sees on this node that nobody uses it: it may leave quarantine for the reserve. */
+  readonly isIdle?: boolean | undefined
+  /** Why it cannot be used although it is in the cloud, in words: it goes to quarantine, unless somebody has it. */
   readonly flaw?: string | undefined
   /** True for what was begun and never finished (a port that was not attached): it is removed, unless somebody has it. */
   readonly isPart?: boolean | undefined
@@ -90,8 +90,10 @@ export type ObjectDriver = {
   list(limits: Limits): Promise<readonly MadeObject[]>
   /** Removes one; one that is gone is removed. */
   remove(object: CloudObject, limits: Limits): Promise<void>
-  /** Writes into the cloud whose it is (undefined: nobody's); in the background, after the attachment has it. */
-  describe?(object: CloudObject, owner: Owner | undefined, limits: Limits): Promise<void>
+  /** Writes into the cloud whose it is; in the background, after the attachment has it. */
+  describe?(object: CloudObject, owner: Owner, limits: Limits): Promise<void>
+  /** Takes from released objects what their last owner left on them (description, floating IPs), before anybody else gets them. */
+  recycle?(objects: readonly CloudObject[], limits: Limits): Promise<void>
   /** Asked before several are made at once, because a creation that fails half-way may cost addresses. Undefined where nobody can tell. */
   room?(limits: Limits): Promise<Room | undefined>
 }
@@ -156,11 +158,18 @@ export type ObjectAccess = {
   readonly detail: string
 }
 
+/** An object that was released, and that nobody has cleaned since. */
+export const DIRTY = '?'
+
+/** An owner, as the journal notes that the cloud's description names it. */
+export const describedAs = (owner: Owner | undefined): string =>
+  owner === undefined ? '' : `${owner.network}\n${owner.containerId}\n${owner.ifName}`
+
 const NAME_PREFIX = 'mooring-'
 const MARK = /^mooring-([0-9a-f]{20})(?![0-9a-f])/
 
 /** A new mark: the first eight digits are those of the pool, so that a lost object finds its way back. */
-export const newMark = (poolDigits: string): string => poolDigits + randomBytes(6).toString('hex')
+export const newMark = (poolDigits: string): string => poolDigits + crypto.getRandomValues(new Uint8Array(6)).toHex()
 
 /** The name in the cloud of an object with this mark. */
 export const nameOfMark = (mark: string): string => `${NAME_PREFIX}${mark}`

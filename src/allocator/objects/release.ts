@@ -8,8 +8,11 @@ import {
   findObject,
   findObjectPool,
   forgetObjectWantsOf,
+  keepObject,
   listAssignedObjects,
   listOwnedObjects,
+  noteFlaw,
+  retireObject,
 } from './store.ts'
 
 /**
@@ -20,7 +23,7 @@ export function releaseObjectsOf(journal: Journal, kind: string, owner: Owner): 
   return journal.transaction(() => {
     const held = listOwnedObjects(journal, owner).filter(each => isOfKind(journal, each, kind))
     forgetObjectWantsOf(journal, owner)
-    for (const { mark } of held) disownObject(journal, mark, 'releasing', 0)
+    for (const { mark } of held) disownObject(journal, mark)
     return held
   })
 }
@@ -38,7 +41,7 @@ export function releaseOtherObjects(
     const stale = listAssignedObjects(journal, which.network).filter(
       each => each.changedMs <= which.beforeMs && !isValid(each.owner!) && isOfKind(journal, each, which.kind),
     )
-    for (const { mark } of stale) disownObject(journal, mark, 'releasing', 0)
+    for (const { mark } of stale) disownObject(journal, mark)
     return stale
   })
 }
@@ -46,26 +49,40 @@ export function releaseOtherObjects(
 const isOfKind = (journal: Journal, { pool }: CloudObject, kind: string) => findObjectPool(journal, pool)?.kind === kind
 
 /** True once a released object is out of the cloud, or kept for others. */
-export const isObjectReleased = (journal: Journal, mark: string): boolean =>
-  findObject(journal, mark)?.state !== 'releasing'
+export function isObjectReleased(journal: Journal, mark: string): boolean {
+  const state = findObject(journal, mark)?.state
+  return state !== 'releasing' && state !== 'removing'
+}
+
+/** Takes an object from its attachment that cannot use it, and keeps it from others until its driver lists it without a flaw. */
+export const breakObject = (journal: Journal, mark: string, flaw: string): void =>
+  journal.transaction(() => {
+    disownObject(journal, mark)
+    noteFlaw(journal, mark, flaw)
+  })
 
 /**
- * An operator says that an object in quarantine is ours and nobody's: it joins the pool after its cool-down.
+ * An operator says that an object in quarantine is ours and nobody's: it joins the pool after its cool-down, and after it was
+ * cleaned.
  * @returns false where there is no such object in quarantine.
  */
 export const adoptObject = (journal: Journal, which: { readonly mark: string; readonly coolDownMs: number }): boolean =>
-  leaveQuarantine(journal, which.mark, 'free', Date.now() + which.coolDownMs)
+  leaveQuarantine(journal, which.mark, () => {
+    disownObject(journal, which.mark)
+    keepObject(journal, which.mark, Date.now() + which.coolDownMs)
+  })
 
 /**
  * An operator says that an object in quarantine is to be removed from the cloud: the next round does it.
  * @returns false where there is no such object in quarantine.
  */
-export const releaseObject = (journal: Journal, mark: string): boolean => leaveQuarantine(journal, mark, 'releasing', 0)
+export const releaseObject = (journal: Journal, mark: string): boolean =>
+  leaveQuarantine(journal, mark, () => retireObject(journal, mark))
 
-function leaveQuarantine(journal: Journal, mark: string, state: 'free' | 'releasing', usableMs: number): boolean {
+function leaveQuarantine(journal: Journal, mark: string, leave: () => void): boolean {
   return journal.transaction(() => {
     if (findObject(journal, mark)?.state !== 'quarantined') return false
-    disownObject(journal, mark, state, usableMs)
+    leave()
     return true
   })
 }

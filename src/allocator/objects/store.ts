@@ -2,7 +2,16 @@
 
 import type { Journal } from '../journal.ts'
 import type { Owner } from '../port/plan.ts'
-import type { CloudObject, KnownPool, MadeObject, ObjectRequest, ObjectState, ObjectWant } from './object.ts'
+import {
+  type CloudObject,
+  DIRTY,
+  describedAs,
+  type KnownPool,
+  type MadeObject,
+  type ObjectRequest,
+  type ObjectState,
+  type ObjectWant,
+} from './object.ts'
 
 type Row = {
   mark: string
@@ -19,6 +28,7 @@ type Row = {
   special: string
   usable_ms: number
   described: string
+  flaw: string
   missing_ms: number
   changed_ms: number
 }
@@ -44,6 +54,7 @@ function fromRow(row: Row): CloudObject {
     special: row.special,
     usableMs: row.usable_ms,
     described: row.described,
+    flaw: row.flaw,
     missingMs: row.missing_ms,
     changedMs: row.changed_ms,
   }
@@ -60,7 +71,7 @@ export const listObjects = (journal: Journal, pool?: string): CloudObject[] =>
 
 /** The objects of a pool that no attachment holds, oldest state first: as many as are in motion, however many are in use. */
 export const listLooseObjects = (journal: Journal, pool: string): CloudObject[] =>
-  all(journal, "pool = ? AND state IN ('making', 'free', 'releasing') ORDER BY changed_ms, mark", pool)
+  all(journal, "pool = ? AND state IN ('making', 'free', 'releasing', 'removing') ORDER BY changed_ms, mark", pool)
 
 /** The objects that an attachment holds. */
 export const listOwnedObjects = (journal: Journal, owner: Owner): CloudObject[] =>
@@ -72,8 +83,21 @@ export const listAssignedObjects = (journal: Journal, network?: string): CloudOb
     ? all(journal, "state = 'assigned'")
     : all(journal, "state = 'assigned' AND network = ?", network)
 
+/** Every object that is nobody's any more and of which the cloud may not have heard yet. */
+export const listReleasingObjects = (journal: Journal): CloudObject[] =>
+  all(journal, "state IN ('releasing', 'removing')")
+
 /** One object by its mark, undefined where the journal does not know it. */
 export const findObject = (journal: Journal, mark: string): CloudObject | undefined => all(journal, 'mark = ?', mark)[0]
+
+/** True while objects are on their way out, to be cleaned or to be described, or an answer is lost. */
+export const hasObjectWork = (journal: Journal, pool: string): boolean =>
+  journal
+    .sql(
+      `SELECT 1 FROM object WHERE pool = ? AND (state IN ('making', 'releasing', 'removing')
+       OR (state = 'free' AND described <> '' AND missing_ms = 0)) LIMIT 1`,
+    )
+    .get(pool) !== undefined
 
 /** The free object of a pool that is the first to be usable, if it is so by then. */
 export const findFreeObject = (
@@ -82,49 +106,77 @@ export const findFreeObject = (
 ): CloudObject | undefined =>
   all(
     journal,
-    "pool = ? AND state = 'free' AND special = '' AND missing_ms = 0 AND usable_ms <= ? ORDER BY usable_ms LIMIT 1",
+    "pool = ? AND state = 'free' AND special = '' AND described = '' AND missing_ms = 0 AND usable_ms <= ? ORDER BY usable_ms LIMIT 1",
     pool,
     usableByMs,
   )[0]
 
 /** How many objects of a pool are in each state. */
 export function countObjects(journal: Journal, pool: string): Readonly<Record<ObjectState, number>> {
-  const counts = { making: 0, free: 0, assigned: 0, releasing: 0, quarantined: 0 }
+  const counts = { making: 0, free: 0, assigned: 0, releasing: 0, removing: 0, quarantined: 0 }
   const rows = journal.sql('SELECT state, count(*) AS count FROM object WHERE pool = ? GROUP BY state').all(pool)
   for (const row of rows as { state: ObjectState; count: number }[]) counts[row.state] = row.count
   return counts
 }
 
-const insert = (journal: Journal, pool: string, state: ObjectState, made: MadeObject, special: string) =>
+const insert = (
+  journal: Journal,
+  pool: string,
+  state: ObjectState,
+  made: MadeObject,
+  special: string,
+  described: string,
+) =>
   journal
     .sql(
       `INSERT INTO object (mark, pool, id, state, network, container_id, if_name, boot_id, addresses, mac, detail, special,
-         usable_ms, described, missing_ms, changed_ms) VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?, ?, 0, '', 0, ?)`,
+         usable_ms, described, flaw, missing_ms, changed_ms)
+       VALUES (?, ?, ?, ?, '', '', '', '', ?, ?, ?, ?, 0, ?, ?, 0, ?)`,
     )
-    .run(made.mark, pool, made.id, state, JSON.stringify(made.addresses), made.mac, made.detail, special, Date.now())
+    .run(
+      made.mark,
+      pool,
+      made.id,
+      state,
+      JSON.stringify(made.addresses),
+      made.mac,
+      made.detail,
+      special,
+      described,
+      made.flaw ?? '',
+      Date.now(),
+    )
 
 /** Records an object that is about to be made: to be called in a `durable` transaction. */
-export function recordMaking(journal: Journal, pool: string, { mark, special }: ObjectRequest): void {
-  insert(journal, pool, 'making', { id: '', mark, addresses: [], mac: '', detail: '' }, special)
+export function recordMaking(journal: Journal, pool: string, { mark, owner, special }: ObjectRequest): void {
+  const unknown = { id: '', mark, addresses: [], mac: '', detail: '' }
+  insert(journal, pool, 'making', unknown, special, describedAs(owner))
 }
 
 /** Records an object of the cloud that nobody can attribute. */
 export function recordStrange(journal: Journal, pool: string, made: MadeObject): void {
-  insert(journal, pool, 'quarantined', made, '')
+  const isTaken = findObject(journal, made.mark) !== undefined
+  insert(journal, pool, 'quarantined', isTaken ? { ...made, mark: `${made.mark}+${made.id}` } : made, '', DIRTY)
 }
 
-/** Records that an object was made: it is nobody's so far. */
-export function recordMade(
-  journal: Journal,
-  made: MadeObject,
-  { usableMs, described }: { usableMs: number; described: string },
-): void {
+/** Records that an object was made: it is nobody's so far, or in quarantine where it cannot be used. */
+export function recordMade(journal: Journal, made: MadeObject, usableMs: number): void {
   journal
     .sql(
-      `UPDATE object SET state = 'free', id = ?, addresses = ?, mac = ?, detail = ?, usable_ms = ?, described = ?,
-       changed_ms = ? WHERE mark = ? AND state = 'making'`,
+      `UPDATE object SET state = ?, id = ?, addresses = ?, mac = ?, detail = ?, usable_ms = ?, flaw = ?, changed_ms = ?
+       WHERE mark = ? AND state = 'making'`,
     )
-    .run(made.id, JSON.stringify(made.addresses), made.mac, made.detail, usableMs, described, Date.now(), made.mark)
+    .run(
+      made.flaw === undefined ? 'free' : 'quarantined',
+      made.id,
+      JSON.stringify(made.addresses),
+      made.mac,
+      made.detail,
+      usableMs,
+      made.flaw ?? '',
+      Date.now(),
+      made.mark,
+    )
 }
 
 /** Gives an object to an attachment. */
@@ -137,11 +189,23 @@ export function assignObject(journal: Journal, mark: string, owner: Owner, bootI
     .run(...keyOf(owner), bootId, Date.now(), mark)
 }
 
-/** Takes an object from whoever has it: it is nobody's, or on its way out. */
-export function disownObject(journal: Journal, mark: string, state: 'free' | 'releasing', usableMs: number): void {
+/** Takes an object from whoever has it, with whatever he left on it: nobody gets it before it is cleaned. */
+export function disownObject(journal: Journal, mark: string): void {
   journal
-    .sql(`UPDATE object SET state = ?, ${NOBODY}, usable_ms = ?, changed_ms = ? WHERE mark = ?`)
-    .run(state, usableMs, Date.now(), mark)
+    .sql(`UPDATE object SET state = 'releasing', ${NOBODY}, described = ?, changed_ms = ? WHERE mark = ?`)
+    .run(DIRTY, Date.now(), mark)
+}
+
+/** Keeps an object that is nobody's for the next. */
+export function keepObject(journal: Journal, mark: string, usableMs: number): void {
+  journal
+    .sql("UPDATE object SET state = 'free', usable_ms = ?, changed_ms = ? WHERE mark = ?")
+    .run(usableMs, Date.now(), mark)
+}
+
+/** Decides that an object goes out of the cloud. */
+export function retireObject(journal: Journal, mark: string): void {
+  journal.sql("UPDATE object SET state = 'removing', changed_ms = ? WHERE mark = ?").run(Date.now(), mark)
 }
 
 /** Takes an object back that its attachment never used: it is as it was before. */
@@ -153,11 +217,20 @@ export function returnObject(journal: Journal, mark: string): void {
 export function disownEarlierBootsObjects(journal: Journal, pool: string, bootId: string): void {
   journal
     .sql(
-      `UPDATE object SET state = 'releasing', ${NOBODY}, usable_ms = 0, changed_ms = ?
+      `UPDATE object SET state = 'releasing', ${NOBODY}, described = ?, changed_ms = ?
        WHERE pool = ? AND state = 'assigned' AND boot_id <> ?`,
     )
-    .run(Date.now(), pool, bootId)
+    .run(DIRTY, Date.now(), pool, bootId)
 }
+
+/** The objects of a pool that are an attachment's, and that the cloud's description does not show as such. */
+export const listUndescribed = (journal: Journal, pool: string): CloudObject[] =>
+  all(
+    journal,
+    `pool = ? AND state = 'assigned' AND missing_ms = 0
+     AND described <> network || char(10) || container_id || char(10) || if_name`,
+    pool,
+  )
 
 /** Notes what the cloud's description of an object says of its owner. */
 export function noteDescribed(journal: Journal, mark: string, described: string): void {
@@ -167,6 +240,13 @@ export function noteDescribed(journal: Journal, mark: string, described: string)
 /** Notes since when the cloud does not show an object; 0: it does. */
 export function noteMissing(journal: Journal, mark: string, missingMs: number): void {
   journal.sql('UPDATE object SET missing_ms = ? WHERE mark = ?').run(missingMs, mark)
+}
+
+/** Puts an object that is nobody's into quarantine because it cannot be used, or takes it out when it can again (empty). */
+export function noteFlaw(journal: Journal, mark: string, flaw: string): void {
+  journal
+    .sql('UPDATE object SET state = ?, flaw = ?, changed_ms = ? WHERE mark = ?')
+    .run(flaw === '' ? 'free' : 'quarantined', flaw, Date.now(), mark)
 }
 
 /** Forgets an object that is not in the cloud. */

@@ -34,6 +34,7 @@ const intent = (id: number, count: number, before: string[] = []): PortIntent =>
   portId: 'p',
   before,
   adding: { s4: count },
+  naming: [],
   removing: [],
   createdMs: 1_000,
 })
@@ -100,7 +101,7 @@ test('difference() finds new addresses wherever the sorted answer puts them', ()
 const want = (id: number): Want => ({
   id,
   portId: 'p',
-  subnetId: 's4',
+  subnetIds: ['s4'],
   owner: { network: 'n', containerId: `c${id}`, ifName: 'eth0' },
   expiresMs: 1e12,
 })
@@ -108,11 +109,14 @@ const want = (id: number): Want => ({
 const facts = (more: Partial<PlanFacts>): PlanFacts => ({
   known: [],
   wants: [],
-  reserveSubnets: ['s4'],
+  leaving: new Set(),
+  reserveSubnets: [['s4']],
   reserve: 0,
   coolDownMs: 30_000,
   soonMs: 2_000,
   exhausted: new Set(),
+  full: new Set(),
+  refused: new Set(),
   refill: true,
   batchMax: Number.POSITIVE_INFINITY,
   nowMs: 100_000,
@@ -127,6 +131,26 @@ test('planPort() serves from what is free and asks for the rest and the reserve 
   )
   assert.deepEqual(plan.serve, { s4: 2 })
   assert.deepEqual(plan.refill, { s4: 4 })
+})
+
+test('planPort() removes again what was asked to be removed without an answer, whoever waits', () => {
+  const releasing = [known('releasing', 'a'), known('releasing', 'b')]
+  const plan = planPort(
+    facts({ known: releasing, wants: [want(1)], reserve: 2, exhausted: new Set(['s4']), leaving: new Set(['a']) }),
+  )
+  assert.deepEqual(plan.remove, [releasing[0]])
+  assert.deepEqual(
+    plan.assign.map(each => each.address.address),
+    ['b'],
+  )
+})
+
+test('comparePort() keeps a removal in mind while the port shows what it was to remove', () => {
+  const removal = { ...intent(1, 0), adding: {}, removing: ['b'] }
+  const settled = (...addresses: string[]) =>
+    comparePort(shown(...addresses), [known('foreign', 'a'), known('releasing', 'b')], [removal], now).settled
+  assert.deepEqual(settled('a', 'b'), [])
+  assert.deepEqual(settled('a'), [1])
 })
 
 test('planPort() never hands out an address with a floating IP', () => {
@@ -175,4 +199,70 @@ test('planPort() removes what is free beyond the reserve, the last to be usable 
     plan.remove.map(each => each.address),
     ['late'],
   )
+})
+
+const ids = (addresses: readonly { readonly address: string }[]) => addresses.map(each => each.address)
+const assigned = (plan: ReturnType<typeof planPort>) =>
+  plan.assign.map(each => [each.want.id, each.address.address] as const)
+
+test('planPort() serves from the next subnet only when the one before is full', () => {
+  const wants = [{ ...want(1), subnetIds: ['s4', 's5', 's6'] }]
+  const spare = known('free', 'b', { subnetId: 's5' })
+  assert.deepEqual(planPort(facts({ wants, known: [spare] })).serve, { s4: 1 })
+  const exhausted = facts({ wants, exhausted: new Set(['s4']) })
+  assert.deepEqual(planPort(exhausted).serve, { s5: 1 })
+  assert.deepEqual(planPort({ ...exhausted, full: new Set(['s5']) }).serve, { s6: 1 })
+  assert.deepEqual(assigned(planPort({ ...exhausted, known: [spare] })), [[1, 'b']])
+})
+
+test('planPort() asks a subnet again that was full a while ago when nothing else is left', () => {
+  const wants = [{ ...want(1), subnetIds: ['s4', 's5'] }]
+  const full = new Set(['s4', 's5'])
+  assert.deepEqual(planPort(facts({ wants, full })).serve, { s4: 1 })
+  assert.deepEqual(planPort(facts({ wants, full, exhausted: new Set(['s4']) })).serve, { s5: 1 })
+  const none = planPort(facts({ wants, full, exhausted: full }))
+  assert.deepEqual([none.serve, none.assign], [{}, []])
+})
+
+test('planPort() uses what a full subnet still has before another is asked', () => {
+  const wants = [{ ...want(1), subnetIds: ['s4', 's5'] }]
+  const plan = planPort(facts({ wants, known: [known('free', 'a')], full: new Set(['s4']) }))
+  assert.deepEqual([assigned(plan), plan.serve], [[[1, 'a']], {}])
+  const cooling = [known('free', 'a', { usableMs: 120_000 })]
+  assert.deepEqual(planPort(facts({ wants, known: cooling, full: new Set(['s4']) })).serve, { s5: 1 })
+})
+
+test('planPort() keeps the reserve in the first subnet that is not full', () => {
+  const reserveSubnets = [['s4', 's5']]
+  assert.deepEqual(planPort(facts({ reserveSubnets, reserve: 2 })).refill, { s4: 2 })
+  const full = facts({ reserveSubnets, reserve: 2, full: new Set(['s4']), known: [known('free', 'a')] })
+  assert.deepEqual([planPort(full).refill, planPort(full).remove], [{ s5: 2 }, []])
+  const back = facts({ reserveSubnets, reserve: 1, known: [known('free', 'b', { subnetId: 's5' })] })
+  assert.deepEqual([planPort(back).refill, ids(planPort(back).remove)], [{ s4: 1 }, ['b']])
+})
+
+test('planPort() asks for a named address apart from the others, and for one only once', () => {
+  const named = (id: number, address: string) => ({ ...want(id), address })
+  const plan = planPort(facts({ wants: [named(1, 'x'), want(2), named(3, 'x'), named(4, 'y')] }))
+  assert.deepEqual(
+    plan.name.map(each => each.id),
+    [1, 4],
+  )
+  assert.deepEqual(plan.serve, { s4: 1 })
+  assert.deepEqual(planPort(facts({ wants: [named(1, 'x')], refused: new Set([1]) })).name, [])
+})
+
+test('planPort() gives a named address of the port whatever its cool-down, and to nobody else', () => {
+  const wants = [want(1), { ...want(2), address: 'a' }]
+  for (const state of ['free', 'releasing'] as const) {
+    const plan = planPort(facts({ wants, known: [known(state, 'a', { usableMs: 150_000 })], reserve: 1 }))
+    assert.deepEqual([assigned(plan), plan.serve, plan.keep, plan.remove], [[[2, 'a']], { s4: 1 }, [], []])
+  }
+})
+
+test('comparePort() attributes a named address only to the write that named it', () => {
+  const write: PortIntent = { ...intent(1, 1), naming: ['10.0.0.7'] }
+  const compared = (address: string) => comparePort(shown(address), [], [write], { nowMs: 2_000 })
+  assert.equal(compared('10.0.0.7').attributed.length, 1)
+  assert.equal(compared('10.0.0.8').strange.length, 1)
 })

@@ -36,15 +36,19 @@ export type PortIntent = {
   readonly before: readonly string[]
   /** New addresses by subnet. */
   readonly adding: Readonly<Record<string, number>>
+  /** Those of them that were asked for by name. */
+  readonly naming: readonly string[]
   readonly removing: readonly string[]
   readonly createdMs: number
 }
 
-/** An attachment that waits for an address of a subnet. */
-export type Want = {
+/** One address to have: any of the first of these subnets that is not full, or this very one, which is in the only one. */
+export type Wish = { readonly subnetIds: readonly string[]; readonly address?: string | undefined }
+
+/** An attachment that waits for an address. */
+export type Want = Wish & {
   readonly id: number
   readonly portId: string
-  readonly subnetId: string
   readonly owner: Owner
   /** When its caller gives up (ms since 1970). */
   readonly expiresMs: number
@@ -99,8 +103,9 @@ export function comparePort(
       .filter(
         intent =>
           explaining?.includes(intent) ||
-          Object.keys(intent.adding).length === 0 ||
-          nowMs - intent.createdMs > INTENT_MS,
+          nowMs - intent.createdMs > INTENT_MS ||
+          // A removal that has not shown its effect may still have it, on whoever has the address then.
+          (Object.keys(intent.adding).length === 0 && !intent.removing.some(address => present.has(address))),
       )
       .map(intent => intent.id),
   }
@@ -113,8 +118,10 @@ export function comparePort(
 function explain(unknown: readonly Shown[], intents: readonly PortIntent[]): PortIntent[] | undefined {
   if (unknown.length === 0) return []
   const adding = intents.filter(intent => Object.keys(intent.adding).length > 0)
-  // What was there before a write is not of that write.
-  const fits = (intent: PortIntent) => !unknown.some(each => intent.before.includes(each.ip_address))
+  const appeared = new Set(unknown.map(each => each.ip_address))
+  // What was there before a write is not of that write, and what it named is there if it was carried out.
+  const fits = ({ before, naming }: PortIntent) =>
+    !before.some(each => appeared.has(each)) && naming.every(each => appeared.has(each))
   const candidates = adding.filter(fits)
   if (candidates.length > INTENTS_MAX) return undefined
   const wanted = countBySubnet(unknown)
@@ -154,15 +161,21 @@ export type PlanFacts = {
   /** The addresses that no attachment holds. */
   readonly known: readonly PortAddress[]
   readonly wants: readonly Want[]
-  /** Subnets in which a reserve is kept. */
-  readonly reserveSubnets: readonly string[]
+  /** Addresses whose removal was asked for and never answered: the cloud may carry it out at any moment. */
+  readonly leaving: ReadonlySet<string>
+  /** Subnets in which a reserve is kept: for each entry in the first that is not full. */
+  readonly reserveSubnets: readonly (readonly string[])[]
   /** Addresses kept free in each of them. */
   readonly reserve: number
   readonly coolDownMs: number
   /** An address that is usable this soon is as good as a new one. */
   readonly soonMs: number
-  /** Subnets that have no further address at the moment. */
+  /** Subnets that have no further address: Neutron has just said so. */
   readonly exhausted: ReadonlySet<string>
+  /** Subnets that had none a while ago: they are asked last. */
+  readonly full: ReadonlySet<string>
+  /** Wants that Neutron refused. */
+  readonly refused: ReadonlySet<number>
   /** False for a moment after a refill failed for want of addresses. */
   readonly refill: boolean
   /** Attachments served by one write at most. */
@@ -175,64 +188,103 @@ export type Plan = {
   /** Released addresses that join the reserve, with the end of their cool-down. */
   readonly keep: readonly { readonly address: PortAddress; readonly usableMs: number }[]
   readonly remove: readonly PortAddress[]
+  /** New addresses by name. They are written apart: one that cannot be had must not cost others theirs. */
+  readonly name: readonly Want[]
   /** New addresses by subnet for those that wait, and for the reserve. */
   readonly serve: Readonly<Record<string, number>>
   readonly refill: Readonly<Record<string, number>>
 }
 
+type Draft = { -readonly [K in keyof Plan]: Plan[K] extends readonly (infer T)[] ? T[] : Record<string, number> }
+
 /** What to do with a port: whom to serve, what to keep, what to add and to remove. */
 export function planPort(facts: PlanFacts): Plan {
-  const plan = { assign: [], keep: [], remove: [], serve: {}, refill: {} } as {
-    -readonly [K in keyof Plan]: Plan[K] extends readonly (infer T)[] ? T[] : Record<string, number>
-  }
-  const subnets = new Set([
-    ...facts.known.filter(each => each.state === 'free' || each.state === 'releasing').map(each => each.subnetId),
-    ...facts.wants.map(each => each.subnetId),
-    ...facts.reserveSubnets,
-  ])
-  for (const subnet of subnets) planSubnet(subnet, facts, plan)
+  const plan: Draft = { assign: [], keep: [], remove: [], name: [], serve: {}, refill: {} }
+  const waiting = facts.wants.filter(want => !facts.refused.has(want.id))
+  const taken = serveNamed(waiting, facts, plan)
+  const isLeaving = (each: PortAddress) => facts.leaving.has(each.address)
+  plan.remove.push(...facts.known.filter(each => each.state === 'releasing' && isLeaving(each)))
+  const loose = Map.groupBy(
+    facts.known.filter(each => !taken.has(each.address) && each.floatingIp === undefined && !isLeaving(each)),
+    each => each.subnetId,
+  )
+  const stocks = new Map([...loose].map(([subnet, addresses]) => [subnet, stockOf(addresses)]))
+  for (const want of waiting) if (want.address === undefined) serveAny(want, stocks, facts, plan)
+  for (const [subnet, count] of Object.entries(plan.serve)) plan.serve[subnet] = Math.min(count, facts.batchMax)
+  planReserve(stocks, facts, plan)
   return plan
 }
 
-function planSubnet(
-  subnet: string,
-  facts: PlanFacts,
-  plan: {
-    assign: { want: Want; address: PortAddress }[]
-    keep: { address: PortAddress; usableMs: number }[]
-    remove: PortAddress[]
-    serve: Record<string, number>
-    refill: Record<string, number>
-  },
-): void {
-  const here = facts.known.filter(each => each.subnetId === subnet)
-  const isFull = facts.exhausted.has(subnet)
-  const reserve = facts.reserveSubnets.includes(subnet) ? facts.reserve : 0
-  // An address with a binding is never handed out: what reaches it is meant for somebody else.
-  const fit = here
-    .filter(each => each.state === 'free' && each.floatingIp === undefined)
-    .sort((a, b) => a.usableMs - b.usableMs)
-  const waiting = facts.wants.filter(each => each.subnetId === subnet)
-  while (waiting[0] !== undefined && fit[0] !== undefined) {
-    if (fit[0].usableMs > facts.nowMs + facts.soonMs && !isFull) break
-    plan.assign.push({ want: waiting.shift()!, address: fit.shift()! })
+/** Those who name an address get it where the port has it, whatever its cool-down. @returns the addresses that are spoken for */
+function serveNamed(waiting: readonly Want[], { known, leaving }: PlanFacts, plan: Draft): ReadonlySet<string> {
+  const taken = new Set<string>()
+  for (const want of waiting) {
+    // The second who names it is told once the first has it.
+    if (want.address === undefined || taken.has(want.address)) continue
+    taken.add(want.address)
+    const address = known.find(each => each.address === want.address)
+    // An address with a binding is never handed out: what reaches it is meant for somebody else.
+    if (address === undefined) plan.name.push(want)
+    else if (address.floatingIp === undefined && !leaving.has(want.address)) plan.assign.push({ want, address })
   }
-  for (const address of here.filter(each => each.state === 'releasing' && each.floatingIp === undefined)) {
-    const kept = { address, usableMs: address.changedMs + facts.coolDownMs }
-    if (isFull && waiting[0] !== undefined) {
-      // There is nothing else: better after the rest of its cool-down than never.
-      plan.keep.push(kept)
-      plan.assign.push({ want: waiting.shift()!, address })
-    } else if (fit.length < reserve) {
-      plan.keep.push(kept)
-      fit.push(address)
-    } else plan.remove.push(address)
+  return taken
+}
+
+/** The addresses of a subnet that can be handed out: the first to be usable first, and those just released. */
+type Stock = { readonly free: PortAddress[]; readonly released: PortAddress[] }
+
+const stockOf = (addresses: readonly PortAddress[]): Stock => ({
+  free: addresses.filter(each => each.state === 'free').sort((a, b) => a.usableMs - b.usableMs),
+  released: addresses.filter(each => each.state === 'releasing'),
+})
+
+/** The first subnet that is not known to be full, else the first that Neutron has not just refused, else none. */
+const openOf = (subnets: readonly string[], { exhausted, full }: Pick<PlanFacts, 'exhausted' | 'full'>) =>
+  subnets.find(each => !exhausted.has(each) && !full.has(each)) ?? subnets.find(each => !exhausted.has(each))
+
+function serveAny(want: Want, stocks: ReadonlyMap<string, Stock>, facts: PlanFacts, plan: Draft): void {
+  const open = openOf(want.subnetIds, facts)
+  for (const subnet of want.subnetIds) {
+    const free = stocks.get(subnet)?.free
+    // Where nothing else is to be had: better after the rest of its cool-down than never.
+    if (free?.[0] !== undefined && (open === undefined || free[0].usableMs <= facts.nowMs + facts.soonMs)) {
+      plan.assign.push({ want, address: free.shift()! })
+      return
+    }
+    if (subnet !== open) continue
+    plan.serve[subnet] = (plan.serve[subnet] ?? 0) + 1
+    return
   }
-  if (isFull) return
-  // The first to be usable stay.
-  plan.remove.push(...fit.slice(reserve))
-  const serve = Math.min(waiting.length, facts.batchMax)
-  if (serve > 0) plan.serve[subnet] = serve
-  const short = reserve - fit.length
-  if (short > 0 && facts.refill) plan.refill[subnet] = short
+  for (const subnet of want.subnetIds) {
+    const address = stocks.get(subnet)?.released.shift()
+    if (address === undefined) continue
+    plan.keep.push({ address, usableMs: address.changedMs + facts.coolDownMs })
+    plan.assign.push({ want, address })
+    return
+  }
+}
+
+/** What is left over fills the reserve, and goes where that is full. */
+function planReserve(stocks: ReadonlyMap<string, Stock>, facts: PlanFacts, plan: Draft): void {
+  const filled = new Map(facts.reserveSubnets.map(subnets => [openOf(subnets, facts), subnets] as const))
+  // Before the one that is filled are full ones: what they still have is not let go.
+  const kept = new Set(
+    [...filled].flatMap(([open, subnets]) =>
+      open === undefined ? subnets : subnets.slice(0, subnets.indexOf(open) + 1),
+    ),
+  )
+  for (const subnet of new Set([...stocks.keys(), ...kept])) {
+    const { free, released } = stocks.get(subnet) ?? { free: [], released: [] }
+    const reserve = kept.has(subnet) ? facts.reserve : 0
+    for (const address of released)
+      if (free.length < reserve) {
+        plan.keep.push({ address, usableMs: address.changedMs + facts.coolDownMs })
+        free.push(address)
+      } else plan.remove.push(address)
+    if (facts.exhausted.has(subnet)) continue
+    // The first to be usable stay.
+    plan.remove.push(...free.slice(reserve))
+    const short = reserve - free.length
+    if (short > 0 && facts.refill && filled.has(subnet)) plan.refill[subnet] = short
+  }
 }

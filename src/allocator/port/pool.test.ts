@@ -8,6 +8,7 @@ import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deadlineIn } from '#base'
 import { tryLock } from '#libc'
+import { OpenStackError } from '#openstack'
 import { type Journal, openJournal } from '../journal.ts'
 import { joinArrivals } from './arrivals.ts'
 import { type FakePort, fakePort } from './fake-port.ts'
@@ -19,6 +20,9 @@ import { listAssignedAddresses, listIntents, listPortAddresses, listQuarantined,
 
 const owner = (id: number | string): Owner => ({ network: 'n', containerId: `c${id}`, ifName: 'eth0' })
 const soon = (ms = 5_000) => ({ deadline: deadlineIn(ms) })
+
+const S4 = [{ subnetIds: ['s4'] }]
+const S6 = [{ subnetIds: ['s6'] }]
 
 type Setup = Partial<PortPoolOptions> & { reserve?: number; coolDownMs?: number; usableAfterMs?: number }
 
@@ -70,7 +74,7 @@ test('acquire() serves 64 callers at once with one or two writes and 64 differen
   const port = fakePort()
   port.latencyMs = 5
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  const found = await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), ['s4'], soon())))
+  const found = await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   assert.equal(new Set(found.map(each => each[0]!.address)).size, 64)
   assert.ok(port.calls.put <= 2, `${port.calls.put} writes`)
   assertSettled(journal, port)
@@ -85,7 +89,7 @@ test('acquire() by processes of one call each is one write for all who had begun
   const alone = (id: number) =>
     poolOn(t, directory, port, { longLived: false, arrivals: joinArrivals(directory) }).pool.acquire(
       owner(id),
-      ['s4'],
+      S4,
       soon(30_000),
     )
   const first = alone(1)
@@ -106,7 +110,7 @@ test('acquire() from the reserve makes no call and needs no wait', async t => {
   await until(() => port.addresses().length === 4, 'the reserve')
   port.latencyMs = 500
   const begin = performance.now()
-  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await pool.acquire(owner(1), S4, soon())
   assert.ok(performance.now() - begin < 100)
   assert.equal(states(journal, port)[address!.address], 'assigned')
 })
@@ -114,7 +118,7 @@ test('acquire() from the reserve makes no call and needs no wait', async t => {
 test('acquire() fills the reserve again in the background', async t => {
   const port = fakePort()
   const { pool } = poolOn(t, directoryFor(t), port, { reserve: 2 })
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   await until(() => port.addresses().length === 4, 'host, pod and reserve')
 })
 
@@ -122,7 +126,7 @@ test('acquire() returns when the address works on the wire, not before', async t
   const port = fakePort()
   const { pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 150 })
   const begin = performance.now()
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   assert.ok(performance.now() - begin >= 145)
 })
 
@@ -132,7 +136,7 @@ test('acquire() returns as soon as a probe says that the address works', async t
   const probe = async (addresses: readonly string[]) => (++probes < 2 ? [] : addresses)
   const { pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 30_000, probe })
   const begin = performance.now()
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   assert.ok(performance.now() - begin < 2_000)
   assert.equal(probes, 2)
 })
@@ -147,22 +151,22 @@ test('the reserve is probed in the background, and a pod that comes later does n
     'the probe',
   )
   const begin = performance.now()
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   assert.ok(performance.now() - begin < 90)
 })
 
 test('acquire() refuses at once what cannot be usable within the deadline, and gives it back', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 60_000 })
-  await assert.rejects(pool.acquire(owner(1), ['s4'], soon(500)), { fault: 'late' })
+  await assert.rejects(pool.acquire(owner(1), S4, soon(500)), { fault: 'late' })
   assert.deepEqual(listAssignedAddresses(journal), [])
 })
 
 test('acquire() refuses an attachment that has an address already, and leaves it that', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  const [first] = await pool.acquire(owner(1), ['s4'], soon())
-  await assert.rejects(pool.acquire(owner(1), ['s4'], soon()), { fault: 'duplicate' })
+  const [first] = await pool.acquire(owner(1), S4, soon())
+  await assert.rejects(pool.acquire(owner(1), S4, soon()), { fault: 'duplicate' })
   assert.deepEqual(
     listAssignedAddresses(journal).map(each => each.address),
     [first!.address],
@@ -174,7 +178,7 @@ test('acquire() gives an address per IP version, or none', async t => {
   const { journal, pool } = poolOn(t, directoryFor(t), port, {
     settings: { subnetIds: ['s4', 's6'], reserve: 1, coolDownMs: 0, usableAfterMs: 0, lockDirectory: directoryFor(t) },
   })
-  const found = await pool.acquire(owner(1), ['s4', 's6'], soon())
+  const found = await pool.acquire(owner(1), [...S4, ...S6], soon())
   assert.deepEqual(found.map(each => each.subnetId).sort(), ['s4', 's6'])
   await until(() => port.addresses().length === 6, 'a reserve of both')
   assertSettled(journal, port)
@@ -183,23 +187,36 @@ test('acquire() gives an address per IP version, or none', async t => {
 test('acquire() serves as many as a full subnet has, and tells the others why', async t => {
   const port = fakePort({ capacity: 5 })
   const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 4 })
-  const found = await Promise.allSettled(Array.from({ length: 12 }, (_, id) => pool.acquire(owner(id), ['s4'], soon())))
+  const found = await Promise.allSettled(Array.from({ length: 12 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   assert.equal(found.filter(each => each.status === 'fulfilled').length, 5)
-  for (const each of found) if (each.status === 'rejected') assert.equal(each.reason.kind, 'exhausted')
+  for (const each of found) if (each.status === 'rejected') assert.equal(each.reason.fault, 'full')
   assertSettled(journal, port)
   releaseOwner(journal, listAssignedAddresses(journal)[0]!.owner!)
-  await pool.acquire(owner('next'), ['s4'], soon())
+  await pool.acquire(owner('next'), S4, soon())
 })
 
 test('acquire() keeps foreign addresses and never gives them away', async t => {
   const port = fakePort()
   port.addForeign('10.0.0.250')
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   releaseOwner(journal, owner(1))
   await pool.settle(soon())
   assert.deepEqual(port.addresses(), ['10.0.0.10', '10.0.0.250'])
   assert.deepEqual(states(journal, port), { '10.0.0.10': 'foreign', '10.0.0.250': 'foreign' })
+})
+
+test('an address that an operator took from its pod, and that Neutron gives again, stays the pod’s', async t => {
+  const port = fakePort({ capacity: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const [first] = await pool.acquire(owner(1), S4, soon())
+  port.removeForeign(first!.address)
+  await assert.rejects(pool.acquire(owner(2), S4, soon()), { kind: 'exhausted' })
+  assert.deepEqual(
+    listAssignedAddresses(journal).map(each => [each.address, each.owner!.containerId]),
+    [[first!.address, 'c1']],
+  )
+  assertSettled(journal, port)
 })
 
 test('acquire() looks again when somebody else wrote meanwhile', async t => {
@@ -209,7 +226,7 @@ test('acquire() looks again when somebody else wrote meanwhile', async t => {
     port.onPut = undefined
     port.addForeign('10.0.0.251')
   }
-  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await pool.acquire(owner(1), S4, soon())
   assert.notEqual(address!.address, '10.0.0.251')
   assert.equal(states(journal, port)['10.0.0.251'], 'quarantined')
   assert.ok(port.addresses().includes('10.0.0.251'))
@@ -219,7 +236,7 @@ test('acquire() finds what a write did whose answer was lost, and does not write
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
   port.mishaps.put.push('lostAnswer')
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   assert.equal(port.calls.put, 1)
   assertSettled(journal, port)
 })
@@ -227,18 +244,59 @@ test('acquire() finds what a write did whose answer was lost, and does not write
 test('acquire() asks again when an answer is older than one seen before', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   port.mishaps.get.push('stale', 'stale')
-  await pool.acquire(owner(2), ['s4'], soon())
+  await pool.acquire(owner(2), S4, soon())
   assert.equal(listAssignedAddresses(journal).length, 2)
   assertSettled(journal, port)
 })
+
+test('an address whose removal is still on its way to the cloud is nobody’s next', async t => {
+  const port = fakePort({ capacity: 1 })
+  const directory = directoryFor(t)
+  const first = poolOn(t, directory, port)
+  const [address] = await first.pool.acquire(owner(1), S4, soon())
+  await first.pool.close()
+  // The agent asks for the removal and dies; the cloud carries the write out later.
+  const late = Promise.withResolvers<void>()
+  const held = { ...port, ports: { ...port.ports, update: heldBack(port, late.promise) } }
+  const victim = poolOn(t, directory, port, { neutron: async () => held, longLived: false })
+  releaseOwner(victim.journal, owner(1))
+  await assert.rejects(victim.pool.settle(soon(50)))
+  const { journal, pool } = poolOn(t, directory, port, { reserve: 1 })
+  const pending = pool.acquire(owner(2), S4, soon())
+  pending.catch(() => {})
+  await sleep(100)
+  late.resolve()
+  const [next] = await pending
+  await sleep(50)
+  assert.equal(next!.address, address!.address)
+  assert.ok(port.addresses().includes(next!.address), 'what a pod has is on its port')
+  await until(() => listIntents(journal, port.id).length === 0, 'the end of all doubt')
+})
+
+/** A write that comes to the cloud later than its caller waits. */
+const heldBack =
+  (port: FakePort, until: Promise<void>): FakePort['ports']['update'] =>
+  async (...args) => {
+    void until.then(async () => await port.ports.update(...args)).catch(() => {})
+    await sleep(20)
+    throw new OpenStackError({
+      service: 'neutron',
+      action: 'update port',
+      reason: 'no answer',
+      status: 0,
+      type: 'TimeOut',
+      kind: 'transient',
+      effect: 'unknown',
+    })
+  }
 
 test('acquire() fails with the cloud’s own error and leaves no wish', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
   port.mishaps.put.push('refused')
-  await assert.rejects(pool.acquire(owner(1), ['s4'], soon()), { type: 'ConnectionFailed' })
+  await assert.rejects(pool.acquire(owner(1), S4, soon()), { type: 'ConnectionFailed' })
   assert.deepEqual(listWants(journal, port.id), [])
   assert.deepEqual(listAssignedAddresses(journal), [])
 })
@@ -248,7 +306,7 @@ test('acquire() ends with its caller', async t => {
   port.latencyMs = 100
   const { journal, pool } = poolOn(t, directoryFor(t), port)
   const caller = new AbortController()
-  const pending = pool.acquire(owner(1), ['s4'], { ...soon(), signal: caller.signal })
+  const pending = pool.acquire(owner(1), S4, { ...soon(), signal: caller.signal })
   await until(() => port.calls.put === 1, 'the write')
   caller.abort()
   await assert.rejects(pending, { fault: 'aborted' })
@@ -260,11 +318,11 @@ test('acquire() ends with its caller', async t => {
 test('a released address waits for its cool-down in the reserve', async t => {
   const port = fakePort({ capacity: 1 })
   const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 1, coolDownMs: 200 })
-  const [first] = await pool.acquire(owner(1), ['s4'], soon())
+  const [first] = await pool.acquire(owner(1), S4, soon())
   releaseOwner(journal, owner(1))
   pool.kick()
   const begin = performance.now()
-  const [second] = await pool.acquire(owner(2), ['s4'], soon())
+  const [second] = await pool.acquire(owner(2), S4, soon())
   assert.equal(second!.address, first!.address)
   assert.ok(performance.now() - begin > 150)
 })
@@ -272,7 +330,7 @@ test('a released address waits for its cool-down in the reserve', async t => {
 test('a released address is taken off its floating IP before it leaves the port', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await pool.acquire(owner(1), S4, soon())
   port.bind(address!.address)
   releaseOwner(journal, owner(1))
   await pool.settle(soon())
@@ -287,14 +345,14 @@ test('an address with a floating IP is not handed out', async t => {
   const reserved = port.addresses().find(each => each !== '10.0.0.10')!
   port.bind(reserved)
   await pool.settle(soon())
-  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await pool.acquire(owner(1), S4, soon())
   assert.notEqual(address!.address, reserved)
 })
 
 test('64 releases are one write', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), ['s4'], soon())))
+  await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   const before = port.calls.put
   for (let id = 0; id < 64; id++) {
     releaseOwner(journal, owner(id))
@@ -309,7 +367,7 @@ test('64 releases are one write', async t => {
 test('a release that the cloud refuses is tried again', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(t), port)
-  await pool.acquire(owner(1), ['s4'], soon())
+  await pool.acquire(owner(1), S4, soon())
   port.mishaps.put.push('refused')
   releaseOwner(journal, owner(1))
   pool.kick()
@@ -322,7 +380,7 @@ test('processes that live for one call serve each other: 16 at once, at most a w
   const directory = directoryFor(t)
   const alone = () => poolOn(t, directory, port, { longLived: false })
   const callers = Array.from({ length: 16 }, alone)
-  const found = await Promise.all(callers.map(({ pool }, id) => pool.acquire(owner(id), ['s4'], soon())))
+  const found = await Promise.all(callers.map(({ pool }, id) => pool.acquire(owner(id), S4, soon())))
   assert.equal(new Set(found.map(each => each[0]!.address)).size, 16)
   assert.ok(port.calls.put <= 3, `${port.calls.put} writes`)
   assertSettled(callers[0]!.journal, port)
@@ -332,7 +390,7 @@ test('a new boot releases what pods of the last one had', async t => {
   const port = fakePort()
   const directory = directoryFor(t)
   const first = poolOn(t, directory, port)
-  await first.pool.acquire(owner(1), ['s4'], soon())
+  await first.pool.acquire(owner(1), S4, soon())
   await first.pool.close()
   const second = poolOn(t, directory, port, { bootId: 'boot-2' })
   second.pool.kick()
@@ -348,7 +406,7 @@ test('after a power cut nothing is handed out before the port was looked at', as
   const reserved = port.addresses().find(each => each !== '10.0.0.10')!
   port.removeForeign(reserved)
   const second = poolOn(t, directory, port, { bootId: 'boot-2' })
-  const [address] = await second.pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await second.pool.acquire(owner(1), S4, soon())
   assert.ok(port.addresses().includes(address!.address))
 })
 
@@ -357,14 +415,14 @@ test('the last commits of the journal are lost in a power cut: nothing doubled, 
   const directory = directoryFor(t)
   const kept = join(directoryFor(t), 'kept')
   const first = poolOn(t, directory, port)
-  await first.pool.acquire(owner(1), ['s4'], soon())
+  await first.pool.acquire(owner(1), S4, soon())
   first.journal.sql('VACUUM INTO ?').run(join(directory, 'snapshot.db'))
-  const [late] = await first.pool.acquire(owner(2), ['s4'], soon())
+  const [late] = await first.pool.acquire(owner(2), S4, soon())
   await first.pool.close()
   mkdirSync(kept)
   renameSync(join(directory, 'snapshot.db'), join(kept, 'journal.db'))
   const { journal, pool } = poolOn(t, kept, port, { bootId: 'boot-2' })
-  const [next] = await pool.acquire(owner(3), ['s4'], soon())
+  const [next] = await pool.acquire(owner(3), S4, soon())
   assert.notEqual(next!.address, late!.address)
   assert.deepEqual(
     listQuarantined(journal).map(each => each.address),
@@ -379,7 +437,7 @@ test('an address that an intent explains and a pod of this node has is put into 
   const directory = directoryFor(t)
   const victim = dying(directory, 'record')
   const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step })
-  await assert.rejects(pool.acquire(owner(1), ['s4'], soon(300)))
+  await assert.rejects(pool.acquire(owner(1), S4, soon(300)))
   const made = port.addresses().find(each => each !== '10.0.0.10')!
   const { journal, pool: heir } = poolOn(t, directory, port, { inUse: address => address === made })
   await heir.settle(soon())
@@ -403,7 +461,7 @@ test('quarantine: an operator adopts or releases an address; nobody else does', 
   assert.equal(adoptAddress(journal, { portId: port.id, address: '10.0.0.252', coolDownMs: 0 }), true)
   assert.equal(releaseAddress(journal, { portId: port.id, address: '10.0.0.253' }), true)
   assert.equal(releaseAddress(journal, { portId: port.id, address: '10.0.0.10' }), false)
-  const [address] = await pool.acquire(owner(1), ['s4'], soon())
+  const [address] = await pool.acquire(owner(1), S4, soon())
   assert.equal(address!.address, '10.0.0.252')
   await until(() => !port.addresses().includes('10.0.0.253'), 'the removal')
 })
@@ -447,11 +505,11 @@ for (const at of addSteps)
       const directory = directoryFor(t)
       const victim = dying(directory, at)
       const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step, longLived, reserve: 2 })
-      await assert.rejects(pool.acquire(owner(1), ['s4'], soon(300)))
+      await assert.rejects(pool.acquire(owner(1), S4, soon(300)))
       const { journal, pool: heir } = poolOn(t, directory, port, { reserve: 0 })
       // The runtime sends a DEL after an ADD that failed.
       releaseOwner(journal, owner(1))
-      const [address] = await heir.acquire(owner(2), ['s4'], soon())
+      const [address] = await heir.acquire(owner(2), S4, soon())
       releaseOwner(journal, owner(2))
       await heir.settle(soon())
       assert.deepEqual(port.addresses(), ['10.0.0.10'], `${address!.address} was given`)
@@ -464,7 +522,7 @@ for (const at of removeSteps)
     const port = fakePort()
     const directory = directoryFor(t)
     const first = poolOn(t, directory, port)
-    const [address] = await first.pool.acquire(owner(1), ['s4'], soon())
+    const [address] = await first.pool.acquire(owner(1), S4, soon())
     port.bind(address!.address)
     await first.pool.close()
     const victim = dying(directory, at)

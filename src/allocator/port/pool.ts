@@ -2,24 +2,28 @@
 
 import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
+import { findReserveAhead } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
 import type { Arrivals } from './arrivals.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
-import type { Owner, PortAddress } from './plan.ts'
-import { type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
+import type { Owner, PortAddress, Wish } from './plan.ts'
+import { faultOfNamed, type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
 import {
   assignAddress,
+  endCoolDown,
   findFreeAddress,
   findKnownPort,
+  findPortAddress,
   forgetAddress,
   forgetIntent,
   forgetPort,
   forgetWantsOf,
   hasReleasing,
   isWanting,
+  listFullSubnets,
   listIntents,
   listKnownAddresses,
   listOwnedAddresses,
@@ -62,13 +66,13 @@ export type PortPool = {
   readonly portId: string
   use(access: PortAccess): void
   /**
-   * One address of each subnet for an attachment, usable on the wire when this returns. All or nothing.
+   * One address for each wish of an attachment, usable on the wire when this returns. All or nothing.
    * @throws {AllocationError}
    * @throws {OpenStackError}
    */
-  acquire(owner: Owner, subnetIds: readonly string[], limits: Limits): Promise<PortAddress[]>
-  /** Brings port and journal together now. `enough` ends it early. */
-  settle(limits: Limits, enough?: () => boolean): Promise<void>
+  acquire(owner: Owner, wishes: readonly Wish[], limits: Limits): Promise<PortAddress[]>
+  /** Brings port and journal together now. `enough` ends it early. @returns undefined where others did it meanwhile */
+  settle(limits: Limits, enough?: () => boolean): Promise<RoundReport | undefined>
   /** The same in the background, until it has succeeded. */
   kick(): void
   /** Waits for the round that is under way and starts no other. */
@@ -125,13 +129,15 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     const open = listWants(journal, portId)
     waiters.tellUnserved(owner => {
       const mine = open.filter(want => isSameOwner(want.owner, owner))
-      return mine.map(want => report?.unserved.get(want.subnetId)).find(error => error !== undefined)
+      return mine.map(want => report?.unserved.get(want.id)).find(error => error !== undefined)
     })
     void wire.probeReserve().catch(() => {})
     if (waiters.size > 0) return 'again'
-    if (report !== undefined && report.removeInMs > 0) return { inMs: report.removeInMs }
     if (hasLeftovers()) return 'unfinished'
-    return report?.refillFailed ? { inMs: REFILL_PAUSE_MS } : 'done'
+    if (report?.refillFailed) return { inMs: REFILL_PAUSE_MS }
+    // Then what an operator wanted for a time is too much.
+    const ahead = findReserveAhead(journal, portId)
+    return ahead === undefined ? 'done' : { inMs: Math.max(0, ahead.untilMs - Date.now()) + 1 }
   }
 
   function onFailure(error: unknown): boolean {
@@ -160,7 +166,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   }
 
   /** From what is there, or undefined after the wish was recorded. */
-  function takeOrWish(owner: Owner, subnetIds: readonly string[], limits: Limits): PortAddress[] | undefined {
+  function takeOrWish(owner: Owner, wishes: readonly Wish[], limits: Limits): PortAddress[] | undefined {
     return journal.transaction(() => {
       const held = listOwnedAddresses(journal, owner)
       if (held.length > 0)
@@ -169,47 +175,71 @@ export function openPortPool(options: PortPoolOptions): PortPool {
           `Cannot give an address to interface ${owner.ifName} of container ${owner.containerId} in network ` +
             `"${owner.network}": it has ${held.map(each => each.address).join(', ')} already`,
         )
-      // Before the first look in this boot nothing is known of the port: a power cut may have taken the last records.
-      const seen = findKnownPort(journal, portId)?.seenBootId === bootId
-      const usableByMs = Date.now() + access.settings.usableAfterMs
-      const free = subnetIds.map(subnetId =>
-        seen ? findFreeAddress(journal, { portId, subnetId, usableByMs }) : undefined,
-      )
+      const free = findAll(owner, wishes)
       forgetWantsOf(journal, owner)
-      if (free.every(each => each !== undefined)) {
+      if (free !== undefined) {
         for (const address of free) assignAddress(journal, address, owner, bootId)
-        return free
+        for (const { address } of wishes) if (address !== undefined) endCoolDown(journal, { portId, address })
+        return listOwnedAddresses(journal, owner)
       }
       const expiresMs = Date.now() + Math.ceil(Math.min(remainingMs(limits.deadline), ROUND_MS))
-      for (const subnetId of subnetIds) recordWant(journal, { portId, subnetId, owner, expiresMs })
+      for (const wish of wishes) recordWant(journal, { ...wish, portId, owner, expiresMs })
       return undefined
     })
   }
 
-  function servedInBackground(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
+  /** What the port has for all wishes, undefined where something is missing. @throws {AllocationError} where a named address is taken */
+  function findAll(owner: Owner, wishes: readonly Wish[]): PortAddress[] | undefined {
+    // Before the first look in this boot nothing is known of the port: a power cut may have taken the last records.
+    if (findKnownPort(journal, portId)?.seenBootId !== bootId) return undefined
+    const full = listFullSubnets(journal, portId)
+    const found = wishes.map(wish =>
+      wish.address === undefined ? findAny(wish, full) : findNamed(wish.address, owner),
+    )
+    return found.every(each => each !== undefined) ? found : undefined
+  }
+
+  function findAny({ subnetIds }: Wish, full: ReadonlySet<string>): PortAddress | undefined {
+    const usableByMs = Date.now() + access.settings.usableAfterMs
+    for (const subnetId of subnetIds) {
+      const found = findFreeAddress(journal, { portId, subnetId, usableByMs })
+      // The next one is for when this one is full.
+      if (found !== undefined || !full.has(subnetId)) return found
+    }
+    return undefined
+  }
+
+  function findNamed(address: string, owner: Owner): PortAddress | undefined {
+    const fault = faultOfNamed(journal, { portId, address, owner })
+    if (fault !== undefined) throw fault
+    const there = findPortAddress(journal, portId, address)
+    return there?.state === 'free' ? there : undefined
+  }
+
+  function servedInBackground(owner: Owner, count: number, limits: Limits): Promise<PortAddress[]> {
     const find = () => {
       const found = listOwnedAddresses(journal, owner)
-      return found.length < subnets ? undefined : found
+      return found.length < count ? undefined : found
     }
     const served = waiters.wait(owner, find, limits)
     rounds.kick()
     return served
   }
 
-  async function servedByUs(owner: Owner, subnets: number, limits: Limits): Promise<PortAddress[]> {
-    const done = () => listOwnedAddresses(journal, owner).length >= subnets || !isWanting(journal, owner)
+  async function servedByUs(owner: Owner, count: number, limits: Limits): Promise<PortAddress[]> {
+    const done = () => listOwnedAddresses(journal, owner).length >= count || !isWanting(journal, owner)
     while (!done()) {
       // A write costs the cloud as much for one address as for sixty: those who begin at the same moment share it.
       const report = await round(limits, done, arrivals)
       const refusal = listWants(journal, portId)
         .filter(want => isSameOwner(want.owner, owner))
-        .map(want => report?.unserved.get(want.subnetId))
+        .map(want => report?.unserved.get(want.id))
         .find(error => error !== undefined)
       if (refusal !== undefined) throw refusal
       if (!done() && isPast(limits.deadline)) throw lateFor(WHAT, SERVICE, owner, limits)
     }
     const found = listOwnedAddresses(journal, owner)
-    if (found.length < subnets)
+    if (found.length < count)
       throw new AllocationError(
         'withdrawn',
         `Cannot give an address to interface ${owner.ifName} of container ${owner.containerId}: it was released meanwhile`,
@@ -230,15 +260,15 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     use: next => {
       access = { ...next, probe: next.probe ?? access.probe }
     },
-    async acquire(owner, subnetIds, limits) {
-      const taken = takeOrWish(owner, subnetIds, limits)
+    async acquire(owner, wishes, limits) {
+      const taken = takeOrWish(owner, wishes, limits)
       arrivals?.arrived()
       try {
         const found =
           taken ??
           (longLived
-            ? await servedInBackground(owner, subnetIds.length, limits)
-            : await servedByUs(owner, subnetIds.length, limits))
+            ? await servedInBackground(owner, wishes.length, limits)
+            : await servedByUs(owner, wishes.length, limits))
         // Outside every lock: others are served while this one waits for the wire.
         await wire.untilUsable(found, limits)
         return found
@@ -250,8 +280,9 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       }
     },
     async settle(limits, enough) {
-      await round(limits, enough)
+      const report = await round(limits, enough)
       waiters.tellServed()
+      return report
     },
     kick: rounds.kick,
     close: rounds.close,

@@ -1,15 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { atMost } from '#base'
-import {
-  type FixedIpRequest,
-  type FloatingIps,
-  type Health,
-  OpenStackError,
-  type Port,
-  type Ports,
-  type Purpose,
-} from '#openstack'
+import { type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type Ports } from '#openstack'
+import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
@@ -18,26 +11,34 @@ import {
   countBySubnet,
   difference,
   type Known,
+  type Owner,
   type Plan,
   type PortAddress,
   planPort,
   sameCounts,
+  type Want,
 } from './plan.ts'
+import { type AddRequest, learn, NO_ADDITION, newState, noteUnserved, type State } from './refusal.ts'
 import {
   assignAddress,
   disownAddress,
   disownEarlierBoots,
+  endCoolDown,
   findKnownPort,
+  findPortAddress,
   forgetAddress,
   forgetExpiredWants,
   forgetIntent,
   forgetWant,
   hasReleasing,
+  listFullSubnets,
   listIntents,
   listKnownAddresses,
   listLooseAddresses,
   listWants,
   noteFloatingIps,
+  noteFull,
+  noteNotFull,
   noteRevision,
   type PortSettings,
   putKnownPort,
@@ -49,8 +50,6 @@ import {
 export type PortNeutron = {
   readonly ports: Pick<Ports, 'get' | 'update'>
   readonly floatingIps: Pick<FloatingIps, 'list' | 'disassociate'>
-  /** What may be asked of it at the moment; left out, anything. */
-  readonly health?: (() => Health) | undefined
 }
 
 export type RoundOptions = {
@@ -90,33 +89,20 @@ export type RoundReport = {
   lost: Known[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
-  /** Subnets in which somebody was not served, and why. */
-  readonly unserved: Map<string, Error>
-  /** True if the reserve could not be filled. */
-  refillFailed: boolean
-  /** Milliseconds until what was released may be removed: Neutron fails often, and a delete can wait. 0: nothing waits for that. */
-  removeInMs: number
+  /** Why somebody was not served, by the want's id. */
+  readonly unserved: Map<number, Error>
+  /** Why the reserve could not be filled; undefined if it could. */
+  refillFailed: Error | undefined
 }
 
 const TRIES_MAX = 64
-const CONFLICTS_MAX = 8
 const UNKNOWN_MAX = 3
 const STALE_MAX = 5
 const RETRY_MS = 100
 /** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
-
-type State = {
-  readonly report: RoundReport
-  readonly exhausted: Set<string>
-  refill: boolean
-  /** Attachments served by one write at most. */
-  batchMax: number
-  /** One subnet per write, to learn which of them is full. */
-  apart: boolean
-  conflicts: number
-  unknown: number
-}
+/** Where the settings do not say it. */
+const RETRY_FULL_MS = 60_000
 
 /**
  * Brings a port and the journal together, and serves who waits: everything that is recorded, in as few writes as Neutron
@@ -126,54 +112,34 @@ type State = {
  * @throws {AllocationError}
  */
 export async function settlePort(options: RoundOptions): Promise<RoundReport> {
-  const state: State = {
-    report: { lost: [], strange: [], unserved: new Map(), refillFailed: false, removeInMs: 0 },
-    exhausted: new Set(),
-    refill: options.refill,
-    batchMax: Number.POSITIVE_INFINITY,
-    apart: false,
-    conflicts: 0,
-    unknown: 0,
-  }
+  const state = newState(options.refill)
+  const report: RoundReport = { lost: [], strange: [], unserved: state.unserved, refillFailed: undefined }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     options.step?.('get')
     const [port, bindings] = await Promise.all([lookAtPort(options), lookAtBindings(options)])
-    if (mayRemove(options)) await releaseBindings(options, port, bindings)
+    await releaseBindings(options, port, bindings)
     options.step?.('compare')
-    const plan = compareAndPlan(options, state, port, bindings)
+    const plan = compareAndPlan(options, state, report, port, bindings)
     options.onAssigned?.()
     if (options.enough?.()) break
-    const adding = writable(plan, state)
-    if (Object.keys(adding).length > 0) await add(options, state, port, adding, bindings)
-    else if (plan.remove.length > 0 && !mayRemove(options)) {
-      state.report.removeInMs = options.neutron.health!().retryMs
-      break
-    } else if (plan.remove.length > 0) await remove(options, port, plan.remove, state)
+    const request = nextRequest(plan, state)
+    if (request !== undefined) await add(options, state, port, request, bindings)
+    else if (plan.remove.length > 0) await remove(options, port, plan.remove, state)
     else break
     options.onAssigned?.()
     if (options.enough?.() || !hasWork(options)) break
   }
-  return state.report
+  report.refillFailed = state.refillFailed
+  noteUnserved(state, listWants(options.journal, options.portId))
+  return report
 }
 
 const hasWork = ({ journal, portId }: RoundOptions) =>
   listWants(journal, portId).length > 0 || hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
 
-const mayRemove = ({ neutron }: RoundOptions) => (neutron.health?.().level ?? 'normal') === 'normal'
-
-/** What the calls of a round are for: the most urgent thing that it may do. */
-function purposeOf({ journal, portId, refill, settings }: RoundOptions): Purpose {
-  if (listWants(journal, portId).length > 0) return 'pod'
-  return refill && settings.reserve > 0 ? 'refill' : 'reclaim'
-}
-
-const limitsOf = (options: RoundOptions) => ({ ...options.limits, purpose: purposeOf(options) })
-
 /** The port as it is now. An answer older than one we have seen comes from a replica that lags: it is asked again. */
-async function lookAtPort(options: RoundOptions): Promise<Port> {
-  const { journal, neutron, portId } = options
+async function lookAtPort({ journal, neutron, portId, limits }: RoundOptions): Promise<Port> {
   for (let stale = 0; ; stale++) {
-    const limits = limitsOf(options)
     const port = await neutron.ports.get(portId, limits)
     if (port === undefined)
       throw new AllocationError(
@@ -188,10 +154,9 @@ async function lookAtPort(options: RoundOptions): Promise<Port> {
 }
 
 /** Floating IPs of the port by the address they lead to; also addresses that the port does not have any more. */
-async function lookAtBindings(options: RoundOptions): Promise<Map<string, string>> {
-  const { neutron, portId } = options
+async function lookAtBindings({ neutron, portId, limits }: RoundOptions): Promise<Map<string, string>> {
   try {
-    const found = await neutron.floatingIps.list({ port_id: portId }, limitsOf(options))
+    const found = await neutron.floatingIps.list({ port_id: portId }, limits)
     return new Map(found.flatMap(each => (each.fixed_ip_address === null ? [] : [[each.fixed_ip_address, each.id]])))
   } catch (error) {
     // A Neutron without routers has no floating IPs, and a user who may not see them cannot have made one.
@@ -209,13 +174,19 @@ async function releaseBindings(options: RoundOptions, port: Port, bindings: Map<
   )
   for (const { address } of bound) {
     options.step?.('disassociate')
-    await options.neutron.floatingIps.disassociate(bindings.get(address)!, { ...options.limits, purpose: 'reclaim' })
+    await options.neutron.floatingIps.disassociate(bindings.get(address)!, options.limits)
     bindings.delete(address)
   }
 }
 
 /** One transaction: what the port shows is recorded, who can be served is served, and the next write is planned. */
-function compareAndPlan(options: RoundOptions, state: State, port: Port, bindings: ReadonlyMap<string, string>): Plan {
+function compareAndPlan(
+  options: RoundOptions,
+  state: State,
+  report: RoundReport,
+  port: Port,
+  bindings: ReadonlyMap<string, string>,
+): Plan {
   const { journal, portId, bootId, access, settings } = options
   return journal.transaction(() => {
     const known = findKnownPort(journal, portId)
@@ -223,7 +194,7 @@ function compareAndPlan(options: RoundOptions, state: State, port: Port, binding
     const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
     disownEarlierBoots(journal, portId, bootId)
-    compare(options, state, port)
+    compare(options, report, port)
     noteFloatingIps(journal, portId, bindings)
     return serve(options, state)
   })
@@ -243,7 +214,7 @@ function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
     })
 }
 
-function compare({ journal, portId, settings, inUse }: RoundOptions, state: State, port: Port): void {
+function compare({ journal, portId, settings, inUse }: RoundOptions, report: RoundReport, port: Port): void {
   const nowMs = Date.now()
   const found = comparePort(port.fixed_ips, listKnownAddresses(journal, portId), listIntents(journal, portId), {
     nowMs,
@@ -263,23 +234,30 @@ function compare({ journal, portId, settings, inUse }: RoundOptions, state: Stat
   found.strange.forEach(record('quarantined', 0))
   for (const each of found.vanished) forgetAddress(journal, each)
   for (const id of found.settled) forgetIntent(journal, id)
-  state.report.lost = [...found.lost]
-  state.report.strange.push(...found.strange.map(each => each.ip_address))
+  report.lost = [...found.lost]
+  report.strange.push(...found.strange.map(each => each.ip_address))
 }
 
 /** Gives what is free to who waits, and says what remains to be done. */
-function serve(options: RoundOptions, state: State): Plan {
-  const { journal, portId, bootId, settings } = options
+function serve({ journal, portId, bootId, settings }: RoundOptions, state: State): Plan {
   const nowMs = Date.now()
   forgetExpiredWants(journal, portId)
+  const wants = listWants(journal, portId)
+  for (const want of wants) {
+    const fault = want.address === undefined ? undefined : faultOfNamed(journal, { ...want, address: want.address })
+    if (fault !== undefined) state.unserved.set(want.id, fault)
+  }
   const plan = planPort({
     known: listLooseAddresses(journal, portId),
-    wants: listWants(journal, portId),
-    reserveSubnets: settings.subnetIds,
-    reserve: settings.reserve,
+    wants,
+    leaving: new Set(listIntents(journal, portId).flatMap(each => each.removing)),
+    reserveSubnets: reservesOf(settings),
+    reserve: reserveOf(journal, portId, settings.reserve),
     coolDownMs: settings.coolDownMs,
     soonMs: settings.usableAfterMs,
-    exhausted: state.exhausted,
+    exhausted: new Set(state.exhausted.keys()),
+    full: listFullSubnets(journal, portId),
+    refused: new Set(state.unserved.keys()),
     refill: state.refill,
     batchMax: state.batchMax,
     nowMs,
@@ -287,38 +265,75 @@ function serve(options: RoundOptions, state: State): Plan {
   for (const { address, usableMs } of plan.keep) disownAddress(journal, address, 'free', usableMs)
   for (const { want, address } of plan.assign) {
     assignAddress(journal, address, want.owner, bootId)
+    if (want.address !== undefined) endCoolDown(journal, address)
     forgetWant(journal, want.id)
   }
-  // What may not be removed now is still good for a pod.
-  if (mayRemove(options))
-    for (const each of plan.remove) if (each.state === 'free') disownAddress(journal, each, 'releasing', 0)
+  for (const each of plan.remove) if (each.state === 'free') disownAddress(journal, each, 'releasing', 0)
   return plan
 }
 
-/** What the next write adds, by subnet. */
-function writable({ serve, refill }: Plan, { apart }: State): Record<string, number> {
+/** Why a port's own records forbid to give an attachment the address that it names, undefined where they do not. */
+export function faultOfNamed(
+  journal: Journal,
+  { portId, address, owner }: { portId: string; address: string; owner: Owner },
+): AllocationError | undefined {
+  const there = findPortAddress(journal, portId, address)
+  const reason = there === undefined ? undefined : reasonAgainst(there)
+  if (reason === undefined) return undefined
+  const whom = `interface ${owner.ifName} of container ${owner.containerId}`
+  return new AllocationError('taken', `Cannot give address ${address} to ${whom}: ${reason}`)
+}
+
+function reasonAgainst({ portId, state, owner, floatingIp }: PortAddress): string | undefined {
+  switch (state) {
+    case 'assigned':
+      return `interface ${owner?.ifName} of container ${owner?.containerId} in network "${owner?.network}" has it`
+    case 'foreign':
+      return `it is an address of port ${portId} that was there before us, the node's own most likely`
+    case 'quarantined':
+      return 'it is in quarantine, because nobody can say whose it is: "mooring ip adopt" or "mooring ip release" ends that'
+    case 'free':
+      return floatingIp === undefined ? undefined : `floating IP ${floatingIp} leads to it`
+    case 'releasing':
+      return undefined
+  }
+}
+
+/** What the next write adds: addresses by name alone, else by subnet. Undefined for nothing. */
+function nextRequest({ name, serve, refill }: Plan, { apart, namedMax }: State): AddRequest | undefined {
+  if (name.length > 0) {
+    const named = name.slice(0, namedMax)
+    return { named, adding: countWanted(named), serving: true }
+  }
   const sums: Record<string, number> = { ...serve }
   for (const [subnet, count] of Object.entries(refill)) sums[subnet] = (sums[subnet] ?? 0) + count
-  return apart ? Object.fromEntries(Object.entries(sums).slice(0, 1)) : sums
+  const adding = apart ? Object.fromEntries(Object.entries(sums).slice(0, 1)) : sums
+  const subnets = Object.keys(adding)
+  return subnets.length === 0 ? undefined : { named: [], adding, serving: subnets.some(each => each in serve) }
 }
+
+const countWanted = (wants: readonly Want[]): Record<string, number> =>
+  countBySubnet(wants.map(want => ({ subnet_id: want.subnetIds[0]!, ip_address: want.address! })))
 
 async function add(
   options: RoundOptions,
   state: State,
   port: Port,
-  adding: Record<string, number>,
+  request: AddRequest,
   bindings: ReadonlyMap<string, string>,
 ): Promise<void> {
   const { journal, neutron, portId, limits, settings } = options
+  const { named, adding } = request
+  const naming = named.map(want => want.address!)
   const before = port.fixed_ips.map(each => each.ip_address)
   options.step?.('intent')
-  const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, removing: [] }), {
+  const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, naming, removing: [] }), {
     durable: true,
   })
   // Every address that must stay is named: an entry without one may take any that the port has.
   const fixedIps: FixedIpRequest[] = [
     ...port.fixed_ips.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })),
-    ...Object.entries(adding).flatMap(([subnet_id, count]) => Array.from({ length: count }, () => ({ subnet_id }))),
+    ...(named.length > 0 ? named.map(namedEntry) : bareEntries(adding)),
   ]
   options.step?.('put')
   let answer: Port
@@ -326,10 +341,10 @@ async function add(
     answer = await neutron.ports.update(
       portId,
       { fixed_ips: fixedIps },
-      { ...limitsOf(options), deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
+      { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
-    return await afterRefusal(options, state, error, intent, adding)
+    return await afterRefusal(options, state, error, intent, request)
   }
   options.step?.('answer')
   const made = difference(port.fixed_ips, answer.fixed_ips)
@@ -342,7 +357,9 @@ async function add(
   options.step?.('record')
   journal.transaction(() => {
     const usableMs = Date.now() + settings.usableAfterMs
-    for (const { subnet_id, ip_address } of made)
+    const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+    // What an attachment has whose address somebody took off the port is the attachment's still, now that it is back.
+    for (const { subnet_id, ip_address } of made.filter(each => !known.has(each.ip_address)))
       recordAddress(journal, {
         portId,
         subnetId: subnet_id,
@@ -352,18 +369,27 @@ async function add(
         usableMs,
         settling: true,
       })
+    for (const subnet of Object.keys(adding)) noteNotFull(journal, portId, subnet)
     forgetIntent(journal, intent)
     noteRevision(journal, portId, answer.revision_number ?? 0)
     serve(options, state)
   })
 }
 
+const namedEntry = ({ subnetIds, address }: Want): FixedIpRequest => ({
+  subnet_id: subnetIds[0]!,
+  ip_address: address!,
+})
+
+const bareEntries = (adding: Readonly<Record<string, number>>): FixedIpRequest[] =>
+  Object.entries(adding).flatMap(([subnet_id, count]) => Array.from({ length: count }, () => ({ subnet_id })))
+
 async function afterRefusal(
-  { journal, limits }: RoundOptions,
+  { journal, portId, limits, settings }: RoundOptions,
   state: State,
   error: unknown,
   intent: number,
-  adding: Readonly<Record<string, number>>,
+  request: AddRequest,
 ): Promise<void> {
   if (!(error instanceof OpenStackError)) throw error
   if (error.effect === 'unknown') {
@@ -372,31 +398,17 @@ async function afterRefusal(
     return await pause(RETRY_MS * 2 ** state.unknown, limits)
   }
   journal.transaction(() => forgetIntent(journal, intent))
-  if (isConflict(error)) {
-    if (++state.conflicts > CONFLICTS_MAX) throw error
-    return await pause(RETRY_MS * (1 + state.conflicts * Math.random()), limits)
-  }
-  if (error.kind !== 'exhausted' && error.kind !== 'quota') throw error
-  narrow(state, error, adding)
+  const full = listFullSubnets(journal, portId)
+  const { full: found, wait } = learn(state, error, request, subnet =>
+    reservesOf(settings).some(list => list.includes(subnet) && list.some(each => each !== subnet && !full.has(each))),
+  )
+  if (found !== undefined) noteFull(journal, portId, found, Date.now() + (settings.retryFullMs ?? RETRY_FULL_MS))
+  if (wait) await pause(RETRY_MS * (1 + state.conflicts * Math.random()), limits)
 }
 
-/** Somebody else changed the port between our look and our write; or took an address that it had at our look. */
-const isConflict = (error: OpenStackError) => error.kind === 'conflict' || error.type === 'IpAddressAlreadyAllocated'
-
-/** Neutron adds all or nothing and does not say how many would fit: less is asked for, until it does or one is too many. */
-function narrow(state: State, error: OpenStackError, adding: Readonly<Record<string, number>>): void {
-  const [first] = Object.entries(adding)
-  if (first === undefined) throw error
-  if (state.refill) {
-    state.refill = false
-    state.report.refillFailed = true
-  } else if (Object.keys(adding).length > 1) state.apart = true
-  else if (first[1] > 1) state.batchMax = Math.floor(first[1] / 2)
-  else {
-    state.exhausted.add(first[0])
-    state.report.unserved.set(first[0], error)
-  }
-}
+/** For each reserve the subnets that may hold it, in order. */
+const reservesOf = ({ subnetIds, fallbacks }: PortSettings) =>
+  subnetIds.map(each => [each, ...(fallbacks?.[each] ?? [])])
 
 async function remove(
   options: RoundOptions,
@@ -419,6 +431,7 @@ async function remove(
         portId,
         before: port.fixed_ips.map(each => each.ip_address),
         adding: {},
+        naming: [],
         removing: [...leaving],
       }),
     { durable: true },
@@ -429,15 +442,20 @@ async function remove(
     answer = await neutron.ports.update(
       portId,
       { fixed_ips: staying.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })) },
-      { ...limits, purpose: 'reclaim', deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
+      { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
-    return await afterRefusal(options, state, error, intent, {})
+    return await afterRefusal(options, state, error, intent, NO_ADDITION)
   }
   options.step?.('remove-record')
   const present = new Set(answer.fixed_ips.map(each => each.ip_address))
   journal.transaction(() => {
-    for (const each of removable) if (!present.has(each.address)) forgetAddress(journal, each)
+    for (const each of removable) {
+      if (present.has(each.address)) continue
+      forgetAddress(journal, each)
+      // There is room again.
+      state.exhausted.delete(each.subnetId)
+    }
     forgetIntent(journal, intent)
     noteRevision(journal, portId, answer.revision_number ?? 0)
   })

@@ -17,8 +17,12 @@ export type KnownPort = {
 
 /** What an operator chose for the addresses of a port. */
 export type PortSettings = {
-  /** Subnets of which a reserve is kept. */
+  /** Subnets of which a reserve is kept: the first of each, one per IP version, until it is full. */
   readonly subnetIds: readonly string[]
+  /** For some of them: the subnets that serve when it is full, in order. An earlier release recorded none. */
+  readonly fallbacks?: Readonly<Record<string, readonly string[]>>
+  /** After a subnet was found full, until it is tried again while another serves. An earlier release recorded none. */
+  readonly retryFullMs?: number
   /** Addresses kept ahead of need, per subnet. */
   readonly reserve: number
   /** After Neutron's answer, until an address works on the wire. */
@@ -218,6 +222,13 @@ export function noteUsable(journal: Journal, { portId, address }: { portId: stri
     .run(Date.now(), portId, address)
 }
 
+/** Ends the cool-down of an address that works on the wire. */
+export function endCoolDown(journal: Journal, { portId, address }: { portId: string; address: string }): void {
+  journal
+    .sql('UPDATE port_address SET usable_ms = 0 WHERE port_id = ? AND address = ? AND settling = 0')
+    .run(portId, address)
+}
+
 /** Takes addresses from the attachments of earlier boots, which do not live any more. */
 export function disownEarlierBoots(journal: Journal, portId: string, bootId: string): void {
   journal
@@ -276,7 +287,7 @@ export function noteRevision(journal: Journal, portId: string, revision: number)
 
 /** Forgets a port that is gone, with everything on it. */
 export function forgetPort(journal: Journal, portId: string): void {
-  for (const table of ['port', 'port_address', 'port_intent', 'port_want'])
+  for (const table of ['port', 'port_address', 'port_intent', 'port_want', 'port_full'])
     journal.sql(`DELETE FROM ${table} WHERE port_id = ?`).run(portId)
 }
 
@@ -285,6 +296,7 @@ type IntentRow = {
   port_id: string
   before: string
   adding: string
+  naming: string
   removing: string
   created_ms: number
 }
@@ -292,11 +304,12 @@ type IntentRow = {
 /** Records a write that is about to be sent. @returns its id. */
 export function recordIntent(journal: Journal, intent: Omit<PortIntent, 'id' | 'createdMs'>): number {
   const { lastInsertRowid } = journal
-    .sql('INSERT INTO port_intent (port_id, before, adding, removing, created_ms) VALUES (?, ?, ?, ?, ?)')
+    .sql('INSERT INTO port_intent (port_id, before, adding, naming, removing, created_ms) VALUES (?, ?, ?, ?, ?, ?)')
     .run(
       intent.portId,
       JSON.stringify(intent.before),
       JSON.stringify(intent.adding),
+      JSON.stringify(intent.naming),
       JSON.stringify(intent.removing),
       Date.now(),
     )
@@ -311,6 +324,7 @@ export function listIntents(journal: Journal, portId: string): PortIntent[] {
     portId: row.port_id,
     before: JSON.parse(row.before),
     adding: JSON.parse(row.adding),
+    naming: JSON.parse(row.naming),
     removing: JSON.parse(row.removing),
     createdMs: row.created_ms,
   }))
@@ -325,6 +339,8 @@ type WantRow = {
   id: number
   port_id: string
   subnet_id: string
+  fallbacks: string
+  address: string
   network: string
   container_id: string
   if_name: string
@@ -334,18 +350,21 @@ type WantRow = {
 const fromWantRow = (row: WantRow): Want => ({
   id: row.id,
   portId: row.port_id,
-  subnetId: row.subnet_id,
+  subnetIds: [row.subnet_id, ...(JSON.parse(row.fallbacks) as string[])],
+  address: row.address === '' ? undefined : row.address,
   owner: { network: row.network, containerId: row.container_id, ifName: row.if_name },
   expiresMs: row.expires_ms,
 })
 
 /** Records that an attachment waits for an address. */
-export function recordWant(journal: Journal, want: Omit<Want, 'id'>): void {
+export function recordWant(journal: Journal, { portId, subnetIds, address, owner, expiresMs }: Omit<Want, 'id'>): void {
+  const [subnetId = '', ...fallbacks] = subnetIds
   journal
     .sql(
-      'INSERT INTO port_want (port_id, subnet_id, network, container_id, if_name, expires_ms) VALUES (?, ?, ?, ?, ?, ?)',
+      `INSERT INTO port_want (port_id, subnet_id, fallbacks, address, network, container_id, if_name, expires_ms)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
     )
-    .run(want.portId, want.subnetId, ...keyOf(want.owner), want.expiresMs)
+    .run(portId, subnetId, JSON.stringify(fallbacks), address ?? '', ...keyOf(owner), expiresMs)
 }
 
 /** Who waits for addresses of a port, the longest first, without those whose caller gave up. */
@@ -393,4 +412,24 @@ export function putLookup(journal: Journal, lookup: string, place: string): void
 /** Forgets it: it is not true any more. */
 export function forgetLookup(journal: Journal, lookup: string): void {
   journal.sql('DELETE FROM port_lookup WHERE lookup = ?').run(lookup)
+}
+
+/** The subnets of a port that were found full a while ago. */
+export function listFullSubnets(journal: Journal, portId: string): Set<string> {
+  const rows = journal
+    .sql('SELECT subnet_id FROM port_full WHERE port_id = ? AND until_ms > ?')
+    .all(portId, Date.now()) as { subnet_id: string }[]
+  return new Set(rows.map(row => row.subnet_id))
+}
+
+/** Notes that a subnet had no address left: until then it is asked last. */
+export function noteFull(journal: Journal, portId: string, subnetId: string, untilMs: number): void {
+  journal
+    .sql('INSERT OR REPLACE INTO port_full (port_id, subnet_id, until_ms) VALUES (?, ?, ?)')
+    .run(portId, subnetId, untilMs)
+}
+
+/** Notes that a subnet had an address. */
+export function noteNotFull(journal: Journal, portId: string, subnetId: string): void {
+  journal.sql('DELETE FROM port_full WHERE port_id = ? AND subnet_id = ?').run(portId, subnetId)
 }

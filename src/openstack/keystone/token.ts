@@ -41,7 +41,6 @@ export async function requestToken(
 
 async function post(cloud: Cloud, http: Http, context: ErrorContext, limits: Limits): Promise<HttpOutcome> {
   const request = {
-    operation: { service: 'keystone', name: 'POST auth/tokens', kind: 'login' },
     method: 'POST',
     url: new URL(`${cloud.authUrl}/auth/tokens`),
     headers: { 'content-type': 'application/json', accept: 'application/json' },
@@ -49,8 +48,7 @@ async function post(cloud: Cloud, http: Http, context: ErrorContext, limits: Lim
     repeat: true,
   } as const
   try {
-    // Whatever a token is for, nothing goes on without it.
-    return await http.request(request, { ...limits, purpose: 'pod' })
+    return await http.request(request, limits)
   } catch (error) {
     throw error instanceof HttpError ? errorFromWire(error.cause, context) : error
   }

@@ -54,6 +54,9 @@ export type PortCreate = {
   // No tags: Neutron accepts them here with 201 and drops them.
 }
 
+/** One of several ports: with the extension `tag-ports-during-bulk-creation` Neutron keeps the tags of these, and of these only. */
+export type PortCreateTagged = PortCreate & { readonly tags?: readonly string[] }
+
 /** Lists replace what is there: name every entry that must stay. */
 export type PortUpdate = Omit<Partial<PortCreate>, 'network_id' | 'mac_address'>
 
@@ -85,7 +88,7 @@ export type Ports = {
   /** Put the owner in `name`, `device_id` or `description`, so that a lost answer can be found: tags come later or never. */
   create(port: PortCreate, limits: CreateLimits<Port>): Promise<Port>
   /** All or nothing. */
-  createMany(ports: readonly PortCreate[], limits: Limits): Promise<Port[]>
+  createMany(ports: readonly PortCreateTagged[], limits: Limits): Promise<Port[]>
   /** The answer is this request's view; after overlapping writes the port can hold more. Read it back. */
   update(id: string, changes: PortUpdate, limits: WriteLimits): Promise<Port>
   /** False if there was none. Neutron asks nothing, also when the port belongs to a running server. */

@@ -24,10 +24,6 @@ export type WantedIp = { readonly subnet_id?: string; readonly ip_address?: stri
 export type ResolvedIp = { readonly subnet_id: string; readonly ip_address?: string }
 
 /** Free addresses are looked for among so many of a pool; a larger one is never full in a simulation. */
-/** How far apart automatic addresses lie at most, while there is room. */
-const SCATTER = 512
-/** A scan costs a thousand times as much as a guess. */
-const GUESSES = 8
 const POOL_SCAN_MAX = 65_536
 
 /** Checks the shape of `fixed_ips`. */
@@ -154,6 +150,15 @@ export function allocate(
   const got: FixedIp[] = []
   for (const entry of wanted) {
     const subnet = find(state, 'subnets', entry.subnet_id)!
+    if (isAutomatic(subnet) && entry.ip_address !== undefined) {
+      throw new Fault(
+        400,
+        'InvalidInput',
+        `Invalid input for operation: IPv6 address ${entry.ip_address} can not be directly assigned to a port on subnet ${subnet.id} since the subnet is configured for automatic addresses.`,
+      )
+    }
+    // A port has one anyway.
+    if (isAutomatic(subnet)) continue
     const held = heldOf(state, subnet)
     for (const fixed of [...taken, ...got]) if (fixed.subnet_id === subnet.id) held.add(fixed.ip_address)
     if (entry.ip_address !== undefined && held.has(entry.ip_address)) {
@@ -170,6 +175,25 @@ export function allocate(
   return got
 }
 
+/** True for a subnet of which every port of the network has one address, made from its MAC, whether it asks or not. */
+export const isAutomatic = ({ ipv6_address_mode: mode }: Subnet): boolean =>
+  mode === 'slaac' || mode === 'dhcpv6-stateless'
+
+/** The addresses that a port has without asking (`_get_auto_address_ips` of Neutron's ipam_pluggable_backend). */
+export function automaticIps(state: State, network: Network, mac: string): FixedIp[] {
+  return subnetsOf(state, network)
+    .filter(isAutomatic)
+    .map(({ id, cidr }) => ({ subnet_id: id, ip_address: eui64(cidr, mac) }))
+}
+
+/** RFC 4291, appendix A. */
+function eui64(cidr: string, mac: string): string {
+  const ip = Uint8Array.from(networkOf(parsePrefix(cidr)).ip)
+  const [first, second, third, ...rest] = mac.split(':').map(each => Number.parseInt(each, 16))
+  ip.set([first! ^ 2, second!, third!, 0xff, 0xfe, ...rest], 8)
+  return formatIp(ip)
+}
+
 const exhausted = (network: Network): Fault =>
   new Fault(409, 'IpAddressGenerationFailure', `No more IP addresses available on network ${network.id}.`)
 
@@ -177,7 +201,7 @@ const exhausted = (network: Network): Fault =>
 export function allocateAny(state: State, network: Network, taken: readonly FixedIp[] = []): FixedIp[] {
   const got: FixedIp[] = []
   for (const version of [4, 6]) {
-    const subnets = subnetsOf(state, network).filter(subnet => subnet.ip_version === version)
+    const subnets = subnetsOf(state, network).filter(each => each.ip_version === version && !isAutomatic(each))
     if (subnets.length === 0) continue
     const found = subnets.map(subnet => {
       const held = heldOf(state, subnet)
@@ -193,13 +217,6 @@ export function allocateAny(state: State, network: Network, taken: readonly Fixe
 
 /** A free address of the pools, any of them: automatic addresses are scattered. */
 function freeAddress(subnet: Subnet, held: ReadonlySet<string>): string | undefined {
-  for (let tries = 0; tries < GUESSES && subnet.allocation_pools.length > 0; tries++) {
-    const pool = subnet.allocation_pools[0]!
-    const size = ipToBigInt(parseIp(pool.end)) - ipToBigInt(parseIp(pool.start)) + 1n
-    const offset = BigInt(randomInt(Number(size < SCATTER ? size : SCATTER)))
-    const ip = formatIp(addToIp(parseIp(pool.start), offset)!)
-    if (!held.has(ip)) return ip
-  }
   const free: string[] = []
   for (const pool of subnet.allocation_pools) {
     const start = parseIp(pool.start)
@@ -207,7 +224,7 @@ function freeAddress(subnet: Subnet, held: ReadonlySet<string>): string | undefi
     for (let offset = 0n; offset < size && offset < POOL_SCAN_MAX; offset++) {
       const ip = formatIp(addToIp(start, offset)!)
       if (!held.has(ip)) free.push(ip)
-      if (free.length >= SCATTER) break
+      if (free.length >= 512) break
     }
   }
   return free.length === 0 ? undefined : free[randomInt(free.length)]

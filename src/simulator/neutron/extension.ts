@@ -31,6 +31,7 @@ const extensions: Readonly<Record<string, string>> = {
   'standard-attr-revisions': 'Resource revision numbers',
   'standard-attr-tag': 'Tag support for resources with standard attribute',
   'standard-attr-timestamp': 'Resource timestamps',
+  'tag-ports-during-bulk-creation': 'Tag Ports During Bulk Creation',
   trunk: 'Trunk Extension',
   'trunk-details': 'Trunk port details',
 }

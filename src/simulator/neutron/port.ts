@@ -18,7 +18,16 @@ import {
   remove,
   type State,
 } from '../state.ts'
-import { allocate, allocateAny, difference, fixedIps, resolveIps, sortIps, type WantedIp } from './address.ts'
+import {
+  allocate,
+  allocateAny,
+  automaticIps,
+  difference,
+  fixedIps,
+  resolveIps,
+  sortIps,
+  type WantedIp,
+} from './address.ts'
 import { addressPairs, completePairs } from './addresspair.ts'
 import {
   type Attributes,
@@ -151,7 +160,8 @@ async function create(call: Call): Promise<Answer> {
   demandQuota(call.state, projectId, 'port', bulk.length)
   const ports: Port[] = []
   try {
-    for (const values of bulk) ports.push(newPort(call, values, ports))
+    // Extension tag-ports-during-bulk-creation: here, and not in the creation of one, the tags stay.
+    for (const values of bulk) ports.push({ ...newPort(call, values, ports), tags: tagsOf(values) })
   } catch (error) {
     leak(
       call.state,
@@ -162,6 +172,8 @@ async function create(call: Call): Promise<Answer> {
   for (const port of ports) put(call.state, 'ports', port)
   return { status: 201, body: { ports: ports.map(port => portView(call, port)) } }
 }
+
+const tagsOf = ({ tags }: Values): string[] => (Array.isArray(tags) ? [...new Set(tags.map(String))] : [])
 
 /** Recorded: a bulk creation that fails leaves no port, but the addresses that it took stay reserved for nobody. */
 function leak(state: State, ips: readonly FixedIp[]): void {
@@ -197,11 +209,12 @@ function newPort(call: Call, values: Values, siblings: readonly Port[]): Port {
     status: 'DOWN',
     device_id: String(values['device_id'] ?? ''),
     device_owner: String(values['device_owner'] ?? ''),
-    fixed_ips: sortIps(
-      wanted === undefined
+    fixed_ips: sortIps([
+      ...(wanted === undefined
         ? allocateAny(state, network, taken)
-        : allocate(state, network, resolveIps(state, network, wanted), taken),
-    ),
+        : allocate(state, network, resolveIps(state, network, wanted), taken)),
+      ...automaticIps(state, network, address),
+    ]),
     allowed_address_pairs: completePairs(call, pairs, address),
     security_groups: groups ?? (isSecure ? [defaultGroup(state, row.project_id).id] : []),
     port_security_enabled: isSecure,

@@ -24,22 +24,30 @@ import { confKeys } from '#openstack'
 import { permission } from './choice-policy.ts'
 import type { CloudReference } from './sessions.ts'
 
-/** Every mode that the systems in the documentation know; this release serves the first. */
+/** Every mode that the systems in the documentation know, and those that this release serves. */
 const MODES = ['mix', 'separate', 'mix_route', 'eni'] as const
 
-const mode: Decoder<'mix'> = (value, path) => {
+const SERVED = ['mix', 'separate', 'eni'] as const
+type Served = (typeof SERVED)[number]
+
+const mode: Decoder<Served> = (value, path) => {
   const known = checked(string, text =>
     (MODES as readonly string[]).includes(text)
       ? undefined
       : `is "${text}", want one of ${MODES.map(each => `"${each}"`).join(', ')}`,
   )(value, path)
   return checked(
-    () => known as 'mix',
-    text => (text === 'mix' ? undefined : `is "${text}": this release serves "mix" only`),
+    () => known as Served,
+    text => (SERVED.includes(text) ? undefined : `is "${text}": this release serves ${SERVED.join(', ')} only`),
   )(value, path)
 }
 
 const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
+
+/** Part of descriptions and tags, where Neutron takes 255 characters and a comma separates. */
+const label = checked(string, text =>
+  /^[\w.:-]{1,63}$/.test(text) ? undefined : 'want 1 to 63 of A-Z a-z 0-9 _ . : -',
+)
 
 const neutronConf = object({
   /** How a pod gets its address. */
@@ -56,10 +64,24 @@ const neutronConf = object({
   allow: optional(array(permission), []),
   /** What the pods of a Kubernetes namespace may choose besides. */
   allowIn: optional(checked(record(array(permission)), namespacesFault), new Map()),
+  /** What tells the clusters of one project apart, in everything that is made in the cloud. */
+  cluster: optional(label, 'mooring'),
+  /** The node's name there. Default: its host name. */
+  node: optional(label),
+  /** Ports or NICs that the node has at most, the reserve among them. */
+  max: optional(integer(1, 10_000), 256),
+  /** After the last use, until a port above the reserve is removed: half to one and a half times that. */
+  idleMs: optional(integer(0, 86_400_000), 60_000),
   /** The node's NIC whose Neutron port carries the addresses. Default: that of the default route. */
   hostInterface: optional(word),
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */
   hostPort: optional(word),
+  /** Mode `eni`: the node as Nova knows it, by id or name. Default: the server of the host's port. */
+  server: optional(word),
+  /** Mode `eni`: NICs that the server may have, those that are not ours among them. Default: what its flavour says, else 16. */
+  maxNics: optional(integer(1, 1024)),
+  /** Mode `eni`: from Nova's answer until the node must have found a NIC. */
+  plugMs: optional(integer(0, 600_000), 30_000),
   /** Directory of the port's lock and of the token cache. Default: that of the node. */
   dataDir: optional(word),
   /** IP versions of the pods' addresses. Default: those of the host's port. */
@@ -68,6 +90,8 @@ const neutronConf = object({
   reserve: optional(integer(0, 256), 4),
   /** After Neutron's answer, until a new address counts as working although no probe said so. */
   usableAfterMs: optional(integer(0, 60_000), 5_000),
+  /** After a subnet was found full, until it is tried again while another one serves. */
+  retryFullMs: optional(integer(0, 3_600_000), 60_000),
   /** After a release, until an address may be another pod's. */
   coolDownMs: optional(integer(0, 3_600_000), 30_000),
 })

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { deadlineIn, parsePrefix, tryParseMac } from '#base'
 import type { CniError } from '#cni'
 import type { Neutron, Port, Subnet } from '#openstack'
-import { findPlace, type HostInterface, resultIp } from './host-port.ts'
+import { findPlace, type HostInterface } from './host-port.ts'
 
 const MAC = 'fa:16:3e:00:00:01'
 const uplink = (address: string): HostInterface => ({
@@ -35,6 +35,7 @@ const subnet = (more: Partial<Subnet>): Subnet => ({
   cidr: '10.0.0.0/24',
   ip_version: 4,
   gateway_ip: '10.0.0.1',
+  allocation_pools: [{ start: '10.0.0.2', end: '10.0.0.254' }],
   ...more,
 })
 
@@ -55,10 +56,15 @@ function neutron({ ports, subnets }: { ports: Port[]; subnets: Subnet[] }): Neut
 }
 
 const limits = { deadline: deadlineIn(60_000) }
-const conf = (more: object) => ({ networks: [], hostPort: undefined, ipVersions: undefined, ...more }) as never
 
-const find = (facts: { ports?: Port[]; subnets?: Subnet[] }, more: object = {}, address = '10.0.0.11/24') =>
-  findPlace(neutron({ ports: [port({})], subnets: [subnet({})], ...facts }), conf(more), uplink(address), limits)
+const find = (
+  facts: { ports?: Port[]; subnets?: Subnet[] },
+  networks: readonly string[] = [],
+  address = '10.0.0.11/24',
+) => {
+  const cloud = neutron({ ports: [port({})], subnets: [subnet({})], ...facts })
+  return findPlace(cloud, undefined, { networks, key: 'neutronConf.networks' }, uplink(address), limits)
+}
 
 const refuses = (place: Promise<unknown>, message: RegExp, details = /^/) =>
   assert.rejects(place, (error: CniError) => {
@@ -71,7 +77,8 @@ const refuses = (place: Promise<unknown>, message: RegExp, details = /^/) =>
 test('findPlace() finds the port by address and MAC, whatever case the MAC is written in', async () => {
   const place = await find({})
   assert.equal(place.portId, 'p1')
-  assert.deepEqual(place.subnets, [{ id: 's4', cidr: '10.0.0.0/24', gateway: '10.0.0.1', nameservers: [] }])
+  const { id, gateway, size, standing } = place.networkSubnets[0]!
+  assert.deepEqual([id, gateway, size, standing], ['s4', '10.0.0.1', 253, 'host'])
 })
 
 test('findPlace() ignores ports with the address and another MAC, and lists them when there is no other', async () => {
@@ -84,33 +91,12 @@ test('findPlace() refuses two ports that match, with both as candidates', () =>
   refuses(find({ ports: [port({}), port({ id: 'p2', network_id: 'n2' })] }), /2 ports match/, /p1.*p2/))
 
 test('findPlace() refuses an interface that has link-local addresses only', () =>
-  refuses(find({}, {}, '169.254.1.1/32'), /the interface has no address/))
+  refuses(find({}, [], '169.254.1.1/32'), /the interface has no address/))
 
 test('findPlace() refuses a network without subnet by its name', () =>
-  refuses(find({}, { networks: ['bare'] }), /network "bare" \(n2\): it has no subnet/))
+  refuses(find({}, ['bare']), /network "bare" \(n2\): it has no subnet/))
 
-test('findPlace() refuses a SLAAC subnet by name and says how to leave it out', async () => {
-  const six = subnet({
-    id: 's6',
-    name: 'auto',
-    cidr: '2001:db8::/64',
-    ip_version: 6,
-    gateway_ip: 'fe80::1',
-    ipv6_address_mode: 'slaac',
-  })
-  const both = port({
-    fixed_ips: [
-      { subnet_id: 's4', ip_address: '10.0.0.11' },
-      { subnet_id: 's6', ip_address: '2001:db8::f816:3eff:fe00:1' },
-    ],
-  })
-  const facts = { ports: [both], subnets: [subnet({}), six] }
-  await refuses(find(facts), /"auto".*slaac/, /ipVersions/)
-  assert.equal((await find(facts, { ipVersions: [4] })).subnets.length, 1)
-})
-
-test('findPlace() chooses the subnet of the host interface where the port has several', async () => {
-  const second = subnet({ id: 's4b', cidr: '10.1.0.0/24' })
+test('findPlace() tells the subnet of the host interface from others of its port and of the network', async () => {
   const ports = [
     port({
       fixed_ips: [
@@ -119,13 +105,13 @@ test('findPlace() chooses the subnet of the host interface where the port has se
       ],
     }),
   ]
-  assert.equal((await find({ ports, subnets: [second, subnet({})] })).subnets[0]!.id, 's4')
-})
-
-test('findPlace() refuses an IP version that the port does not have', () =>
-  refuses(find({}, { ipVersions: [6] }), /it has none of IPv6 itself/))
-
-test('resultIp() has the subnet’s length, and no gateway where the subnet has none', () => {
-  const place = { id: 's4', cidr: '10.0.0.0/20', gateway: undefined, nameservers: [] }
-  assert.deepEqual(resultIp('10.0.0.19', place), { address: '10.0.0.19/20' })
+  const subnets = [subnet({ id: 's4b', cidr: '10.1.0.0/24' }), subnet({ id: 's4c', cidr: '10.2.0.0/24' }), subnet({})]
+  assert.deepEqual(
+    (await find({ ports, subnets })).networkSubnets.map(({ id, standing }) => [id, standing]),
+    [
+      ['s4b', 'port'],
+      ['s4c', 'network'],
+      ['s4', 'host'],
+    ],
+  )
 })

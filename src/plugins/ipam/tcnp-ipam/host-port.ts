@@ -1,28 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Limits } from '#allocator'
-import { formatIp, formatMac, type Prefix, parseIp, parsePrefix, prefixContains, tryParsePrefix } from '#base'
+import { formatIp, formatMac, type Prefix, prefixContains, tryParsePrefix } from '#base'
 import { CniError, codes } from '#cni'
 import type { Uplink } from '#host'
-import type { FixedIp, Network, Neutron, Port, Subnet } from '#openstack'
-import type { Config } from './config.ts'
+import type { Network, Neutron, Port, Subnet } from '#openstack'
+import { type PlaceSubnet, toPlaceSubnet } from './subnets.ts'
 
 /** The node's NIC, and the addresses that it has. */
 export type HostInterface = Uplink & { readonly addresses: readonly Prefix[] }
 
-/** Where a pod's addresses come from: the port of the node's NIC, and one subnet of its network per IP version. */
+/** Where a pod's addresses may come from: the port of the node's NIC, and the subnets of its network. */
 export type Place = {
   readonly portId: string
   readonly networkId: string
-  readonly subnets: readonly PlaceSubnet[]
+  readonly networkSubnets: readonly PlaceSubnet[]
 }
 
-export type PlaceSubnet = {
-  readonly id: string
-  readonly cidr: string
-  readonly gateway: string | undefined
-  readonly nameservers: readonly string[]
-}
+/** Networks of which the port has to be, none for any, and the key that names them. */
+export type WantedNetworks = { readonly networks: readonly string[]; readonly key: string }
 
 const CANDIDATES_MAX = 8
 const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
@@ -30,47 +26,44 @@ const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
 
 /**
- * Finds the Neutron port of the node's NIC and the subnets for its pods.
+ * Finds the Neutron port of the node's NIC.
  *
  * @throws {CniError} 7 where the configuration fits nothing, or more than one thing, with the candidates.
  * @throws {OpenStackError}
  */
 export async function findPlace(
   neutron: Neutron,
-  { networks, hostPort, ipVersions }: Config['neutronConf'],
+  hostPort: string | undefined,
+  wanted: WantedNetworks,
   uplink: HostInterface | undefined,
   limits: Limits,
 ): Promise<Place> {
-  const allowed = await findNetworks(neutron, networks, limits)
+  const allowed = await findNetworks(neutron, wanted, limits)
   const port =
     hostPort === undefined
       ? await findPortOf(neutron, uplink!, allowed, limits)
-      : await findNamedPort(neutron, hostPort, allowed, limits)
+      : await findNamedPort(neutron, hostPort, allowed, wanted.key, limits)
   const subnets = await neutron.subnets.list({ network_id: port.network_id }, limits)
   if (subnets.length === 0) throw invalid(`Cannot give addresses of network ${port.network_id}: it has no subnet`)
-  const versions = ipVersions ?? [4, 6]
-  const chosen = versions.flatMap(version => chooseSubnet(version, port, subnets, uplink) ?? [])
-  if (chosen.length === 0)
-    throw invalid(
-      `Cannot give addresses of port ${port.id}: it has none of IPv${versions.join(' or IPv')} itself`,
-      `its network ${port.network_id} has the subnets ${subnets.map(nameOf).join(', ')}`,
-    )
-  return { portId: port.id, networkId: port.network_id, subnets: chosen.map(toPlaceSubnet) }
+  return {
+    portId: port.id,
+    networkId: port.network_id,
+    networkSubnets: subnets.map(subnet => toPlaceSubnet(subnet, standingOf(subnet, port, uplink))),
+  }
 }
 
-const nameOf = ({ id, name, cidr }: Subnet) => `${cidr} ("${name}", ${id})`
-
-const toPlaceSubnet = ({ id, cidr, gateway_ip, dns_nameservers }: Subnet): PlaceSubnet => ({
-  id,
-  cidr,
-  gateway: gateway_ip ?? undefined,
-  nameservers: dns_nameservers ?? [],
-})
+/** What a subnet is to the node itself. */
+function standingOf({ id, cidr }: Subnet, port: Port, uplink: HostInterface | undefined): PlaceSubnet['standing'] {
+  if (!port.fixed_ips.some(each => each.subnet_id === id)) return 'network'
+  const prefix = tryParsePrefix(cidr)
+  const isHosts = prefix !== undefined && (uplink?.addresses ?? []).some(({ ip }) => prefixContains(prefix, ip))
+  return isHosts ? 'host' : 'port'
+}
 
 /** The networks that a configuration names; undefined where it names none and any will do. */
-async function findNetworks(
+export async function findNetworks(
   neutron: Neutron,
-  wanted: readonly string[],
+  { networks: wanted, key }: WantedNetworks,
   limits: Limits,
 ): Promise<readonly Network[] | undefined> {
   if (wanted.length === 0) return undefined
@@ -82,15 +75,25 @@ async function findNetworks(
   for (const each of wanted)
     if (!found.some(network => network.id === each.toLowerCase() || network.name === each))
       throw invalid(
-        `Cannot find network "${each}" of "neutronConf.networks": Neutron does not know it, or does not show it to this user`,
+        `Cannot find network "${each}" of "${key}": Neutron does not know it, or does not show it to this user`,
       )
   const bare = found.find(network => network.subnets.length === 0)
   if (bare !== undefined)
     throw invalid(
       `Cannot give addresses of network "${bare.name}" (${bare.id}): it has no subnet`,
-      'create a subnet, or name another network in "neutronConf.networks"',
+      `create a subnet, or name another network in "${key}"`,
     )
   return found
+}
+
+/** The port of the node's NIC, or the one that "hostPort" names, on any network. @throws {CniError} 7 */
+export async function findHostPort(
+  neutron: Neutron,
+  which: { hostPort: string | undefined; uplink: HostInterface | undefined; limits: Limits },
+): Promise<Port> {
+  const { hostPort, uplink, limits } = which
+  if (hostPort === undefined) return await findPortOf(neutron, uplink!, undefined, limits)
+  return await findNamedPort(neutron, hostPort, undefined, 'neutronConf.networks', limits)
 }
 
 const isOn = (port: Port, networks: readonly Network[] | undefined) =>
@@ -100,6 +103,7 @@ async function findNamedPort(
   neutron: Neutron,
   wanted: string,
   networks: readonly Network[] | undefined,
+  networksKey: string,
   limits: Limits,
 ): Promise<Port> {
   const byId = UUID.test(wanted) ? await neutron.ports.get(wanted.toLowerCase(), limits) : undefined
@@ -112,7 +116,7 @@ async function findNamedPort(
   throw invalid(
     found.length === 0
       ? `Cannot find ${what}: Neutron does not know it, or does not show it to this user`
-      : `Cannot use ${what}: it is on none of the networks in "neutronConf.networks"`,
+      : `Cannot use ${what}: it is on none of the networks in "${networksKey}"`,
     found.length === 0 ? undefined : describeAll(found),
   )
 }
@@ -158,36 +162,4 @@ function describeAll(ports: readonly Port[]): string {
   })
   const more = ports.length - shown.length
   return more > 0 ? `${shown.join(', ')} and ${more} more` : shown.join(', ')
-}
-
-/** The subnet of one IP version in which the port itself has an address; of several, the host interface's own. */
-function chooseSubnet(
-  version: number,
-  port: Port,
-  subnets: readonly Subnet[],
-  uplink: HostInterface | undefined,
-): Subnet | undefined {
-  const own = new Set(port.fixed_ips.map((each: FixedIp) => each.subnet_id))
-  const candidates = subnets.filter(subnet => subnet.ip_version === version && own.has(subnet.id))
-  const isHosts = ({ cidr }: Subnet) => {
-    const prefix = tryParsePrefix(cidr)
-    return prefix !== undefined && (uplink?.addresses ?? []).some(({ ip }) => prefixContains(prefix, ip))
-  }
-  const chosen = candidates.find(isHosts) ?? candidates[0]
-  if (chosen !== undefined && /^(slaac|dhcpv6-stateless)$/.test(chosen.ipv6_address_mode ?? ''))
-    throw invalid(
-      `Cannot give addresses of subnet ${nameOf(chosen)}: with ipv6_address_mode "${chosen.ipv6_address_mode}" a port has ` +
-        'one address, made from its MAC',
-      'use a subnet with dhcpv6-stateful or without an address mode, or write "ipVersions": [4] into "neutronConf"',
-    )
-  return chosen
-}
-
-/** An address as the pod gets it, with its subnet's length and gateway. */
-export function resultIp(address: string, { cidr, gateway }: PlaceSubnet): { address: string; gateway?: string } {
-  const { length } = parsePrefix(cidr)
-  return {
-    address: `${formatIp(parseIp(address))}/${length}`,
-    ...(gateway === undefined ? {} : { gateway: formatIp(parseIp(gateway)) }),
-  }
 }

@@ -62,8 +62,13 @@ function lookTogether<T>(world: World, wanted: Look<T>, limits: Limits): Promise
 async function lookInTurn<T>(world: World, wanted: Look<T>, limits: Limits): Promise<T> {
   const { lookup } = wanted
   const name = sha256Hex(lookup).slice(0, 16)
-  const isKnown = () => findKept(world, lookup)?.isFresh === true
+  let kept: { readonly found: T; readonly isFresh: boolean } | undefined
+  const isKnown = () => {
+    kept = findKept<T>(world, lookup)
+    return kept?.isFresh === true
+  }
   const lookUnlessKnown = async () => (isKnown() ? undefined : await lookAgain(world, wanted, limits))
   const found = await withFileLock(join(world.dataDir, `lookup-${name}.lock`), lookUnlessKnown, limits, isKnown)
-  return found ?? findKept<T>(world, lookup)!.found
+  // As it was when it was known: another process may have forgotten it since.
+  return found ?? kept!.found
 }

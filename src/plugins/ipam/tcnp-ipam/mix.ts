@@ -16,16 +16,27 @@ import {
   releaseOwner,
 } from '#allocator'
 import { atMost, deadlineIn, formatIp, isV4, parseIp, parsePrefix, prefixContains } from '#base'
-import { type Call, CniError, codes, type Dns, type Result } from '#cni'
+import { type Call, CniError, codes, type Result } from '#cni'
 import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
 import type { Choice } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
-import { type HostInterface, type Place, resultIp } from './host-port.ts'
+import type { HostInterface, Place } from './host-port.ts'
 import { type Located, locate, locateAgain } from './place.ts'
 import { poolFor, poolOfKnown } from './ports.ts'
 import type { OpenedCloud } from './sessions.ts'
 import { ownerOf, type Source } from './source.ts'
+import {
+  describeSubnet,
+  dnsOf,
+  type Family,
+  type FamilyOptions,
+  familiesOf,
+  type PlaceSubnet,
+  resultIp,
+  subnetsOfPort,
+} from './subnets.ts'
+import { explain } from './unavailable.ts'
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
@@ -48,54 +59,97 @@ async function acquire(
   world: World,
   choice: Choice,
 ): Promise<Required<Pick<Result, 'ips' | 'dns'>>> {
-  refuseChoice(choice)
-  const { place, pool, lookup } = await open(config, world, call)
+  refuseChoice(config, choice)
+  const { pool, lookup, place, families, cloud } = await open(config, world, call, choice)
   try {
-    const subnetIds = place.subnets.map(subnet => subnet.id)
-    const taken = await pool.acquire(ownerOf(call), subnetIds, call)
-    const ips = place.subnets.map(subnet => {
-      const { address } = taken.find(each => each.subnetId === subnet.id)!
-      return resultIp(address, subnet)
-    })
-    return { ips, dns: dnsOf(place) }
+    const wishes = families.map(({ subnets, address }) => ({ subnetIds: subnets.map(each => each.id), address }))
+    const taken = await pool.acquire(ownerOf(call), wishes, call)
+    const used = families.map(({ subnets }) => findUsed(subnets, taken))
+    const ips = used.map(({ address, subnet }) => resultIp(address, subnet))
+    return { ips, dns: dnsOf(used.map(each => each.subnet)) }
   } catch (error) {
     // The port was replaced, or a subnet: the next call looks for them afresh.
     if (isMissing(error) || (error instanceof AllocationError && error.fault === 'gone'))
       forgetLookup(world.journal, lookup)
-    throw error
+    throw await explain({ error, place, families }, world.journal, cloud.session.neutron, call)
   }
 }
 
-/** The node's port is all its pods': nothing of it can be one pod's wish. */
-function refuseChoice({ chosen }: Choice): void {
-  const key = Object.values(chosen)[0]
-  if (key !== undefined)
-    throw new CniError(codes.invalidConfig, `Cannot do what "${key}" asks for in mode "mix"`, {
-      details: 'the pods of a node share its port',
-    })
+function findUsed(subnets: readonly PlaceSubnet[], taken: readonly PortAddress[]) {
+  for (const { address, subnetId } of taken) {
+    const subnet = subnets.find(each => each.id === subnetId)
+    if (subnet !== undefined) return { address, subnet }
+  }
+  throw new Error(`no address of ${subnets.map(describeSubnet).join(', ')} was given`)
 }
 
-function dnsOf(place: Place): Dns {
-  const nameservers = [...new Set(place.subnets.flatMap(subnet => subnet.nameservers))]
-  return nameservers.length === 0 ? {} : { nameservers }
+/** The port is the node's and all its pods': it has one MAC, one set of security groups, and is the only one. */
+function refuseChoice({ neutronConf }: Config, { chosen }: Choice): void {
+  for (const aspect of ['mac', 'port', 'securityGroups', 'portSecurity'] as const) {
+    const isOperators = aspect !== 'mac' && aspect !== 'port' && neutronConf[aspect] !== undefined
+    const key = chosen[aspect] ?? (isOperators ? `neutronConf.${aspect}` : undefined)
+    if (key === undefined) continue
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot do what "${key}" says in mode "mix": all pods of a node share its port`,
+      { details: 'mode "separate" makes a port for each' },
+    )
+  }
 }
 
-type Opened = Located & { readonly pool: PortPool }
+type Opened = Located & {
+  readonly cloud: OpenedCloud
+  readonly pool: PortPool
+  readonly families: readonly Family[]
+}
 
-async function open(config: Config, world: World, limits: Limits): Promise<Opened> {
+const NO_CHOICE = { addresses: [], chosen: {} }
+
+async function open(config: Config, world: World, limits: Limits, choice: Choice): Promise<Opened> {
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-  const located = await locate(config, world, cloud, limits)
-  return { ...located, pool: poolOf(config, world, cloud, located) }
+  const located = await locate(config, world, cloud, limits, choice)
+  const families = familiesAt(located.place, config, choice)
+  return { ...located, cloud, families, pool: poolOf(config, world, cloud, located) }
 }
 
-function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
-  const { reserve, usableAfterMs, coolDownMs, dataDir } = neutronConf
+/** The subnets of the port's network that serve. */
+function familiesAt(
+  { portId, networkSubnets }: Place,
+  { neutronConf }: Config,
+  choice: FamilyOptions['choice'],
+): Family[] {
+  const families = familiesOf({
+    all: networkSubnets,
+    usual: subnetsOfPort(networkSubnets),
+    choice,
+    ipVersions: neutronConf.ipVersions,
+    what: `port ${portId}`,
+  })
+  const automatic = families.flatMap(each => each.subnets).find(each => each.isAutomatic)
+  if (automatic !== undefined)
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot give addresses of subnet ${describeSubnet(automatic)}: a port has one address of it, made from its MAC`,
+      {
+        details:
+          'use a subnet with ipv6_address_mode "dhcpv6-stateful" or without one, or write "ipVersions": [4] into "neutronConf"',
+      },
+    )
+  return families
+}
+
+/** The reserve is the operator's: what one pod chose needs none. */
+function poolOf(config: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
+  const { reserve, usableAfterMs, coolDownMs, retryFullMs, dataDir, subnets } = config.neutronConf
+  const lists = familiesAt(place, config, { ...NO_CHOICE, subnets }).map(each => each.subnets.map(({ id }) => id))
   return poolFor(world, {
     portId: place.portId,
     access: cloud.access,
     probe: probeOf(world, place, uplink),
     settings: {
-      subnetIds: place.subnets.map(subnet => subnet.id),
+      subnetIds: lists.map(([first]) => first!),
+      fallbacks: Object.fromEntries(lists.map(([first, ...others]) => [first!, others])),
+      retryFullMs,
       reserve,
       usableAfterMs,
       coolDownMs,
@@ -105,8 +159,8 @@ function poolOf({ neutronConf }: Config, world: World, cloud: OpenedCloud, { pla
 }
 
 /** Asks the gateway in the address's name: it answers as soon as port security lets the question pass. */
-function probeOf(world: World, { subnets }: Place, uplink: HostInterface | undefined): PortProbe | undefined {
-  const gateways = subnets.flatMap(({ cidr, gateway }) =>
+function probeOf(world: World, { networkSubnets }: Place, uplink: HostInterface | undefined): PortProbe | undefined {
+  const gateways = networkSubnets.flatMap(({ cidr, gateway }) =>
     gateway === undefined ? [] : [{ subnet: parsePrefix(cidr), target: parseIp(gateway) }],
   )
   if (uplink === undefined || !gateways.some(({ target }) => isV4(target))) return undefined

@@ -4,10 +4,14 @@ import type { Limits } from '#allocator'
 import { formatIp } from '#base'
 import { CniError, codes } from '#cni'
 import type { World } from '../../world.ts'
+import type { Choice } from './choice.ts'
 import type { Config } from './config.ts'
-import { findPlace, type HostInterface, type Place } from './host-port.ts'
+import { findPlace, type HostInterface, type Place, type WantedNetworks } from './host-port.ts'
 import { type Look, lookAgain, lookUp } from './lookup.ts'
 import type { OpenedCloud } from './sessions.ts'
+
+/** Counts the changes of `Place`: what an earlier release kept is not read. */
+const PLACE_FORM = 2
 
 export type Located = {
   readonly place: Place
@@ -16,28 +20,56 @@ export type Located = {
   readonly lookup: string
 }
 
-/** Where the addresses of this node's pods come from: as it was found before, or found now. @throws {CniError} @throws {OpenStackError} */
-export async function locate(config: Config, world: World, cloud: OpenedCloud, limits: Limits): Promise<Located> {
+/**
+ * Where the addresses of this node's pods come from: as it was found before, or found now.
+ * @param choice what an attachment chose; without it, the operator's networks.
+ * @throws {CniError}
+ * @throws {OpenStackError}
+ */
+export async function locate(
+  config: Config,
+  world: World,
+  cloud: OpenedCloud,
+  limits: Limits,
+  choice?: Pick<Choice, 'networks' | 'chosen'>,
+): Promise<Located> {
   const uplink = await findHostInterface(config, world)
-  const look = lookFor(config, cloud, uplink)
+  const look = lookFor(config, cloud, uplink, networksOf(config, choice))
   return { lookup: look.lookup, uplink, place: await lookUp(world, look, limits) }
 }
 
 /** The place as it is now, whatever was found before. */
 export async function locateAgain(config: Config, world: World, cloud: OpenedCloud, limits: Limits): Promise<Located> {
   const uplink = await findHostInterface(config, world)
-  const look = lookFor(config, cloud, uplink)
+  const look = lookFor(config, cloud, uplink, networksOf(config))
   return { lookup: look.lookup, uplink, place: await lookAgain(world, look, limits) }
 }
 
-const lookFor = (config: Config, cloud: OpenedCloud, uplink: HostInterface | undefined): Look<Place> => ({
-  lookup: lookupOf(config, cloud, uplink),
+/** The networks that an attachment chose, or the operator's. */
+export const networksOf = (
+  { neutronConf }: Pick<Config, 'neutronConf'>,
+  choice?: Pick<Choice, 'networks' | 'chosen'>,
+): WantedNetworks => ({
+  networks: choice?.networks ?? neutronConf.networks,
+  key: choice?.chosen.networks ?? 'neutronConf.networks',
+})
+
+const lookFor = (
+  config: Config,
+  cloud: OpenedCloud,
+  uplink: HostInterface | undefined,
+  networks: WantedNetworks,
+): Look<Place> => ({
+  lookup: lookupOf(config, cloud, uplink, networks),
   action: 'find the Neutron port of the host interface',
-  look: limits => findPlace(cloud.session.neutron, config.neutronConf, uplink, limits),
+  look: limits => findPlace(cloud.session.neutron, config.neutronConf.hostPort, networks, uplink, limits),
 })
 
 /** The node's NIC that the configuration names, or that of the default route; undefined where a port is named instead. @throws {CniError} 7 */
-export async function findHostInterface({ neutronConf }: Config, world: World): Promise<HostInterface | undefined> {
+export async function findHostInterface(
+  { neutronConf }: Pick<Config, 'neutronConf'>,
+  world: World,
+): Promise<HostInterface | undefined> {
   const { hostInterface: name, hostPort } = neutronConf
   const uplink = await world.host.findUplink({ name })
   if (uplink !== undefined || hostPort !== undefined) return uplink
@@ -52,8 +84,13 @@ export async function findHostInterface({ neutronConf }: Config, world: World): 
 }
 
 /** Everything that the answer depends on. */
-function lookupOf({ neutronConf }: Config, { access }: OpenedCloud, uplink: HostInterface | undefined): string {
-  const { networks, hostPort, ipVersions } = neutronConf
+function lookupOf(
+  { neutronConf }: Config,
+  { access }: OpenedCloud,
+  uplink: HostInterface | undefined,
+  { networks }: WantedNetworks,
+): string {
+  const { hostPort } = neutronConf
   const addresses = uplink?.addresses.map(({ ip }) => formatIp(ip)).sort()
-  return JSON.stringify([access, networks, hostPort, ipVersions, uplink?.name, uplink?.mac.join('.'), addresses])
+  return JSON.stringify([PLACE_FORM, access, networks, hostPort, uplink?.name, uplink?.mac.join('.'), addresses])
 }

@@ -2,6 +2,7 @@
 
 import {
   forgetPort,
+  forgetReserveAhead,
   type Journal,
   type KnownPort,
   listKnownPorts,
@@ -16,9 +17,10 @@ import {
 } from '#allocator'
 import { formatIp } from '#base'
 import { CniError, codes, type JsonObject } from '#cni'
-import type { CloudSession } from '#openstack'
 import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
+import { reachCloud, startLists } from './lists.ts'
+import { startObjectPools } from './object-pools.ts'
 import { isInlineAccess } from './sessions.ts'
 
 /** What a pool needs of a world. */
@@ -49,10 +51,7 @@ export function poolFor(
 ): PortPool {
   const all = poolsOf(world.journal)
   const known = all.byPort.get(port.portId)
-  const neutron = async () => {
-    const session = await reach(world, port.access)
-    return { ...session.neutron, health: () => session.health('network') }
-  }
+  const neutron = async () => (await reachCloud(world, port.access)).neutron
   // A call without a NIC at hand (a release) leaves the probe as it is.
   known?.use({ ...port, neutron })
   if (known !== undefined) return known
@@ -78,19 +77,6 @@ export function poolFor(
   all.byPort.set(port.portId, pool)
   all.told.delete(port.portId)
   return pool
-}
-
-/** The session of a port's cloud as it is now. @throws {CniError} where its credentials stand in no file and no call brought them */
-async function reach({ clouds }: Pick<World, 'clouds'>, access: string): Promise<CloudSession> {
-  const session = await clouds.reach(access)
-  if (session !== undefined) return session
-  throw new CniError(
-    codes.invalidConfig,
-    'Cannot log in to the cloud of an address: its credentials stand in no file',
-    {
-      details: 'the next call of that network brings them; "cloud" instead of "openstackConf" needs no call',
-    },
-  )
 }
 
 /** The pool of a port that the journal knows, undefined while nobody brought the credentials for it. */
@@ -167,6 +153,8 @@ export function startPorts(
   const all = poolsOf(world.journal)
   all.warn = warn
   let ended = false
+  const lists = startLists(world, warn)
+  const objects = startObjectPools(world, warn)
   const started = takeUp(world, all, () => ended).catch(warn)
   return {
     async [Symbol.asyncDispose]() {
@@ -174,6 +162,8 @@ export function startPorts(
       await started
       await Promise.all([...all.byPort.values()].map(pool => pool.close()))
       all.byPort.clear()
+      await lists[Symbol.asyncDispose]()
+      await objects[Symbol.asyncDispose]()
     },
   }
 }
@@ -236,6 +226,7 @@ async function drainPort(
       throw new CniError(codes.invalidConfig, 'its credentials stand in no file', {
         details: 'name the network list that holds them: --conflist FILE',
       })
+    forgetReserveAhead(journal, portId)
     const pool = poolFor(world, { portId, access, settings: { ...settings, reserve: 0 } })
     await pool.settle(limits)
   } catch (error) {

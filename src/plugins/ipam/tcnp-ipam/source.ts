@@ -6,6 +6,9 @@ import type { World } from '../../world.ts'
 import type { Choice } from './choice.ts'
 import type { Config } from './config.ts'
 
+/** What an attachment gets; with `interfaces` where the addresses are those of a NIC that the interface plugin is to take. */
+export type Given = Required<Pick<Result, 'ips' | 'dns'>> & Pick<Result, 'interfaces'>
+
 /**
  * One way to get addresses of Neutron, a mode of `tcnp-ipam`. The journal says which attachment holds what of which mode, so
  * that releases need no configuration: one that changed, or is not valid any more, keeps no address.
@@ -16,7 +19,7 @@ export type Source = {
    * of what the configuration says; what a mode cannot do of it is refused by name.
    * @throws {CniError} {OpenStackError} {AllocationError}
    */
-  acquire(config: Config, call: Call, world: World, choice: Choice): Promise<Required<Pick<Result, 'ips' | 'dns'>>>
+  acquire(config: Config, call: Call, world: World, choice: Choice): Promise<Given>
   /** Gives back what an attachment holds, if anything: recorded at once, the cloud is told later. */
   release(call: Call, world: World): Promise<void>
   /** The same for all attachments of the call's network that are not living; what is younger than `beforeMs` stays. */

@@ -6,8 +6,10 @@ import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
 import { choose } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
+import { eni } from './eni/eni.ts'
 import { mix } from './mix.ts'
 import { readResolvConf } from './resolv-conf.ts'
+import { separate } from './separate/separate.ts'
 import { ownerOf, type Source } from './source.ts'
 import { fromCloud } from './to-cni-error.ts'
 
@@ -15,7 +17,7 @@ const STATUS_AGE_MS = 10_000
 /** A GC list made this short a time before the call may not know an ADD that has just ended. */
 const GC_GUARD_MS = 100
 
-const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix }
+const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, separate, eni }
 
 /** Addresses of Neutron for pods; "neutronConf.mode" says how. */
 export const tcnpIpam: Plugin<World> = {
@@ -41,8 +43,8 @@ async function add(call: Call, world: World): Promise<Result> {
   const choice = choose(config, call)
   // Read first: a file that is missing must not cost an address.
   const resolv = config.resolvConf === undefined ? undefined : await readResolvConf(config.resolvConf)
-  const { ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world, choice)
-  return { ips, routes: [...config.routes], dns: resolv ?? dns }
+  const { interfaces, ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world, choice)
+  return { ...(interfaces === undefined ? {} : { interfaces }), ips, routes: [...config.routes], dns: resolv ?? dns }
 }
 
 async function del(call: Call, world: World): Promise<void> {

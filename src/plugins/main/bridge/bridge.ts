@@ -8,7 +8,8 @@ import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { dnsOf, hasOtherLinks, leaseOf, resultRoutes } from '../../lease.ts'
 import { isNameTaken, type LinkNames, linkNames, underFreeName } from '../../pair.ts'
-import { settleAddresses } from '../../settle.ts'
+import { requireAvailable } from '../../ready.ts'
+import { awaitCarrier, settleAddresses } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { findUpstreamPair } from '../../upstream.ts'
 import type { World } from '../../world.ts'
@@ -46,9 +47,10 @@ export const bridge = interfacePlugin<Config, Traces>({
   restore: (all, world) => world.host.addBridgedFirewall({ all: all.map(firewallOf) }),
 })
 
-async function attach(attach: Attach<Config, Traces>): Promise<Result> {
+async function attach(asked: Attach<Config, Traces>): Promise<Result> {
+  const found = await ensureBridge(asked.config, asked.world)
+  const attach = { ...asked, config: { ...asked.config, bridge: found.name } }
   const { call, world, config, key, takeAddresses } = attach
-  const found = await ensureBridge(config, world)
   const mtuBytes = config.mtu === 0 ? found.mtuBytes : config.mtu
   const podMac = config.mac ?? namesOf(key).podMac
   const bare = { mtuBytes, podMac, ips: [], routes: [] }
@@ -134,8 +136,8 @@ async function ensureGateway(
 
 type Inside = { mtuBytes: number; podMac: Uint8Array } & Required<Pick<Result, 'ips' | 'routes'>>
 
-/** Joins the pod to the bridge. @returns the name of the node's link */
-function makePair(
+/** Joins the pod to the bridge, and returns when frames pass. @returns the name of the node's link */
+async function makePair(
   { call, world, config, key, note, undo }: Attach<Config, Traces>,
   { index: masterIndex, defaultVlan }: FoundBridge,
   { mtuBytes, podMac, ips, routes }: Inside,
@@ -144,14 +146,17 @@ function makePair(
   const at = { call, world, key }
   const lease = leaseOf({ ips, routes })
   const { ifName, netnsFd } = call
-  const podLink = { ifName, ...lease, detectDuplicates: config.enabledad }
-  return underFreeName(at, async hostLink => {
+  const podLink = config.disableContainerInterface
+    ? undefined
+    : { ifName, ...lease, detectDuplicates: config.enabledad }
+  const { pair, isUp } = await underFreeName(at, async hostLink => {
     const traces = tracesOf(config, owner, hostLink, podMac, lease.addresses)
+    const pair = { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex }
     note(traces)
     try {
-      const rebuilt = await world.host.attachBridgedPod({
+      const { rebuilt, isUp } = await world.host.attachBridgedPod({
         pod: {
-          pair: { hostLink, ifName, netnsFd: netnsFd!, mtuBytes, hostMac, podMac, masterIndex },
+          pair,
           owner,
           port: {
             hairpin: config.hairpinMode,
@@ -161,19 +166,21 @@ function makePair(
                 ? undefined
                 : { join: config.vlans, leave: config.preserveDefaultVlan ? 0 : defaultVlan },
           },
-          podLink: config.disableContainerInterface ? undefined : podLink,
+          podLink,
           firewall: firewallOf(traces),
         },
       })
       undo(() => detach(traces, at))
       if (rebuilt) await world.restoreFirewall()
-      return hostLink
+      return { pair, isUp }
     } catch (error) {
       // The verb cleans up behind itself; where it could not, this does, or the record stays.
       if (!isNameTaken(error, hostLink)) undo(() => detach(traces, at))
       throw explain(error, ifName, config.bridge)
     }
   })
+  if (!isUp) await awaitCarrier(pair.hostLink, at, () => world.host.announceFromPort({ pair, podLink }))
+  return pair.hostLink
 }
 
 /** For addresses that could be asked for with the link there only. @returns the name of the node's link */
@@ -270,7 +277,9 @@ async function findUpstreams(at: At): Promise<Traces[]> {
 }
 
 async function findFaults(check: Check<Config, Traces>): Promise<readonly string[]> {
-  const { call, world, config, key, prevResult, pod, podIndex, addresses, traces } = check
+  const { call, world, key, prevResult, pod, podIndex, addresses, traces } = check
+  const found = await world.host.findBridge({ name: check.config.bridge })
+  const config = { ...check.config, bridge: found?.name ?? check.config.bridge }
   const { hostLinks, owner } = namesOf(key)
   const onNode = (prevResult.interfaces ?? []).filter(
     ({ name, sandbox }) => (sandbox ?? '') === '' && name !== config.bridge && name !== gatewayOf(config),
@@ -316,13 +325,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
 async function requireReady(config: Config, world: World): Promise<void> {
   const vlanFiltering = config.vlans.length > 0
   const found = await world.host.findBridge({ name: config.bridge })
-  try {
-    if (found !== undefined) refuseBridge(config, found)
-  } catch (error) {
-    throw error instanceof CniError
-      ? new CniError(codes.notAvailable, error.message, { details: error.details })
-      : error
-  }
+  await requireAvailable(() => found !== undefined && refuseBridge(config, found))
   const lacks = await world.host.lacksForBridge({ vlanFiltering, macCheck: config.macspoofchk })
   if (lacks.length > 0)
     throw new CniError(

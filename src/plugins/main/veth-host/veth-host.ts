@@ -19,6 +19,7 @@ import { EEXIST } from '#libc'
 import { NetlinkError } from '#netlink'
 import { type At, type Attach, type Check, interfacePlugin } from '../../interface.ts'
 import { isNameTaken, linkNames, underFreeName } from '../../pair.ts'
+import { awaitCarrier } from '../../settle.ts'
 import { everyStep } from '../../steps.ts'
 import { type NodeUplink, podMtu, refuseNodeAddress, requireReachable, uplinkFor } from '../../uplink.ts'
 import type { World } from '../../world.ts'
@@ -71,6 +72,7 @@ async function attach(attach: Attach<Config, Traces>): Promise<Result> {
   const pod = { ...found, services: found.services.filter(isNeeded) }
   const mtuBytes = config.mtu === 0 ? Math.min(uplink.mtuBytes, nicMtu) : podMtu(config, uplink)
   const hostLink = await join(attach, { ...pod, gateways, mtuBytes }, { uplink: uplink.name, tables })
+  await awaitCarrier(hostLink, attach)
   const { hostMac, podMac } = linkNames(key)
   return {
     ...prevResult,

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { OpenStackError } from '#openstack'
+import { reserveOf } from '../ahead.ts'
+import type { Journal } from '../journal.ts'
+import { AllocationError } from '../port/error.ts'
+import { type Limits, pause } from '../port/lock.ts'
+import {
+  type CloudObject,
+  describedAs,
+  type KnownPool,
+  type MadeObject,
+  newMark,
+  type ObjectDriver,
+  type ObjectWant,
+  type Room,
+} from './object.ts'
+import { compareObjects, type ObjectPlan, planObjects } from './plan.ts'
+import {
+  assignObject,
+  countObjects,
+  disownEarlierBootsObjects,
+  findObject,
+  findObjectPool,
+  forgetExpiredObjectWants,
+  forgetObject,
+  forgetObjectWantsOf,
+  keepObject,
+  listLooseObjects,
+  listObjects,
+  listObjectWants,
+  listUndescribed,
+  noteDescribed,
+  noteFlaw,
+  noteMissing,
+  putObjectPool,
+  recordMade,
+  recordMaking,
+  recordStrange,
+  retireObject,
+} from './store.ts'
+
+export type ObjectRoundOptions = Omit<KnownPool, 'seenBootId'> & {
+  readonly journal: Journal
+  readonly driver: ObjectDriver
+  readonly bootId: string
+  /** The first digits of the marks of this pool. */
+  readonly poolDigits: string
+  readonly limits: Limits
+  /** True where the process stays: idle objects are kept, and owners are written into the cloud. */
+  readonly longLived: boolean
+  /** False for a while after a refill failed. */
+  readonly refill: boolean
+  /** Why nothing can be made for a while. */
+  readonly refusal?: Error | undefined
+  /** True when cloud and journal should be compared; before the first look in this boot they are in any case. */
+  readonly look: boolean
+  /** Told whenever attachments were given objects. */
+  readonly onAssigned?: (() => void) | undefined
+  /** True when the round has done what its caller came for; the rest is left to others. */
+  readonly enough?: (() => boolean) | undefined
+  /** Told before each step that changes journal or cloud; tests stop the world there. */
+  readonly step?: ((name: ObjectStep) => void) | undefined
+}
+
+export type ObjectStep =
+  | 'list'
+  | 'compare'
+  | 'intent'
+  | 'create'
+  | 'record'
+  | 'recycle'
+  | 'remove'
+  | 'forget'
+  | 'describe'
+
+export type ObjectReport = {
+  /** True if cloud and journal were compared. */
+  hasLooked: boolean
+  /** Objects that attachments hold and the cloud does not show. */
+  lost: readonly CloudObject[]
+  /** Objects put into quarantine in this round. */
+  readonly strange: string[]
+  /** Attachments that were not served, by the id of their want, and why. */
+  readonly unserved: Map<number, Error>
+  /** Why the cloud has no room for another, undefined while it has. */
+  refusal: Error | undefined
+  /** True if the reserve could not be filled. */
+  refillFailed: boolean
+  /** When the next idle object is due (ms since 1970). */
+  idleAtMs: number | undefined
+}
+
+const TRIES_MAX = 256
+const UNKNOWN_MAX = 3
+const RETRY_MS = 100
+
+type State = {
+  readonly report: ObjectReport
+  refill: boolean
+  /** Objects that one creation makes at most. */
+  batchMax: number
+  unknown: number
+  /** True while a creation's answer is lost and nobody has looked since. */
+  mustLook: boolean
+  room: Room | undefined
+}
+
+/**
+ * Brings the objects of a pool and the journal together, and serves who waits: everything that is recorded, in as few
+ * creations as the cloud permits. The caller holds the pool's lock: there is one writer per pool.
+ *
+ * @throws {OpenStackError}
+ * @throws {AllocationError}
+ */
+export async function settleObjects(options: ObjectRoundOptions): Promise<ObjectReport> {
+  const { journal, pool, bootId, driver } = options
+  const state: State = {
+    report: {
+      hasLooked: false,
+      lost: [],
+      strange: [],
+      unserved: new Map(),
+      refusal: options.refusal,
+      refillFailed: false,
+      idleAtMs: undefined,
+    },
+    refill: options.refill,
+    batchMax: driver.batchMax,
+    unknown: 0,
+    mustLook: options.look || findObjectPool(journal, pool)?.seenBootId !== bootId,
+    room: undefined,
+  }
+  for (let tries = 0; tries < TRIES_MAX; tries++) {
+    if (state.mustLook) await look(options, state)
+    const plan = serve(options, state)
+    options.onAssigned?.()
+    if (options.enough?.()) break
+    if (plan.serve.length + plan.refill > 0) await create(options, state, plan)
+    else if (plan.clean.length > 0) await recycle(options, plan.clean)
+    else break
+    options.onAssigned?.()
+    if (options.enough?.()) break
+  }
+  return state.report
+}
+
+/**
+ * Does in the cloud what nobody waits for: removes what is not needed, cleans what was released, writes down whose is what.
+ * Stops for whoever comes to wait meanwhile. The caller holds the pool's lock.
+ *
+ * @throws {OpenStackError} the first, when all were tried
+ */
+export async function tidyObjects(options: ObjectRoundOptions): Promise<void> {
+  await removeRetired(options)
+  if (isPressed(options)) return
+  await recycle(options, listLooseObjects(options.journal, options.pool))
+  if (options.longLived) await describeOwned(options)
+}
+
+const isPressed = ({ journal, pool, enough }: ObjectRoundOptions) =>
+  enough?.() === true || listObjectWants(journal, pool).length > 0
+
+/** What the cloud shows is compared with the journal, in one transaction. */
+async function look(options: ObjectRoundOptions, state: State): Promise<void> {
+  const { journal, driver, pool, kind, access, settings, detail, bootId, poolDigits, limits } = options
+  options.step?.('list')
+  const shown = await driver.list(limits)
+  options.step?.('compare')
+  const nowMs = Date.now()
+  journal.transaction(() => {
+    putObjectPool(journal, { pool, kind, access, settings, detail, seenBootId: bootId })
+    disownEarlierBootsObjects(journal, pool, bootId)
+    const found = compareObjects(shown, listObjects(journal, pool), { nowMs, poolDigits })
+    for (const made of found.found) recordMade(journal, made, nowMs + settings.usableAfterMs)
+    assignMade(options, found.found)
+    for (const made of found.strange) recordStrange(journal, pool, made)
+    for (const { mark, flaw } of found.flawed) noteFlaw(journal, mark, flaw)
+    for (const { mark } of found.missing) noteMissing(journal, mark, nowMs)
+    for (const { mark } of found.back) noteMissing(journal, mark, 0)
+    for (const { mark } of found.retire) retireObject(journal, mark)
+    for (const { mark } of found.forget) forgetObject(journal, mark)
+    state.report.lost = found.lost
+    state.report.strange.push(...found.strange.map(each => each.id))
+  })
+  state.report.hasLooked = true
+  state.mustLook = false
+}
+
+/** Gives what was made to those for whom it was made; where one was released meanwhile, or went away, it is for the next. */
+function assignMade({ journal, pool, bootId }: ObjectRoundOptions, made: readonly MadeObject[]): void {
+  const waiting = new Map(listObjectWants(journal, pool).map(want => [describedAs(want.owner), want.owner]))
+  for (const { mark } of made) {
+    const object = findObject(journal, mark)
+    const owner = object?.state === 'free' ? waiting.get(object.described) : undefined
+    if (owner === undefined) continue
+    assignObject(journal, mark, owner, bootId)
+    forgetObjectWantsOf(journal, owner)
+  }
+}
+
+/** Gives what is free to who waits, and says what remains to be done. */
+function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOptions, state: State): ObjectPlan {
+  return journal.transaction(() => {
+    forgetExpiredObjectWants(journal, pool)
+    const counts = countObjects(journal, pool)
+    const count = Object.values(counts).reduce((sum, each) => sum + each, 0)
+    const plan = planObjects({
+      loose: listLooseObjects(journal, pool),
+      count,
+      wants: listObjectWants(journal, pool).filter(each => !state.report.unserved.has(each.id)),
+      settings: { ...settings, reserve: reserveOf(journal, pool, settings.reserve) },
+      keepsIdle: longLived,
+      isExhausted: state.report.refusal !== undefined,
+      refill: state.refill,
+      nowMs: Date.now(),
+    })
+    for (const { object, usableMs } of plan.keep) keepObject(journal, object.mark, usableMs)
+    for (const { want, object } of plan.assign) {
+      assignObject(journal, object.mark, want.owner, bootId)
+      forgetObjectWantsOf(journal, want.owner)
+    }
+    for (const { mark } of plan.retire) retireObject(journal, mark)
+    const cause = state.report.refusal ?? fullPool(settings.max)
+    // Not before what there is room for was made: until then nobody knows the numbers, nor whether there was room.
+    for (const want of plan.serve.length > 0 ? [] : plan.refused)
+      state.report.unserved.set(want.id, refusalOf({ settings, want, cause, counts, room: state.room }))
+    state.report.idleAtMs = plan.idleAtMs
+    return plan
+  })
+}
+
+const fullPool = (max: number) =>
+  new AllocationError('full', `all ${max} that the node may have of them exist`, {
+    remedy: 'delete pods that nobody needs, or raise the limit of the node',
+  })
+
+/** The error for one attachment, with the numbers. */
+function refusalOf(facts: {
+  settings: KnownPool['settings']
+  want: ObjectWant
+  cause: Error
+  counts: ReturnType<typeof countObjects>
+  room: Room | undefined
+}): AllocationError {
+  const { settings, want, cause, counts, room } = facts
+  const { making, free, assigned, releasing, removing, quarantined } = counts
+  const held = [
+    `${assigned} in use`,
+    `${free + releasing} free`,
+    ...(removing + making > 0 ? [`${removing + making} being made or removed`] : []),
+    ...(quarantined > 0 ? [`${quarantined} in quarantine`] : []),
+  ]
+  const reason = cause instanceof OpenStackError ? cause.summary : cause.message
+  const numbers = room === undefined ? '' : `; ${room.text}`
+  const { remedy } = cause as { remedy?: string | undefined }
+  return new AllocationError(
+    'full',
+    `Cannot give one of the ${settings.name} to interface ${want.owner.ifName} of container ${want.owner.containerId}: ` +
+      `${reason}; this node has ${held.join(', ')}, at most ${settings.max}${numbers}`,
+    { cause, remedy },
+  )
+}
+
+async function create(options: ObjectRoundOptions, state: State, plan: ObjectPlan): Promise<void> {
+  const { journal, driver, pool, poolDigits, settings, limits } = options
+  // What one attachment asks for may be refused for its own sake; those that ask for nothing go first, and by themselves.
+  const plain = plan.serve.filter(want => want.special === '')
+  const group = plain.length > 0 || plan.serve.length === 0 ? plain : plan.serve
+  const refill = group === plain ? plan.refill : 0
+  const size = Math.min(group.length + refill, await sizeOf(options, state, group.length + refill))
+  const wants = group.slice(0, size)
+  const requests = [...wants, ...Array<undefined>(size - wants.length).fill(undefined)].map(want => ({
+    mark: newMark(poolDigits),
+    owner: want?.owner,
+    special: want?.special ?? '',
+  }))
+  options.step?.('intent')
+  const intend = () => {
+    for (const request of requests) recordMaking(journal, pool, request)
+  }
+  journal.transaction(intend, { durable: true })
+  options.step?.('create')
+  let made: Awaited<ReturnType<ObjectDriver['create']>>
+  try {
+    made = await driver.create(requests, limits)
+  } catch (error) {
+    return await afterRefusal(options, state, { error, requests, wants })
+  }
+  options.step?.('record')
+  journal.transaction(() => {
+    const usableMs = Date.now() + settings.usableAfterMs
+    for (const each of made) recordMade(journal, each, usableMs)
+    assignMade(options, made)
+  })
+  const flaw = made.find(each => each.flaw !== undefined)?.flaw
+  // The next would fare no better; who waits learns why.
+  if (flaw !== undefined) state.report.refusal = new AllocationError('broken', flaw)
+  if (state.room !== undefined) state.room = { ...state.room, count: state.room.count - made.length }
+}
+
+/** How many to ask for at once: no more than there is room for, but one in any case, whose refusal says why. */
+async function sizeOf({ driver, limits }: ObjectRoundOptions, state: State, wanted: number): Promise<number> {
+  if (wanted > 1 && driver.room !== undefined) state.room ??= await driver.room(limits)
+  const room = state.room?.count ?? Number.POSITIVE_INFINITY
+  return Math.max(1, Math.min(wanted, state.batchMax, room))
+}
+
+async function afterRefusal(
+  { journal, limits, driver }: ObjectRoundOptions,
+  state: State,
+  { error, requests, wants }: { error: unknown; requests: readonly { mark: string }[]; wants: readonly ObjectWant[] },
+): Promise<void> {
+  const refusal = certainRefusal(error)
+  if (refusal === undefined) {
+    // The intents stay: the next look at the cloud tells what became of them. Never a second creation without that look.
+    if (!(error instanceof OpenStackError) || ++state.unknown > UNKNOWN_MAX) throw error
+    state.mustLook = true
+    return await pause(RETRY_MS * 2 ** state.unknown, limits)
+  }
+  journal.transaction(() => {
+    for (const { mark } of requests) forgetObject(journal, mark)
+  })
+  const [want] = wants
+  const isOwnFault = want !== undefined && want.special !== '' && refusal !== 'transient'
+  if (refusal !== 'full' && !isOwnFault) throw error
+  if (requests.length > 1) {
+    // All or nothing, and no word on how many would have fitted: half of them, until it does or one is too many.
+    if (wants.length > 0 && requests.length > wants.length) {
+      state.refill = false
+      state.report.refillFailed = true
+    } else state.batchMax = Math.floor(requests.length / 2)
+    return
+  }
+  if (want === undefined) {
+    state.refill = false
+    state.report.refillFailed = true
+  } else if (isOwnFault) {
+    state.report.unserved.set(want.id, error as Error)
+    state.batchMax = driver.batchMax
+  } else {
+    state.report.refusal = error as Error
+    state.room = await driver.room?.(limits).catch(() => undefined)
+  }
+}
+
+/** What an error says of a creation that certainly made nothing; undefined where it may have made something. */
+function certainRefusal(error: unknown): 'full' | 'transient' | 'other' | undefined {
+  if (error instanceof AllocationError && (error.fault === 'full' || error.fault === 'broken'))
+    return error.fault === 'full' ? 'full' : 'other'
+  if (!(error instanceof OpenStackError) || error.effect === 'unknown') return undefined
+  if (error.kind === 'exhausted' || error.kind === 'quota') return 'full'
+  return error.kind === 'transient' ? 'transient' : 'other'
+}
+
+/** Takes from released objects what is left on them, so that the next may have them. */
+async function recycle({ journal, driver, limits, step }: ObjectRoundOptions, objects: readonly CloudObject[]) {
+  const dirty = objects
+    .flatMap(({ mark }) => findObject(journal, mark) ?? [])
+    .filter(each => each.state === 'free' && each.described !== '' && each.missingMs === 0)
+  if (dirty.length === 0) return
+  step?.('recycle')
+  await driver.recycle?.(dirty, limits)
+  journal.transaction(() => {
+    for (const { mark } of dirty) noteDescribed(journal, mark, '')
+  })
+}
+
+async function removeRetired(options: ObjectRoundOptions): Promise<void> {
+  const { journal, driver, pool, limits } = options
+  const retired = listLooseObjects(journal, pool).filter(each => each.state === 'removing')
+  await inParallel(options, retired, async object => {
+    options.step?.('remove')
+    if (object.id !== '') await driver.remove(object, limits)
+    options.step?.('forget')
+    forgetObject(journal, object.mark)
+  })
+}
+
+async function describeOwned(options: ObjectRoundOptions): Promise<void> {
+  const { journal, driver, pool, limits } = options
+  const { describe } = driver
+  if (describe === undefined) return
+  await inParallel(options, listUndescribed(journal, pool), async object => {
+    options.step?.('describe')
+    await describe(object, object.owner!, limits)
+    noteDescribed(journal, object.mark, describedAs(object.owner))
+  })
+}
+
+/** Works on all, several at a time, also after one has failed, and until somebody waits. @throws the first error */
+async function inParallel(
+  options: ObjectRoundOptions,
+  objects: readonly CloudObject[],
+  work: (object: CloudObject) => Promise<void>,
+): Promise<void> {
+  const queue = [...objects]
+  const failures: unknown[] = []
+  const worker = async () => {
+    for (let next = queue.shift(); next !== undefined && !isPressed(options); next = queue.shift())
+      await work(next).catch((error: unknown) => failures.push(error))
+  }
+  await Promise.all(Array.from({ length: Math.min(options.driver.parallel, queue.length) }, worker))
+  if (failures.length > 0) throw failures[0]
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { hostname } from 'node:os'
+import { type Journal, listKnownPorts } from '#allocator'
+import type { Host } from '#host'
+import { type CloudSession, cloudFromConf, type Limits, loadCloud, openCloud } from '#openstack'
+import { type CloudReference, type NeutronUse, neutronUseOf } from '#plugins'
+import { type CloudPorts, type NodeNic, readCloudPorts } from './cloud-ports.ts'
+import { listLeases } from './leases.ts'
+import { type NetworksOptions, readPluginConfigs } from './networks.ts'
+import { joinPorts, type PortsReport } from './ports.ts'
+
+export type PortsOptions = NetworksOptions & {
+  /** A cloud of clouds.yaml, instead of those that the network lists name. */
+  readonly cloud?: string | undefined
+  /** Servers that have one of these addresses, in the form of `formatIp`; without any, this node. */
+  readonly addresses: readonly string[]
+  /** Leaves out the servers' own addresses, and ports that have no others. */
+  readonly withoutPrimary: boolean
+}
+
+/** The node that looks. */
+export type PortsNode = { readonly host: Pick<Host, 'findUplink'>; readonly journal: Journal | undefined }
+
+/**
+ * What Neutron and Nova hold for this node, or for servers, and whose it is.
+ * @returns also what the user should know of the configuration
+ * @throws {Error} where no cloud can be asked @throws {CloudConfigError} @throws {OpenStackError}
+ */
+export async function readPorts(
+  { host, journal }: PortsNode,
+  options: PortsOptions,
+  limits: Limits,
+): Promise<{ report: PortsReport; warnings: readonly string[] }> {
+  const { addresses, withoutPrimary } = options
+  const warnings: string[] = []
+  const clouds = cloudsOf(options, text => warnings.push(text))
+  const knownPorts = journal === undefined ? [] : listKnownPorts(journal).map(({ portId }) => portId)
+  const leases = journal === undefined ? [] : listLeases(journal)
+  const recorded = new Set([...knownPorts, ...leases.map(({ portId }) => portId).filter(id => id !== '')])
+  const found: CloudPorts[] = []
+  for (const [cloud, uses] of clouds) {
+    const nics = addresses.length > 0 ? [] : await Promise.all(uses.map(use => nicOf(use, host)))
+    await using session = await open(cloud, text => warnings.push(text))
+    const target = { addresses, nics, knownPorts: [...recorded], deviceId: hostname() }
+    const ports = await readCloudPorts(session, target, limits)
+    if (addresses.length === 0 && ports.servers.length === 0) warnings.push(noServer(ports.cloud, nics))
+    found.push(ports)
+  }
+  const report = joinPorts(found, { leases, knownPorts }, { ofThisNode: addresses.length === 0, withoutPrimary })
+  return { report, warnings: [...new Set(warnings)] }
+}
+
+async function open(reference: CloudReference, warn: (text: string) => void): Promise<CloudSession & AsyncDisposable> {
+  const cloud = 'conf' in reference ? cloudFromConf(reference.conf) : await loadCloud(reference.name)
+  for (const warning of cloud.warnings) warn(warning)
+  const session = openCloud(cloud)
+  return { ...session, [Symbol.asyncDispose]: () => session.close() }
+}
+
+const nicOf = async ({ hostInterface, hostPort }: NeutronUse, host: PortsNode['host']): Promise<NodeNic> => ({
+  uplink: await host.findUplink({ name: hostInterface }),
+  hostPort,
+})
+
+function noServer(cloud: string, nics: readonly NodeNic[]): string {
+  const names = nics.map(({ uplink, hostPort }) => hostPort ?? (uplink === undefined ? 'no NIC' : `NIC ${uplink.name}`))
+  return `this node is no server of cloud "${cloud}": no port fits ${[...new Set(names)].join(', ')} by address and MAC`
+}
+
+/** The clouds to ask, each with the ways in which networks of this node find its port there. */
+function cloudsOf(options: PortsOptions, warn: (text: string) => void): [CloudReference, NeutronUse[]][] {
+  if (options.cloud !== undefined) {
+    const cloud = { name: options.cloud }
+    return [[cloud, [{ cloud, hostInterface: undefined, hostPort: undefined }]]]
+  }
+  const uses: NeutronUse[] = []
+  for (const { file, config } of readPluginConfigs(options, warn)) {
+    try {
+      uses.push(...[neutronUseOf(config) ?? []].flat())
+    } catch (error) {
+      if (options.conflist !== undefined) throw new Error(`${file}: ${(error as Error).message}`, { cause: error })
+      warn(`${file}: ${(error as Error).message}`)
+    }
+  }
+  const clouds = Map.groupBy(uses, ({ cloud }) => JSON.stringify(cloud))
+  if (clouds.size > 0) return [...clouds.values()].map(same => [same[0]!.cloud, same])
+  const where = options.conflist?.join(', ') ?? options.confDir
+  throw new Error(
+    `Cannot look at ports: no network in ${where} takes its addresses from tcnp-ipam. Name a cloud of clouds.yaml ` +
+      'with --cloud, or a network list with --conflist',
+  )
+}

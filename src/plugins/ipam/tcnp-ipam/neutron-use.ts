@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { decode, type JsonObject, object, optional, string } from '#cni'
+import { parseConfig } from './config.ts'
+import type { CloudReference } from './sessions.ts'
+
+/** What a plugin's configuration says of Neutron to one who only looks: the cloud, and where the node is in it. */
+export type NeutronUse = {
+  readonly cloud: CloudReference
+  readonly hostInterface: string | undefined
+  readonly hostPort: string | undefined
+}
+
+const typed = object({ ipam: optional(object({ type: optional(string, '') })) })
+
+const TYPE = /^(mooring-)?(tcnp-ipam|neutron)$/
+
+/** @returns undefined where another plugin gives the addresses @throws {CniError} 7 where a key is wrong */
+export function neutronUseOf(config: JsonObject): NeutronUse | undefined {
+  if (!TYPE.test(decode(typed, config).ipam?.type ?? '')) return undefined
+  const { cloud, neutronConf } = parseConfig(config)
+  return { cloud, hostInterface: neutronConf.hostInterface, hostPort: neutronConf.hostPort }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import {
+  type CloudObject,
+  findObjectPool,
+  isObjectReleased,
+  type Journal,
+  type KnownPool,
+  type Limits,
+  listObjectPools,
+  listReleasingObjects,
+  type ObjectDriver,
+  type ObjectPool,
+  type ObjectReport,
+  openObjectPool,
+  releaseObjectsOf,
+  releaseOtherObjects,
+} from '#allocator'
+import { atMost } from '#base'
+import type { Call } from '#cni'
+import type { CloudSession } from '#openstack'
+import type { World } from '../../world.ts'
+import { parseConfig } from './config.ts'
+import { nicDriverOf } from './eni/driver-of.ts'
+import { reachCloud } from './lists.ts'
+import { portDriverOf } from './separate/driver-of.ts'
+import { ownerOf, type Source } from './source.ts'
+
+/** What a pool of objects needs of a world. */
+export type ObjectWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals' | 'clouds' | 'host'>
+
+/** Makes the driver of a pool from what the journal keeps of it. */
+export type DriverMaker = (
+  pool: Pick<KnownPool, 'pool' | 'detail'>,
+  world: ObjectWorld,
+  session: CloudSession,
+  /** Starts a round of another pool of this process. */
+  kick: (pool: string) => void,
+) => ObjectDriver
+
+/** Modes whose leases are whole objects of the cloud. */
+const driverMakers: Readonly<Record<string, DriverMaker>> = {
+  separate: (known, _, session) => portDriverOf(known, session),
+  eni: nicDriverOf,
+}
+
+/** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
+const RELEASE_MS = 20_000
+
+type Pools = { readonly byName: Map<string, ObjectPool>; warn: (error: unknown) => void }
+
+// One set of pools per journal, because one process may be several nodes (tests), and a node has one journal.
+const pools = new WeakMap<Journal, Pools>()
+
+function poolsOf(journal: Journal): Pools {
+  const known = pools.get(journal) ?? { byName: new Map(), warn: () => {} }
+  pools.set(journal, known)
+  return known
+}
+
+/** The pool with the credentials and settings that the call brought. */
+export function objectPoolFor(world: ObjectWorld, known: Omit<KnownPool, 'seenBootId'>): ObjectPool {
+  const all = poolsOf(world.journal)
+  const { pool, kind, access, settings, detail } = known
+  const kick = (name: string) => all.byName.get(name)?.kick()
+  const driver = async () => driverMakers[kind]!(known, world, await reachCloud(world, access), kick)
+  const next = { driver, access, settings, detail }
+  const open = all.byName.get(pool)
+  open?.use(next)
+  if (open !== undefined) return open
+  let told = ''
+  const made = openObjectPool({
+    ...next,
+    pool,
+    kind,
+    journal: world.journal,
+    bootId: world.bootId,
+    longLived: world.longLived,
+    arrivals: world.arrivals,
+    onError: error => all.warn(error),
+    onReport: report => {
+      const text = complaint(settings.name, report)
+      if (text !== '' && text !== told) all.warn(new Error(text))
+      told = text
+    },
+  })
+  all.byName.set(pool, made)
+  return made
+}
+
+function complaint(name: string, { lost, strange }: ObjectReport): string {
+  const texts = []
+  if (lost.length > 0)
+    texts.push(`The cloud has lost ${lost.map(each => each.id).join(', ')} of the ${name}, which attachments use`)
+  if (strange.length > 0)
+    texts.push(`${strange.join(', ')} of the ${name} put into quarantine; "mooring ip list" shows them`)
+  return texts.join('; ')
+}
+
+/** Takes up what an earlier process left: creations without an answer, releases, attachments of an earlier boot. */
+export function startObjectPools(world: ObjectWorld, warn: (error: unknown) => void): AsyncDisposable {
+  const all = poolsOf(world.journal)
+  all.warn = warn
+  const started = takeUp(world).catch(warn)
+  return {
+    async [Symbol.asyncDispose]() {
+      await started
+      await Promise.all([...all.byName.values()].map(pool => pool.close()))
+      all.byName.clear()
+    },
+  }
+}
+
+async function takeUp(world: ObjectWorld): Promise<void> {
+  for (const known of listObjectPools(world.journal))
+    if ((await world.clouds.reach(known.access)) !== undefined) objectPoolFor(world, known).kick()
+}
+
+/** Releases of a mode whose leases are objects. */
+export const objectReleases = (kind: string): Pick<Source, 'release' | 'releaseOthers'> => ({
+  release: (call, world) => tellCloud(call, world, kind, releaseObjectsOf(world.journal, kind, ownerOf(call))),
+  releaseOthers: (call, world, isLiving, beforeMs) => {
+    const which = { kind, network: call.network, beforeMs }
+    return tellCloud(call, world, kind, releaseOtherObjects(world.journal, which, isLiving))
+  },
+})
+
+/**
+ * The release is recorded, which is all that the caller has to wait for: the agent tells the cloud in the background. A process
+ * that lives for one call tries it itself, and leaves to the next one what does not succeed.
+ */
+async function tellCloud(call: Call, world: World, kind: string, released: readonly CloudObject[]): Promise<void> {
+  const own = Map.groupBy(released, each => each.pool)
+  const waiting = world.longLived ? [] : listReleasingObjects(world.journal).map(each => each.pool)
+  for (const name of new Set([...own.keys(), ...waiting])) {
+    const known = findObjectPool(world.journal, name)
+    if (known?.kind !== kind) continue
+    const pool = await poolForRelease(call, world, known, own.has(name)).catch(() => undefined)
+    const marks = (own.get(name) ?? []).map(each => each.mark)
+    if (world.longLived) pool?.kick()
+    else await pool?.settle(releaseLimits(call), () => marks.length > 0 && marks.every(isGone(world))).catch(() => {})
+  }
+}
+
+const isGone =
+  ({ journal }: World) =>
+  (mark: string) =>
+    isObjectReleased(journal, mark)
+const releaseLimits = (call: Call): Limits => ({ deadline: atMost(call.deadline, RELEASE_MS), signal: call.signal })
+
+/** With the credentials that the journal names, else, for an object of this network, with those of this call. */
+async function poolForRelease(
+  call: Call,
+  world: World,
+  known: KnownPool,
+  isOwn: boolean,
+): Promise<ObjectPool | undefined> {
+  // First, because the call may bring what the journal only names.
+  const access = await accessOf(call, world).catch(() => undefined)
+  if ((await world.clouds.reach(known.access)) !== undefined) return objectPoolFor(world, known)
+  return access === undefined || !isOwn ? undefined : objectPoolFor(world, { ...known, access })
+}
+
+async function accessOf(call: Call, world: World): Promise<string> {
+  const { cloud, neutronConf } = parseConfig(call.config)
+  return (await world.clouds.open(cloud, { dataDir: neutronConf.dataDir })).access
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { hostname } from 'node:os'
+import {
+  AllocationError,
+  type CloudObject,
+  findObjectPool,
+  listObjectPools,
+  listOwnedObjects,
+  type ObjectPool,
+} from '#allocator'
+import { deadlineIn, formatIp, parsePrefix } from '#base'
+import { type Call, CniError, codes } from '#cni'
+import type { World } from '../../../world.ts'
+import { type Choice, isSpecial } from '../choice.ts'
+import type { Config } from '../config.ts'
+import { lookAgain, lookUp } from '../lookup.ts'
+import { objectPoolFor, objectReleases } from '../object-pools.ts'
+import type { OpenedCloud } from '../sessions.ts'
+import { type Given, ownerOf, type Source } from '../source.ts'
+import { dnsOf, type Family, familiesOf, type PlaceSubnet, resultIp } from '../subnets.ts'
+import { MODE, type PortPlace, type SpecialPort } from './driver.ts'
+import { lookForSite, type Site, type SiteNetwork } from './site.ts'
+
+const STATUS_MS = 5_000
+
+/** Each attachment has a Neutron port of its own: one address pool for VMs and pods, also beside OpenStack on bare metal. */
+export const separate: Source = {
+  acquire,
+  ...objectReleases(MODE),
+  holds: (owner, world) => heldBy(owner, world).length > 0,
+  findFaults,
+  examine,
+}
+
+function heldBy(owner: ReturnType<typeof ownerOf>, { journal }: World): CloudObject[] {
+  const ours = new Set(listObjectPools(journal).flatMap(({ kind, pool }) => (kind === MODE ? [pool] : [])))
+  return listOwnedObjects(journal, owner).filter(({ pool }) => ours.has(pool))
+}
+
+async function acquire(config: Config, call: Call, world: World, choice: Choice): Promise<Given> {
+  refuseChoice(choice)
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  const site = await lookUp(world, lookForSite(cloud, choice), call)
+  const candidates = candidatesOf(site, config, choice)
+  for (const [index, candidate] of candidates.entries()) {
+    const pool = poolOf(config, world, cloud, { site, choice, ...candidate })
+    try {
+      const port = await pool.acquire(ownerOf(call), call, { special: candidate.special })
+      return toGiven(port, candidate.families)
+    } catch (error) {
+      // The next network is for when this one has no room.
+      const isFull = error instanceof AllocationError && error.fault === 'full'
+      if (!isFull || index === candidates.length - 1) throw error
+    }
+  }
+  throw new Error('there is a last candidate, and it returns or throws')
+}
+
+/** Ports that exist are somebody's. */
+function refuseChoice({ chosen }: Choice): void {
+  if (chosen.port === undefined) return
+  throw new CniError(
+    codes.invalidConfig,
+    `Cannot do what "${chosen.port}" says in mode "separate": it makes the ports of its pods itself`,
+    { details: 'ask for an address and a MAC instead' },
+  )
+}
+
+type Candidate = {
+  readonly network: SiteNetwork
+  readonly families: readonly Family[]
+  /** What the attachment asks for beyond the pool; empty for one that takes any port of it. */
+  readonly special: string
+}
+
+/** The networks that can serve the attachment, in order of preference. */
+function candidatesOf({ networks }: Site, { neutronConf }: Config, choice: Choice): Candidate[] {
+  const failures: unknown[] = []
+  const found = networks.flatMap(network => {
+    const what = `network "${network.name}" (${network.id})`
+    try {
+      const options = { all: network.subnets, usual: network.subnets, choice, ipVersions: neutronConf.ipVersions, what }
+      const special = specialOf(choice, familiesOf(options))
+      return [{ network, families: familiesOf({ ...options, choice: { ...choice, addresses: [] } }), special }]
+    } catch (error) {
+      failures.push(error)
+      return []
+    }
+  })
+  if (found.length === 0) throw failures[0]
+  return found
+}
+
+function specialOf(choice: Choice, families: readonly Family[]): string {
+  if (!isSpecial(choice)) return ''
+  const addresses = families.flatMap(({ address, subnets }) =>
+    address === undefined ? [] : [[subnets[0]!.id, address]],
+  )
+  const special: SpecialPort = { addresses: Object.fromEntries(addresses), mac: choice.mac }
+  return JSON.stringify(special)
+}
+
+type PoolFacts = Candidate & { readonly site: Site; readonly choice: Pick<Choice, 'portSecurity' | 'chosen'> }
+
+function poolOf(config: Config, world: World, { access }: OpenedCloud, facts: PoolFacts): ObjectPool {
+  const { cluster, node = hostname(), max, coolDownMs, idleMs, dataDir } = config.neutronConf
+  const { network, families, site, choice } = facts
+  const place: PortPlace = {
+    owner: { cluster, node },
+    networkId: network.id,
+    families: families.map(each => each.subnets),
+    securityGroups: choice.portSecurity === false ? [] : site.securityGroups,
+    portSecurity: choice.portSecurity,
+    keepsTags: site.keepsTags,
+    boundTo: undefined,
+  }
+  const pool = keyOf(access, place)
+  return objectPoolFor(world, {
+    pool,
+    kind: MODE,
+    access,
+    detail: JSON.stringify(place),
+    settings: {
+      name: `ports of network "${network.name}"`,
+      reserve: reserveOf(config, world, pool, choice),
+      max,
+      // Nothing on the node passes or drops what a port is for: it works when Neutron has answered.
+      usableAfterMs: 0,
+      coolDownMs,
+      idleMs,
+      lockDirectory: dataDir ?? world.dataDir,
+    },
+  })
+}
+
+/** The reserve is the operator's: what one pod chose needs none. */
+function reserveOf({ neutronConf }: Config, { journal }: World, pool: string, { chosen }: PoolFacts['choice']): number {
+  const isOperators = (['networks', 'subnets', 'securityGroups', 'portSecurity'] as const).every(
+    each => chosen[each] === undefined,
+  )
+  return isOperators ? neutronConf.reserve : (findObjectPool(journal, pool)?.settings.reserve ?? 0)
+}
+
+/** What makes the ports of two pools different. */
+function keyOf(
+  access: string,
+  { owner, networkId, families, securityGroups, portSecurity, boundTo }: PortPlace,
+): string {
+  const subnets = families.map(each => each.map(({ id }) => id))
+  return JSON.stringify([
+    MODE,
+    access,
+    owner.cluster,
+    owner.node,
+    networkId,
+    subnets,
+    securityGroups,
+    portSecurity,
+    boundTo,
+  ])
+}
+
+function toGiven(port: CloudObject, families: readonly Family[]): Given {
+  const used: PlaceSubnet[] = []
+  const ips = families.map(({ version, subnets }) => {
+    const found = port.addresses.find(each => subnets.some(({ id }) => id === each.subnetId))
+    if (found === undefined)
+      throw new AllocationError('strange', `Cannot use port ${port.id}: Neutron gave it no IPv${version} address`)
+    const subnet = subnets.find(({ id }) => id === found.subnetId)!
+    used.push(subnet)
+    return resultIp(found.address, subnet)
+  })
+  return { ips, dns: dnsOf(used) }
+}
+
+async function findFaults(config: Config, call: Call, world: World): Promise<string[]> {
+  const given = (call.prevResult?.ips ?? []).map(each => formatIp(parsePrefix(each.address).ip))
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  const faults: string[] = []
+  for (const { id, addresses } of heldBy(ownerOf(call), world)) {
+    const own = addresses.map(each => each.address)
+    if (call.prevResult !== undefined && !own.some(each => given.includes(each)))
+      faults.push(`its result does not have ${own.join(', ')}, which is recorded for it`)
+    const port = await cloud.session.neutron.ports.get(id, call)
+    const lost = own.filter(address => !port?.fixed_ips.some(each => each.ip_address === address))
+    if (port === undefined) faults.push(`its port ${id} (${own.join(', ')}) does not exist`)
+    else if (lost.length > 0) faults.push(`its port ${id} does not have ${lost.join(', ')} any more`)
+  }
+  return faults
+}
+
+async function examine(config: Config, world: World): Promise<void> {
+  const { networks, securityGroups, portSecurity, subnets } = config.neutronConf
+  const usual = { networks, securityGroups, portSecurity, subnets, addresses: [], mac: undefined, port: undefined }
+  const choice: Choice = { ...usual, chosen: {}, portAnywhere: false }
+  const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
+  const site = await lookAgain(world, lookForSite(cloud, choice), { deadline: deadlineIn(STATUS_MS) })
+  const [first] = candidatesOf(site, config, choice)
+  // The first question of the runtime, before any pod, is the time to make the reserve.
+  if (world.longLived) poolOf(config, world, cloud, { site, choice, ...first! }).kick()
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The kernel of a node in a schedule: the real one in namespaces without names, or one in memory that knows links and the
+// addresses behind them and takes no time. Both refuse an address that a link has already.
+
+import assert from 'node:assert/strict'
+import { closeSync } from 'node:fs'
+import { formatIp, parseIp } from '#base'
+import { type Host, HostContext, inlineHost, makeAnonymousNetns } from '#host'
+import {
+  AF_INET,
+  addAddress,
+  addLink,
+  addRoute,
+  decodeLink,
+  decodeRoute,
+  dumpRoutes,
+  getLink,
+  setLink,
+} from '#rtnetlink'
+
+export type Sandbox = {
+  /** What CNI_NETNS leads to. */
+  readonly target: string
+  /** The container's namespace goes, and its links with it. */
+  remove(): void
+}
+
+export type Kernel = Disposable & {
+  readonly host: Host
+  /** The addresses that lead to pods. */
+  addresses(): string[]
+  makeSandbox(containerId: string): Sandbox
+}
+
+/** Words of the owner's mark on a link (IFLA_IFALIAS): mooring TYPE NETWORK CONTAINER INTERFACE. */
+const containerOf = (owner: string) => owner.split(' ')[3]
+
+type FakeLink = { readonly owner: string; readonly mac: Uint8Array; readonly addresses: readonly string[] }
+
+/** A kernel in memory: what veth-route and the reconciler ask of one. */
+export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
+  const links = new Map<string, FakeLink>()
+  const host: Partial<Host> = {
+    findUplink: async () => ({ index: 2, name: 'uplink', mac: uplink.mac, mtuBytes: 1450, addresses: [] }),
+    async attachRoutedPod({ pod }) {
+      const addresses = pod.addresses.map(({ ip }) => formatIp(ip))
+      assert.ok(!links.has(pod.hostLink), `${pod.hostLink} is there already`)
+      for (const [name, link] of links)
+        for (const address of addresses)
+          assert.ok(!link.addresses.includes(address), `${address} is behind ${name} too`)
+      links.set(pod.hostLink, { owner: pod.owner, mac: pod.hostMac, addresses })
+      return false
+    },
+    detachRoutedPod: async ({ traces }) => {
+      const link = links.get(traces.hostLink)
+      if (link !== undefined) links.set(traces.hostLink, { ...link, addresses: [] })
+    },
+    async removeLinks({ links: given }) {
+      for (const { name, owner } of given) if (links.get(name)?.owner === owner) links.delete(name)
+    },
+    findRouted: async ({ name, owner }) => {
+      const link = links.get(name)
+      return link?.owner === owner ? ({ hostLink: name, addresses: [], uplinkIndex: undefined } as never) : undefined
+    },
+    listFirewallPods: async () =>
+      [...links].map(([link, { addresses }]) => ({ link, addresses: addresses.map(parseIp) })),
+    listOwnedLinks: async () => [...links].map(([name, { owner }]) => ({ name, owner })),
+    describeLink: async ({ name }) => {
+      const link = links.get(name)
+      return link === undefined ? undefined : { index: 9, kind: 'veth', owner: link.owner, mac: link.mac }
+    },
+    isOperational: async () => true,
+    ensureFirewall: async () => false,
+    probeArp: async () => [],
+  }
+  return {
+    host: host as Host,
+    addresses: () => [...links.values()].flatMap(link => link.addresses),
+    makeSandbox: containerId => ({
+      target: '/proc/self/ns/net',
+      remove() {
+        for (const [name, { owner }] of links) if (containerOf(owner) === containerId) links.delete(name)
+      },
+    }),
+    [Symbol.dispose]: () => links.clear(),
+  }
+}
+
+/** The real kernel, in a namespace of the schedule's own with an uplink. Needs root. */
+export function realKernel(uplink: { mac: Uint8Array }): Kernel {
+  const stack = new DisposableStack()
+  const context = stack.use(new HostContext(makeAnonymousNetns()))
+  context.onNode(() => {
+    const { route } = context
+    route.execute([
+      addLink({
+        ifname: 'uplink',
+        address: uplink.mac,
+        linkinfo: { kind: 'veth', data: { peer: { ifname: 'segment' } } },
+      }),
+    ])
+    const { index } = decodeLink(route.execute([getLink({ ifname: 'uplink' })])[0]!.messages[0]!)
+    route.execute([
+      setLink({ index }, { up: true }),
+      addAddress({ index, prefix: { ip: parseIp('192.0.2.1'), length: 24 } }),
+      addRoute({ family: AF_INET, gateway: parseIp('192.0.2.254'), outInterface: index }),
+    ])
+  })
+  return {
+    host: inlineHost(context),
+    addresses: () =>
+      context.onNode(() =>
+        context.route.execute([dumpRoutes(AF_INET)])[0]!.messages.flatMap(message => {
+          const { destination, type } = decodeRoute(message)
+          const isPod = type === RTN_UNICAST && destination?.length === 32
+          return isPod ? [formatIp(destination.ip)] : []
+        }),
+      ),
+    makeSandbox() {
+      const fd = makeAnonymousNetns()
+      return { target: `/proc/${process.pid}/fd/${fd}`, remove: () => closeSync(fd) }
+    },
+    [Symbol.dispose]: () => stack.dispose(),
+  }
+}
+
+const RTN_UNICAST = 1
