@@ -107,9 +107,12 @@ export async function makeReserve(text: string, options: ReserveArguments): Prom
   const untilMs = Date.now() + minutes * 60_000
   const done = await reserveAhead(node.world, { count, untilMs, pool: options.pool }, limits)
   const until = count === 0 ? '' : `, kept until ${new Date(untilMs).toISOString()}`
+  const failed = done.flatMap(({ error }) => (error === undefined ? [] : [textOf(error)]))
+  if (failed.length > 0)
+    failed.push('It is recorded all the same, and tried with the next change. Inline credentials: --conflist FILE')
   return {
     lines: done.flatMap(each => reservedLines(each, until)),
-    warnings: [...new Set([...warnings, ...done.flatMap(({ error }) => (error === undefined ? [] : [textOf(error)]))])],
+    warnings: [...new Set([...warnings, ...failed])],
     complete: done.every(({ error }) => error === undefined),
   }
 }
