@@ -10,6 +10,7 @@ import {
   type PortAddress,
   type PortIntent,
   planPort,
+  shrinkAfterMs,
   type Want,
 } from './plan.ts'
 
@@ -119,6 +120,8 @@ const facts = (more: Partial<PlanFacts>): PlanFacts => ({
   refused: new Set(),
   refill: true,
   batchMax: Number.POSITIVE_INFINITY,
+  room: Number.POSITIVE_INFINITY,
+  shrink: true,
   nowMs: 100_000,
   ...more,
 })
@@ -265,4 +268,32 @@ test('comparePort() attributes a named address only to the write that named it',
   const compared = (address: string) => comparePort(shown(address), [], [write], { nowMs: 2_000 })
   assert.equal(compared('10.0.0.7').attributed.length, 1)
   assert.equal(compared('10.0.0.8').strange.length, 1)
+})
+
+test('planPort() never adds beyond the cap: those who wait come before the reserve, and who is left out is named', () => {
+  const plan = planPort(facts({ wants: [want(1), want(2), want(3)], reserve: 4, room: 2 }))
+  assert.deepEqual([plan.serve, plan.refill, plan.capped.map(each => each.id)], [{ s4: 2 }, {}, [3]])
+  const roomy = planPort(facts({ wants: [want(1)], reserve: 4, room: 3 }))
+  assert.deepEqual([roomy.serve, roomy.refill, roomy.capped], [{ s4: 1 }, { s4: 2 }, []])
+  const full = planPort(facts({ known: [known('free', 'a')], wants: [want(1), want(2)], room: 0 }))
+  assert.deepEqual([full.assign.length, full.serve, full.capped.map(each => each.id)], [1, {}, [2]])
+  const named = planPort(facts({ wants: [{ ...want(1), address: '10.0.0.7' }], room: 0 }))
+  assert.deepEqual([named.name, named.capped.map(each => each.id)], [[], [1]])
+})
+
+test('planPort() gives what was just released rather than go beyond the cap', () => {
+  const plan = planPort(facts({ known: [known('releasing', 'a')], wants: [want(1)], room: 0 }))
+  assert.deepEqual([assigned(plan), plan.capped], [[[1, 'a']], []])
+})
+
+test('planPort() keeps what a surge has left over until it may shrink, and then what the reserve does not need goes', () => {
+  const left = [known('releasing', 'a'), known('free', 'b'), known('free', 'c')]
+  const kept = planPort(facts({ known: left, reserve: 1, shrink: false }))
+  assert.deepEqual([kept.keep.map(each => each.address.address), kept.remove, kept.surplus.length], [['a'], [], 2])
+  const shrunk = planPort(facts({ known: left, reserve: 1 }))
+  assert.deepEqual([shrunk.keep, shrunk.remove.length, shrunk.surplus], [[], 2, []])
+})
+
+test('shrinkAfterMs() spreads the nodes of a cluster over one further cool-down', () => {
+  assert.deepEqual([shrinkAfterMs(30_000, 0), shrinkAfterMs(30_000, 0.5), shrinkAfterMs(0, 0.9)], [30_000, 45_000, 0])
 })

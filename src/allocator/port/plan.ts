@@ -133,7 +133,7 @@ function explain(unknown: readonly Shown[], intents: readonly PortIntent[]): Por
 }
 
 /** How many addresses each subnet has in a list. */
-export function countBySubnet(addresses: readonly Shown[]): Record<string, number> {
+export function countBySubnet(addresses: readonly Pick<Shown, 'subnet_id'>[]): Record<string, number> {
   const counts: Record<string, number> = {}
   for (const { subnet_id } of addresses) counts[subnet_id] = (counts[subnet_id] ?? 0) + 1
   return counts
@@ -180,6 +180,10 @@ export type PlanFacts = {
   readonly refill: boolean
   /** Attachments served by one write at most. */
   readonly batchMax: number
+  /** Addresses that may still be added: the rest of the cap. */
+  readonly room: number
+  /** False while what is left over after a surge is kept: the next pods may come soon. */
+  readonly shrink: boolean
   readonly nowMs: number
 }
 
@@ -193,13 +197,29 @@ export type Plan = {
   /** New addresses by subnet for those that wait, and for the reserve. */
   readonly serve: Readonly<Record<string, number>>
   readonly refill: Readonly<Record<string, number>>
+  /** Free addresses beyond the reserve that are kept for the moment. */
+  readonly surplus: readonly PortAddress[]
+  /** Those who wait and whom the cap leaves without an address. */
+  readonly capped: readonly Want[]
 }
 
-type Draft = { -readonly [K in keyof Plan]: Plan[K] extends readonly (infer T)[] ? T[] : Record<string, number> }
+type Draft = {
+  -readonly [K in keyof Plan]: Plan[K] extends readonly (infer T)[] ? T[] : Record<string, number>
+} & { room: number }
 
 /** What to do with a port: whom to serve, what to keep, what to add and to remove. */
 export function planPort(facts: PlanFacts): Plan {
-  const plan: Draft = { assign: [], keep: [], remove: [], name: [], serve: {}, refill: {} }
+  const plan: Draft = {
+    assign: [],
+    keep: [],
+    remove: [],
+    name: [],
+    serve: {},
+    refill: {},
+    surplus: [],
+    capped: [],
+    room: facts.room,
+  }
   const waiting = facts.wants.filter(want => !facts.refused.has(want.id))
   const taken = serveNamed(waiting, facts, plan)
   const isLeaving = (each: PortAddress) => facts.leaving.has(each.address)
@@ -224,8 +244,11 @@ function serveNamed(waiting: readonly Want[], { known, leaving }: PlanFacts, pla
     taken.add(want.address)
     const address = known.find(each => each.address === want.address)
     // An address with a binding is never handed out: what reaches it is meant for somebody else.
-    if (address === undefined) plan.name.push(want)
-    else if (address.floatingIp === undefined && !leaving.has(want.address)) plan.assign.push({ want, address })
+    if (address === undefined && plan.room === 0) plan.capped.push(want)
+    else if (address === undefined) {
+      plan.name.push(want)
+      plan.room--
+    } else if (address.floatingIp === undefined && !leaving.has(want.address)) plan.assign.push({ want, address })
   }
   return taken
 }
@@ -243,7 +266,7 @@ const openOf = (subnets: readonly string[], { exhausted, full }: Pick<PlanFacts,
   subnets.find(each => !exhausted.has(each) && !full.has(each)) ?? subnets.find(each => !exhausted.has(each))
 
 function serveAny(want: Want, stocks: ReadonlyMap<string, Stock>, facts: PlanFacts, plan: Draft): void {
-  const open = openOf(want.subnetIds, facts)
+  const open = plan.room > 0 ? openOf(want.subnetIds, facts) : undefined
   for (const subnet of want.subnetIds) {
     const free = stocks.get(subnet)?.free
     // Where nothing else is to be had: better after the rest of its cool-down than never.
@@ -253,6 +276,7 @@ function serveAny(want: Want, stocks: ReadonlyMap<string, Stock>, facts: PlanFac
     }
     if (subnet !== open) continue
     plan.serve[subnet] = (plan.serve[subnet] ?? 0) + 1
+    plan.room--
     return
   }
   for (const subnet of want.subnetIds) {
@@ -262,6 +286,7 @@ function serveAny(want: Want, stocks: ReadonlyMap<string, Stock>, facts: PlanFac
     plan.assign.push({ want, address })
     return
   }
+  if (plan.room === 0) plan.capped.push(want)
 }
 
 /** What is left over fills the reserve, and goes where that is full. */
@@ -277,14 +302,19 @@ function planReserve(stocks: ReadonlyMap<string, Stock>, facts: PlanFacts, plan:
     const { free, released } = stocks.get(subnet) ?? { free: [], released: [] }
     const reserve = kept.has(subnet) ? facts.reserve : 0
     for (const address of released)
-      if (free.length < reserve) {
+      if (free.length < reserve || !facts.shrink) {
         plan.keep.push({ address, usableMs: address.changedMs + facts.coolDownMs })
         free.push(address)
       } else plan.remove.push(address)
     if (facts.exhausted.has(subnet)) continue
     // The first to be usable stay.
-    plan.remove.push(...free.slice(reserve))
-    const short = reserve - free.length
-    if (short > 0 && facts.refill && filled.has(subnet)) plan.refill[subnet] = short
+    ;(facts.shrink ? plan.remove : plan.surplus).push(...free.slice(reserve))
+    const short = Math.min(reserve - free.length, plan.room)
+    if (short <= 0 || !facts.refill || !filled.has(subnet)) continue
+    plan.refill[subnet] = short
+    plan.room -= short
   }
 }
+
+/** When what is left over after a surge goes: at random, so that the nodes of a cluster do not all write at once. */
+export const shrinkAfterMs = (coolDownMs: number, random: number): number => coolDownMs * (1 + random)

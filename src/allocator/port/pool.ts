@@ -7,9 +7,10 @@ import type { Journal } from '../journal.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
 import type { Arrivals } from './arrivals.ts'
+import type { PortCover } from './cover.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
-import type { Owner, PortAddress, Wish } from './plan.ts'
+import { type Owner, type PortAddress, shrinkAfterMs, type Wish } from './plan.ts'
 import { faultOfNamed, type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
 import {
   assignAddress,
@@ -43,6 +44,8 @@ export type PortAccess = {
   readonly settings: PortSettings
   /** Undefined where nobody can tell when an address works. */
   readonly probe?: Probe | undefined
+  /** What addresses need elsewhere; undefined where they work by being on the port. */
+  readonly cover?: PortCover | undefined
 }
 
 export type PortPoolOptions = PortAccess & {
@@ -83,6 +86,8 @@ export type PortPool = {
 const ROUND_MS = 120_000
 /** After a refill for which there was no address. */
 const REFILL_PAUSE_MS = 60_000
+/** Unless the settings say otherwise: longer than an overlapping write takes, and within the 5 s that are promised. */
+const VERIFY_MS = 3_000
 /** A port that Neutron does not know for this long is gone, and what was recorded on it with it. */
 const GONE_MS = 60_000
 
@@ -95,6 +100,10 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   let access: PortAccess = options
   let refillNotBeforeMs = 0
   let goneSinceMs: number | undefined
+  /** When what is left over after a surge goes. */
+  let shrinkAtMs: number | undefined
+  /** When the port is looked at again because of a write of ours. */
+  let verifyAtMs: number | undefined
   const rounds = createRounds({ round: background, onFailure })
   const wire = createWire({ journal, portId, probe: () => access.probe, signal: rounds.signal })
 
@@ -110,17 +119,31 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         settings: settings(),
         limits,
         refill: longLived && performance.now() >= refillNotBeforeMs,
+        shrink: mayShrink(),
+        cover: access.cover,
         onAssigned: waiters.tellServed,
         enough,
       })
     }
     // One writer per port on this machine: Neutron's own check of revisions lets overlapping writes pass.
     const lockFile = join(access.settings.lockDirectory, `port-${portId}.lock`)
+    const begunMs = performance.now()
     const report = await withFileLock(lockFile, work, limits, enough)
     goneSinceMs = undefined
     if (report?.refillFailed) refillNotBeforeMs = performance.now() + REFILL_PAUSE_MS
+    if (report !== undefined) noteTimes(report, begunMs)
     if (report !== undefined) options.onReport?.(report)
     return report
+  }
+
+  const mayShrink = () =>
+    !longLived || access.settings.coolDownMs === 0 || (shrinkAtMs !== undefined && performance.now() >= shrinkAtMs)
+
+  function noteTimes({ hasSurplus, wrote }: RoundReport, begunMs: number): void {
+    if (wrote) verifyAtMs = performance.now() + (access.settings.verifyAfterMs ?? VERIFY_MS)
+    else if (verifyAtMs !== undefined && begunMs >= verifyAtMs) verifyAtMs = undefined
+    if (!hasSurplus) shrinkAtMs = undefined
+    else shrinkAtMs ??= performance.now() + shrinkAfterMs(access.settings.coolDownMs, Math.random())
   }
 
   async function background(signal: AbortSignal): Promise<Next> {
@@ -134,10 +157,13 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     void wire.probeReserve().catch(() => {})
     if (waiters.size > 0) return 'again'
     if (hasLeftovers()) return 'unfinished'
-    if (report?.refillFailed) return { inMs: REFILL_PAUSE_MS }
     // Then what an operator wanted for a time is too much.
     const ahead = findReserveAhead(journal, portId)
-    return ahead === undefined ? 'done' : { inMs: Math.max(0, ahead.untilMs - Date.now()) + 1 }
+    const waits = [shrinkAtMs, verifyAtMs, report?.refillFailed && refillNotBeforeMs]
+      .filter(each => each !== undefined)
+      .map(each => each - performance.now())
+    if (ahead !== undefined) waits.push(ahead.untilMs - Date.now() + 1)
+    return waits.length === 0 ? 'done' : { inMs: Math.max(0, Math.ceil(Math.min(...waits))) }
   }
 
   function onFailure(error: unknown): boolean {

@@ -2,7 +2,7 @@
 
 // What a round learns from Neutron's refusals: which subnet is full, whose address cannot be had, and what to ask for next.
 
-import type { OpenStackError } from '#openstack'
+import { OpenStackError } from '#openstack'
 import { AllocationError } from './error.ts'
 import type { Want } from './plan.ts'
 
@@ -35,6 +35,10 @@ export type State = {
   apart: boolean
   conflicts: number
   unknown: number
+  /** Why what is new on the port cannot work: nothing of it is given to anybody. */
+  uncovered: AllocationError | undefined
+  /** Lost addresses that somebody else has by now. */
+  readonly taken: Set<string>
 }
 
 export const newState = (refill: boolean): State => ({
@@ -47,6 +51,8 @@ export const newState = (refill: boolean): State => ({
   apart: false,
   conflicts: 0,
   unknown: 0,
+  uncovered: undefined,
+  taken: new Set(),
 })
 
 const CONFLICTS_MAX = 8
@@ -88,6 +94,29 @@ function learnOfNames(state: State, error: OpenStackError, named: readonly Want[
   if (guilty.length === 1) state.unserved.set(guilty[0]!.id, refusalOf(guilty[0]!, error))
   else state.namedMax = 1
   return {}
+}
+
+/** Learns that addresses to be put back are others' by now. @returns false if the refusal is about something else */
+export function learnOfTaken(state: State, error: unknown, back: readonly string[]): boolean {
+  if (!(error instanceof OpenStackError) || !isTaken(error)) return false
+  const named = back.filter(each => isIn(each, error.reason))
+  for (const each of named) state.taken.add(each)
+  return named.length > 0
+}
+
+/** Learns that new addresses would not work: fewer might, and those who wait come before the reserve. */
+export function learnOfCover(
+  state: State,
+  error: AllocationError,
+  { adding, serving }: AddRequest,
+  wants: readonly Want[],
+): void {
+  const most = Math.max(...Object.values(adding))
+  if (state.refill) {
+    state.refill = false
+    state.refillFailed = error
+  } else if (serving && most > 1) state.batchMax = Math.floor(most / 2)
+  else for (const { id } of wants) state.unserved.set(id, error)
 }
 
 /** True if a text has the address, and not as a part of a longer one. */

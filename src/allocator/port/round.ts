@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { atMost } from '#base'
-import { type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type Ports } from '#openstack'
+import { type FixedIp, type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type Ports } from '#openstack'
 import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
+import { wholeBlocks } from './blocks.ts'
+import type { PortCover } from './cover.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
 import {
@@ -13,12 +15,23 @@ import {
   type Known,
   type Owner,
   type Plan,
+  type PlanFacts,
   type PortAddress,
   planPort,
+  type Shown,
   sameCounts,
   type Want,
 } from './plan.ts'
-import { type AddRequest, learn, NO_ADDITION, newState, noteUnserved, type State } from './refusal.ts'
+import {
+  type AddRequest,
+  learn,
+  learnOfCover,
+  learnOfTaken,
+  NO_ADDITION,
+  newState,
+  noteUnserved,
+  type State,
+} from './refusal.ts'
 import {
   assignAddress,
   disownAddress,
@@ -62,6 +75,10 @@ export type RoundOptions = {
   readonly limits: Limits
   /** False for a while after a refill failed for want of addresses. */
   readonly refill: boolean
+  /** False while what is left over after a surge is kept. */
+  readonly shrink: boolean
+  /** What addresses need elsewhere; undefined where they work by being on the port. */
+  readonly cover?: PortCover | undefined
   /** Addresses that something on this node has. */
   readonly inUse?: ((address: string) => boolean) | undefined
   /** Told whenever attachments were given addresses. */
@@ -85,14 +102,20 @@ export type RoundStep =
   | 'remove-record'
 
 export type RoundReport = {
-  /** Addresses that attachments hold and the port does not have. */
+  /** Addresses that attachments hold, that the port does not have, and that could not be put back. */
   lost: Known[]
+  /** The same, put back. */
+  repaired: string[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
   /** Why somebody was not served, by the want's id. */
   readonly unserved: Map<number, Error>
   /** Why the reserve could not be filled; undefined if it could. */
   refillFailed: Error | undefined
+  /** True if something was written: an overlapping write of somebody else shows itself a moment later. */
+  wrote: boolean
+  /** True if something is left over after a surge and kept for the moment. */
+  hasSurplus: boolean
 }
 
 const TRIES_MAX = 64
@@ -113,18 +136,29 @@ const RETRY_FULL_MS = 60_000
  */
 export async function settlePort(options: RoundOptions): Promise<RoundReport> {
   const state = newState(options.refill)
-  const report: RoundReport = { lost: [], strange: [], unserved: state.unserved, refillFailed: undefined }
+  const report: RoundReport = {
+    lost: [],
+    repaired: [],
+    strange: [],
+    unserved: state.unserved,
+    refillFailed: undefined,
+    wrote: false,
+    hasSurplus: false,
+  }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     options.step?.('get')
     const [port, bindings] = await Promise.all([lookAtPort(options), lookAtBindings(options)])
     await releaseBindings(options, port, bindings)
+    await cover(options, state, port)
     options.step?.('compare')
     const plan = compareAndPlan(options, state, report, port, bindings)
     options.onAssigned?.()
     if (options.enough?.()) break
-    const request = nextRequest(plan, state)
-    if (request !== undefined) await add(options, state, port, request, bindings)
-    else if (plan.remove.length > 0) await remove(options, port, plan.remove, state)
+    report.hasSurplus = plan.surplus.length > 0
+    const back = report.lost.map(each => each.address).filter(each => !state.taken.has(each))
+    const request = nextRequest(plan, state) ?? (back.length > 0 ? NO_ADDITION : undefined)
+    if (request !== undefined) await add(options, state, report, port, { ...request, back, bindings })
+    else if (plan.remove.length > 0) await remove(options, state, report, port, plan.remove)
     else break
     options.onAssigned?.()
     if (options.enough?.() || !hasWork(options)) break
@@ -136,6 +170,21 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
 
 const hasWork = ({ journal, portId }: RoundOptions) =>
   listWants(journal, portId).length > 0 || hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
+
+/** Before anything on the port is anybody's, it has to work. Where it does not fit, releases go on: they may make room. */
+async function cover({ cover, limits }: RoundOptions, state: State, port: Port): Promise<void> {
+  state.uncovered = undefined
+  try {
+    await cover?.apply(addressesOf(port), limits)
+  } catch (error) {
+    if (!isFull(error)) throw error
+    state.uncovered = error
+  }
+}
+
+const addressesOf = (port: Port) => port.fixed_ips.map(each => each.ip_address)
+
+const isFull = (error: unknown): error is AllocationError => error instanceof AllocationError && error.fault === 'full'
 
 /** The port as it is now. An answer older than one we have seen comes from a replica that lags: it is asked again. */
 async function lookAtPort({ journal, neutron, portId, limits }: RoundOptions): Promise<Port> {
@@ -214,13 +263,14 @@ function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
     })
 }
 
-function compare({ journal, portId, settings, inUse }: RoundOptions, report: RoundReport, port: Port): void {
+function compare({ journal, portId, settings, inUse, cover }: RoundOptions, report: RoundReport, port: Port): void {
   const nowMs = Date.now()
+  const isCovered = (address: string) => cover?.covers(address) ?? true
   const found = comparePort(port.fixed_ips, listKnownAddresses(journal, portId), listIntents(journal, portId), {
     nowMs,
     inUse,
   })
-  const record = (kind: 'free' | 'quarantined', usableMs: number) => (each: (typeof found.strange)[number]) =>
+  const record = (kind: 'free' | 'releasing' | 'quarantined', usableMs: number) => (each: Shown) =>
     recordAddress(journal, {
       portId,
       subnetId: each.subnet_id,
@@ -230,7 +280,8 @@ function compare({ journal, portId, settings, inUse }: RoundOptions, report: Rou
       usableMs,
       settling: kind === 'free',
     })
-  found.attributed.forEach(record('free', nowMs + settings.usableAfterMs))
+  for (const each of found.attributed)
+    record(isCovered(each.ip_address) ? 'free' : 'releasing', nowMs + settings.usableAfterMs)(each)
   found.strange.forEach(record('quarantined', 0))
   for (const each of found.vanished) forgetAddress(journal, each)
   for (const id of found.settled) forgetIntent(journal, id)
@@ -239,15 +290,17 @@ function compare({ journal, portId, settings, inUse }: RoundOptions, report: Rou
 }
 
 /** Gives what is free to who waits, and says what remains to be done. */
-function serve({ journal, portId, bootId, settings }: RoundOptions, state: State): Plan {
+function serve(options: RoundOptions, state: State): Plan {
+  const { journal, portId, bootId, settings } = options
   const nowMs = Date.now()
   forgetExpiredWants(journal, portId)
   const wants = listWants(journal, portId)
   for (const want of wants) {
-    const fault = want.address === undefined ? undefined : faultOfNamed(journal, { ...want, address: want.address })
+    const named = want.address === undefined ? undefined : faultOfNamed(journal, { ...want, address: want.address })
+    const fault = named ?? state.uncovered
     if (fault !== undefined) state.unserved.set(want.id, fault)
   }
-  const plan = planPort({
+  const facts: PlanFacts = {
     known: listLooseAddresses(journal, portId),
     wants,
     leaving: new Set(listIntents(journal, portId).flatMap(each => each.removing)),
@@ -258,18 +311,68 @@ function serve({ journal, portId, bootId, settings }: RoundOptions, state: State
     exhausted: new Set(state.exhausted.keys()),
     full: listFullSubnets(journal, portId),
     refused: new Set(state.unserved.keys()),
-    refill: state.refill,
+    refill: state.refill && state.uncovered === undefined,
     batchMax: state.batchMax,
+    room: roomOf(options),
+    shrink: options.shrink && options.cover === undefined,
     nowMs,
-  })
+  }
+  const plan = inBlocks(options, facts, planPort(facts))
+  for (const { id } of plan.capped) state.unserved.set(id, capError(options))
   for (const { address, usableMs } of plan.keep) disownAddress(journal, address, 'free', usableMs)
   for (const { want, address } of plan.assign) {
     assignAddress(journal, address, want.owner, bootId)
     if (want.address !== undefined) endCoolDown(journal, address)
     forgetWant(journal, want.id)
   }
-  for (const each of plan.remove) if (each.state === 'free') disownAddress(journal, each, 'releasing', 0)
+  // Nobody is given one that is about to go.
+  const kept = new Set(plan.keep.map(each => each.address.address))
+  for (const each of plan.remove)
+    if (each.state === 'free' || kept.has(each.address)) disownAddress(journal, each, 'releasing', 0)
   return plan
+}
+
+/** Addresses that the cap still permits. */
+function roomOf({ journal, portId, settings }: RoundOptions): number {
+  const ours = listKnownAddresses(journal, portId).filter(each => each.state !== 'foreign')
+  return Math.max(0, (settings.maxAddresses ?? Number.POSITIVE_INFINITY) - ours.length)
+}
+
+function capError({ journal, portId, settings }: RoundOptions): AllocationError {
+  const states = listKnownAddresses(journal, portId).map(each => each.state)
+  const count = (state: Known['state']) => states.filter(each => each === state).length
+  return new AllocationError(
+    'full',
+    `Cannot add an address to port ${portId}: it may have ${settings.maxAddresses} of ours, and has ${count('assigned')} in use, ` +
+      `${count('releasing')} on their way out, ${count('free')} free, ${count('quarantined')} in quarantine`,
+    { remedy: 'delete pods of this node, or raise "neutronConf.maxAddresses"' },
+  )
+}
+
+/** Where a prefix stands for a block of addresses, a block goes as a whole or not at all; what it does not cover goes alone. */
+function inBlocks({ journal, portId, shrink, cover }: RoundOptions, facts: PlanFacts, plan: Plan): Plan {
+  if (cover === undefined) return plan
+  const assigned = new Set(plan.assign.map(each => each.address.address))
+  const loose = facts.known.filter(each => each.floatingIp === undefined && !assigned.has(each.address))
+  const isCovered = ({ address }: { readonly address: string }) => cover.covers(address)
+  const [covered, uncovered] = [loose.filter(isCovered), loose.filter(each => !isCovered(each))]
+  const going = new Set(covered.map(each => each.address))
+  const staying = listKnownAddresses(journal, portId).filter(each => !going.has(each.address))
+  const free = countBySubnet(plan.surplus.map(({ subnetId }) => ({ subnet_id: subnetId })))
+  const idle = Object.entries(free).flatMap(([subnet, surplus]) =>
+    wholeBlocks(
+      covered.filter(each => each.subnetId === subnet),
+      staying.map(each => each.address),
+      cover.blockSize,
+      surplus,
+    ),
+  )
+  return {
+    ...plan,
+    keep: plan.keep.filter(each => isCovered(each.address)),
+    remove: [...new Set([...plan.remove, ...uncovered, ...(shrink ? idle : [])])],
+    surplus: shrink ? [] : idle,
+  }
 }
 
 /** Why a port's own records forbid to give an attachment the address that it names, undefined where they do not. */
@@ -315,17 +418,26 @@ function nextRequest({ name, serve, refill }: Plan, { apart, namedMax }: State):
 const countWanted = (wants: readonly Want[]): Record<string, number> =>
   countBySubnet(wants.map(want => ({ subnet_id: want.subnetIds[0]!, ip_address: want.address! })))
 
+type Addition = AddRequest & {
+  /** Addresses of attachments that somebody has taken off the port. */
+  readonly back: readonly string[]
+  readonly bindings: ReadonlyMap<string, string>
+}
+
 async function add(
   options: RoundOptions,
   state: State,
+  report: RoundReport,
   port: Port,
-  request: AddRequest,
-  bindings: ReadonlyMap<string, string>,
+  addition: Addition,
 ): Promise<void> {
-  const { journal, neutron, portId, limits, settings } = options
-  const { named, adding } = request
-  const naming = named.map(want => want.address!)
-  const before = port.fixed_ips.map(each => each.ip_address)
+  const { journal, neutron, portId, limits } = options
+  const { back } = addition
+  const asked = await entriesFor(options, state, port, addition)
+  if (asked === undefined) return
+  const adding = countBySubnet(asked)
+  const naming = addition.named.map(want => want.address!)
+  const before = addressesOf(port)
   options.step?.('intent')
   const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, naming, removing: [] }), {
     durable: true,
@@ -333,10 +445,12 @@ async function add(
   // Every address that must stay is named: an entry without one may take any that the port has.
   const fixedIps: FixedIpRequest[] = [
     ...port.fixed_ips.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })),
-    ...(named.length > 0 ? named.map(namedEntry) : bareEntries(adding)),
+    ...back.map(ip_address => ({ ip_address })),
+    ...asked,
   ]
   options.step?.('put')
   let answer: Port
+  report.wrote = true
   try {
     answer = await neutron.ports.update(
       portId,
@@ -344,44 +458,88 @@ async function add(
       { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
-    return await afterRefusal(options, state, error, intent, request)
+    if (learnOfTaken(state, error, back)) return journal.transaction(() => forgetIntent(journal, intent))
+    return await afterRefusal(options, state, error, intent, addition)
   }
   options.step?.('answer')
-  const made = difference(port.fixed_ips, answer.fixed_ips)
+  const made = difference(port.fixed_ips, answer.fixed_ips).filter(each => !back.includes(each.ip_address))
   // Otherwise somebody else wrote at the same time: the intent stays, and the next look at the port decides.
   if (!sameCounts(countBySubnet(made), adding)) {
     if (++state.unknown > UNKNOWN_MAX)
       throw new AllocationError('strange', `Cannot add addresses to port ${portId}: it does not show what was written`)
     return
   }
+  await cover(options, state, answer)
   options.step?.('record')
+  recordMade(options, state, { made, intent, answer, bindings: addition.bindings })
+  report.repaired.push(...back)
+  report.lost = report.lost.filter(each => !back.includes(each.address))
+}
+
+type Made = {
+  readonly made: readonly FixedIp[]
+  readonly intent: number
+  readonly answer: Port
+  readonly bindings: ReadonlyMap<string, string>
+}
+
+function recordMade(options: RoundOptions, state: State, { made, intent, answer, bindings }: Made): void {
+  const { journal, portId, settings } = options
   journal.transaction(() => {
     const usableMs = Date.now() + settings.usableAfterMs
     const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
     // What an attachment has whose address somebody took off the port is the attachment's still, now that it is back.
-    for (const { subnet_id, ip_address } of made.filter(each => !known.has(each.ip_address)))
+    for (const { subnet_id, ip_address } of made.filter(each => !known.has(each.ip_address))) {
       recordAddress(journal, {
         portId,
         subnetId: subnet_id,
         address: ip_address,
-        state: 'free',
+        state: (options.cover?.covers(ip_address) ?? true) ? 'free' : 'releasing',
         floatingIp: bindings.get(ip_address),
         usableMs,
         settling: true,
       })
-    for (const subnet of Object.keys(adding)) noteNotFull(journal, portId, subnet)
+      noteNotFull(journal, portId, subnet_id)
+    }
     forgetIntent(journal, intent)
     noteRevision(journal, portId, answer.revision_number ?? 0)
     serve(options, state)
   })
 }
 
-const namedEntry = ({ subnetIds, address }: Want): FixedIpRequest => ({
+type Entry = FixedIpRequest & { readonly subnet_id: string }
+
+/** The new entries of a write; undefined where they would not work, which is noted. */
+async function entriesFor(
+  options: RoundOptions,
+  state: State,
+  port: Port,
+  request: AddRequest,
+): Promise<readonly Entry[] | undefined> {
+  const { cover, journal, portId, limits } = options
+  if (request.named.length > 0) return request.named.map(namedEntry)
+  if (cover === undefined) return bareEntries(request.adding)
+  try {
+    const entries: Entry[] = []
+    for (const [subnet_id, count] of Object.entries(request.adding)) {
+      const named = await cover.choose(port, subnet_id, { count, most: roomOf(options) }, limits)
+      entries.push(...named.map(ip_address => ({ subnet_id, ip_address })))
+      if (named.length < count) entries.push(...bareEntries({ [subnet_id]: count - named.length }))
+    }
+    return entries
+  } catch (error) {
+    if (!isFull(error)) throw error
+    learnOfCover(state, error, request, listWants(journal, portId))
+    return undefined
+  }
+}
+
+const namedEntry = ({ subnetIds, address }: Want): Entry => ({
   subnet_id: subnetIds[0]!,
   ip_address: address!,
 })
 
-const bareEntries = (adding: Readonly<Record<string, number>>): FixedIpRequest[] =>
+const bareEntries = (adding: Readonly<Record<string, number>>): Entry[] =>
   Object.entries(adding).flatMap(([subnet_id, count]) => Array.from({ length: count }, () => ({ subnet_id })))
 
 async function afterRefusal(
@@ -412,18 +570,24 @@ const reservesOf = ({ subnetIds, fallbacks }: PortSettings) =>
 
 async function remove(
   options: RoundOptions,
+  state: State,
+  report: RoundReport,
   port: Port,
   removable: readonly PortAddress[],
-  state: State,
 ): Promise<void> {
   const { journal, neutron, portId, limits } = options
   const leaving = new Set(removable.map(each => each.address))
   const staying = port.fixed_ips.filter(each => !leaving.has(each.ip_address))
-  if (staying.length === 0)
+  if (staying.length === 0 && options.cover === undefined)
     throw new AllocationError(
       'strange',
       `Cannot remove ${[...leaving].join(', ')} from port ${portId}: it would be left without an address`,
     )
+  // Before somebody else may have them, they pass here no more.
+  await options.cover?.apply(
+    staying.map(each => each.ip_address),
+    limits,
+  )
   options.step?.('remove-intent')
   const intent = journal.transaction(
     () =>
@@ -437,6 +601,7 @@ async function remove(
     { durable: true },
   )
   options.step?.('remove-put')
+  report.wrote = true
   let answer: Port
   try {
     answer = await neutron.ports.update(

@@ -31,6 +31,25 @@ export type PortSettings = {
   readonly coolDownMs: number
   /** Where the port's lock lies. */
   readonly lockDirectory: string
+  /** Addresses of ours that the port may have. Default: as many as Neutron gives. */
+  readonly maxAddresses?: number | undefined
+  /** After a write, until the port is read again to see whether an overlapping one has undone it. */
+  readonly verifyAfterMs?: number | undefined
+  /** Set for a port that is on no machine: where its addresses are made to work. */
+  readonly holder?: HolderSettings | undefined
+}
+
+/** A port that only holds addresses, which pass at another port, and may need a route to get there. */
+export type HolderSettings = {
+  readonly hostPortId: string
+  readonly networkId: string
+  /** Addresses are asked for in aligned blocks of so many, a power of two: one pair, and one route, stands for a block. */
+  readonly blockSize: number
+  readonly maxAddressPairs: number
+  /** Undefined where the addresses are of the host port's own subnet. */
+  readonly route?:
+    | { readonly routerId: string; readonly nexthops: readonly string[]; readonly maxRoutes: number }
+    | undefined
 }
 
 type AddressRow = {

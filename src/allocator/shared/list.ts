@@ -113,6 +113,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
   const key: ListKey = { kind: driver.kind, objectId: driver.objectId }
   const rounds = createRounds({ round: background, onFailure })
   let seen: readonly string[] | undefined
+  /** When the list is looked at again because of a write of ours. */
+  let verifyAtMs: number | undefined
   /** As the cloud itself said; a configuration may be wrong. */
   let toldMax = Number.POSITIVE_INFINITY
 
@@ -274,18 +276,21 @@ export function openSharedList(options: SharedListOptions): SharedList {
     answer.revision !== undefined &&
     answer.revision > view.revision + 1
 
-  async function locked(limits: Limits, done?: () => boolean): Promise<boolean> {
+  async function locked(limits: Limits, done?: () => boolean): Promise<void> {
     const lockFile = join(settings.lockDirectory, `${driver.lockName}.lock`)
-    const wrote = (await withFileLock(lockFile, () => round(limits), limits, done)) ?? false
+    const begunMs = performance.now()
+    const wrote = await withFileLock(lockFile, () => round(limits), limits, done)
     // A process that ends cannot look again later: it looks once more now.
     if (wrote && !longLived) await withFileLock(lockFile, () => round(limits), limits)
-    return wrote
+    if (wrote) verifyAtMs = performance.now() + settings.verifyAfterMs
+    else if (wrote === false && verifyAtMs !== undefined && begunMs >= verifyAtMs) verifyAtMs = undefined
+    if (wrote && longLived) rounds.kickIn(settings.verifyAfterMs)
   }
 
   async function background(signal: AbortSignal): Promise<Next> {
-    const wrote = await locked({ deadline: deadlineIn(ROUND_MS), signal })
+    await locked({ deadline: deadlineIn(ROUND_MS), signal })
     if (!isDone()) return 'unfinished'
-    if (wrote) return { inMs: settings.verifyAfterMs }
+    if (verifyAtMs !== undefined) return { inMs: Math.max(0, Math.ceil(verifyAtMs - performance.now())) }
     if (listLeftovers('adding', 'removed').length > 0) return { inMs: Math.max(settings.verifyAfterMs, LEFTOVERS_MS) }
     if (listEntries(journal, key).length === 0 && listNeeds(journal, key).length === 0) forgetList(journal, key)
     return 'done'
@@ -316,7 +321,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
       while (!served()) {
         // Another writer refused it for everybody who waited: we ask for ourselves, and get the reason.
         if (!isNeeded(user, members)) journal.transaction(() => putNeeds(journal, key, user, members))
-        if ((await locked(limits, served)) && longLived) rounds.kickIn(settings.verifyAfterMs)
+        await locked(limits, served)
       }
     },
     release(user) {
