@@ -46,6 +46,8 @@ export {
   retireObject,
 } from './objects/store.ts'
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'
+export { chooseBlock } from './port/blocks.ts'
+export type { PortCover } from './port/cover.ts'
 export { AllocationError } from './port/error.ts'
 export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
 export type { Owner as AddressOwner, PortAddress, Wish as AddressWish } from './port/plan.ts'
@@ -57,6 +59,7 @@ export {
   findLookup,
   forgetLookup,
   forgetPort,
+  type HolderSettings,
   type KnownPort,
   listAssignedAddresses,
   listIntents,
@@ -77,6 +80,7 @@ export { type ListReport, openSharedList, type SharedList } from './shared/list.
 export { pairsDriver } from './shared/pairs.ts'
 export { routeNeed, routesDriver } from './shared/routes.ts'
 export {
+  isNeedMet,
   type KnownList,
   type ListKey,
   type ListKind,

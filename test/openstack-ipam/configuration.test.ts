@@ -54,12 +54,6 @@ const bad: Bad[] = [
     change: i => ({ ...i, neutronConf: { mode: 'nixda' } }),
   },
   {
-    title: 'mode of a later release',
-    code: 7,
-    says: /"eni": this release serves "mix" only/,
-    change: i => ({ ...i, neutronConf: { mode: 'eni' } }),
-  },
-  {
     title: 'mode of the wrong type',
     code: 7,
     says: /neutronConf\.mode/,

@@ -91,6 +91,12 @@ export const listNeeds = (journal: Journal, key: ListKey): Need[] =>
       isPending: row['pending'] !== 0,
     }))
 
+/** True if a user needs this of a list, and has it. */
+export const isNeedMet = (journal: Journal, key: ListKey, user: string, member: string): boolean =>
+  journal
+    .sql(`SELECT 1 FROM shared_need WHERE ${KEY} AND user = ? AND member = ? AND pending = 0 LIMIT 1`)
+    .get(...keyOf(key), user, member) !== undefined
+
 /** Records what a user needs of a list, instead of what it needed before. What it needed already is not pending again. */
 export function putNeeds(journal: Journal, key: ListKey, user: string, members: readonly string[]): void {
   const wanted = new Set(members)

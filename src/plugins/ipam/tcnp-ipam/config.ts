@@ -24,23 +24,20 @@ import { confKeys } from '#openstack'
 import { permission } from './choice-policy.ts'
 import type { CloudReference } from './sessions.ts'
 
-/** Every mode that the systems in the documentation know, and those that this release serves. */
+/** Every mode that the systems in the documentation know. */
 const MODES = ['mix', 'separate', 'mix_route', 'eni'] as const
 
-const SERVED = ['mix', 'separate', 'eni'] as const
-type Served = (typeof SERVED)[number]
+const quoted = (texts: readonly string[]) => texts.map(each => `"${each}"`).join(', ')
 
-const mode: Decoder<Served> = (value, path) => {
-  const known = checked(string, text =>
-    (MODES as readonly string[]).includes(text)
-      ? undefined
-      : `is "${text}", want one of ${MODES.map(each => `"${each}"`).join(', ')}`,
-  )(value, path)
-  return checked(
-    () => known as Served,
-    text => (SERVED.includes(text) ? undefined : `is "${text}": this release serves ${SERVED.join(', ')} only`),
-  )(value, path)
-}
+const mode: Decoder<(typeof MODES)[number]> = checked(string, text =>
+  (MODES as readonly string[]).includes(text) ? undefined : `is "${text}", want one of ${quoted(MODES)}`,
+) as Decoder<(typeof MODES)[number]>
+
+const BINDINGS = ['fixed_ips', 'allowed_address_pairs'] as const
+
+const binding: Decoder<(typeof BINDINGS)[number]> = checked(string, text =>
+  (BINDINGS as readonly string[]).includes(text) ? undefined : `is "${text}", want one of ${quoted(BINDINGS)}`,
+) as Decoder<(typeof BINDINGS)[number]>
 
 const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
 
@@ -76,6 +73,22 @@ const neutronConf = object({
   hostInterface: optional(word),
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */
   hostPort: optional(word),
+  /** Modes `mix` and `mix_route`: what lets an address pass at the node's port. */
+  binding: optional(binding, 'fixed_ips'),
+  /** Addresses of pods that a port may have at a time. Default: as many as Neutron gives. */
+  maxAddresses: optional(integer(1, 65_536)),
+  /** Addresses are taken in aligned blocks of so many where one pair, or one route, shall stand for them. */
+  blockSize: optional(checked(integer(1, 256), powerFault), 16),
+  /** Address pairs that Neutron permits on a port: its max_allowed_address_pair. */
+  maxAddressPairs: optional(integer(1, 10_000), 10),
+  /** Mode `mix_route`: subnets of one network, at most one per IP version, of which the pods' addresses are. Default: the host port's. */
+  podSubnets: optional(array(word), []),
+  /** Mode `mix_route`: the router, by id or name. Default: that of the host port's subnet. */
+  router: optional(word),
+  /** Mode `mix_route`: routes that Neutron permits on a router: its max_routes. */
+  maxRoutes: optional(integer(1, 10_000), 30),
+  /** After a write, until it is looked at again: an overlapping one of somebody else may have undone it. */
+  verifyAfterMs: optional(integer(10, 60_000), 3_000),
   /** Mode `eni`: the node as Nova knows it, by id or name. Default: the server of the host's port. */
   server: optional(word),
   /** Mode `eni`: NICs that the server may have, those that are not ours among them. Default: what its flavour says, else 16. */
@@ -95,6 +108,10 @@ const neutronConf = object({
   /** After a release, until an address may be another pod's. */
   coolDownMs: optional(integer(0, 3_600_000), 30_000),
 })
+
+function powerFault(value: number): string | undefined {
+  return Math.log2(value) % 1 === 0 ? undefined : `is ${value}, want a power of two`
+}
 
 function versionsFault(versions: readonly number[]): string | undefined {
   if (versions.length === 0) return 'is empty, want 4, 6 or both'

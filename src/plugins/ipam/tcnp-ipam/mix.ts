@@ -4,6 +4,7 @@ import {
   AllocationError,
   findKnownPort,
   forgetLookup,
+  type HolderSettings,
   isReleased,
   type Journal,
   type Limits,
@@ -15,10 +16,21 @@ import {
   releaseOthers,
   releaseOwner,
 } from '#allocator'
-import { atMost, deadlineIn, formatIp, isV4, parseIp, parsePrefix, prefixContains } from '#base'
+import {
+  atMost,
+  deadlineIn,
+  formatIp,
+  hostPrefix,
+  isV4,
+  parseIp,
+  parsePrefix,
+  prefixContains,
+  tryParsePrefix,
+} from '#base'
 import { type Call, CniError, codes, type Result } from '#cni'
-import { isMissing } from '#openstack'
+import { isMissing, type Neutron } from '#openstack'
 import type { World } from '../../world.ts'
+import { type Carrier, findCarrier } from './carrier.ts'
 import type { Choice } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
 import type { HostInterface, Place } from './host-port.ts'
@@ -42,7 +54,10 @@ import { explain } from './unavailable.ts'
 const RELEASE_MS = 20_000
 const STATUS_MS = 5_000
 
-/** Pods' addresses are further `fixed_ips` of the node's own port. */
+/**
+ * Pods' addresses are further `fixed_ips` of the node's own port (mode `mix`); or those of a port that only holds them, and
+ * pass at the node's by address pairs; with `mix_route` they may be of another subnet, to which the router has routes.
+ */
 export const mix: Source = {
   acquire,
   release: (call, world) => tellCloud(call, world, releaseOwner(world.journal, ownerOf(call))),
@@ -60,7 +75,7 @@ async function acquire(
   choice: Choice,
 ): Promise<Required<Pick<Result, 'ips' | 'dns'>>> {
   refuseChoice(config, choice)
-  const { pool, lookup, place, families, cloud } = await open(config, world, call, choice)
+  const { pool, lookups, carrier, families, cloud } = await open(config, world, call, choice)
   try {
     const wishes = families.map(({ subnets, address }) => ({ subnetIds: subnets.map(each => each.id), address }))
     const taken = await pool.acquire(ownerOf(call), wishes, call)
@@ -70,8 +85,8 @@ async function acquire(
   } catch (error) {
     // The port was replaced, or a subnet: the next call looks for them afresh.
     if (isMissing(error) || (error instanceof AllocationError && error.fault === 'gone'))
-      forgetLookup(world.journal, lookup)
-    throw await explain({ error, place, families }, world.journal, cloud.session.neutron, call)
+      for (const lookup of lookups) forgetLookup(world.journal, lookup)
+    throw await explain({ error, place: carrier, families }, world.journal, cloud.session.neutron, call)
   }
 }
 
@@ -91,16 +106,18 @@ function refuseChoice({ neutronConf }: Config, { chosen }: Choice): void {
     if (key === undefined) continue
     throw new CniError(
       codes.invalidConfig,
-      `Cannot do what "${key}" says in mode "mix": all pods of a node share its port`,
+      `Cannot do what "${key}" says in mode "${neutronConf.mode}": all pods of a node share its port`,
       { details: 'mode "separate" makes a port for each' },
     )
   }
 }
 
-type Opened = Located & {
+type Opened = {
   readonly cloud: OpenedCloud
+  readonly carrier: Carrier
   readonly pool: PortPool
   readonly families: readonly Family[]
+  readonly lookups: readonly string[]
 }
 
 const NO_CHOICE = { addresses: [], chosen: {} }
@@ -108,19 +125,21 @@ const NO_CHOICE = { addresses: [], chosen: {} }
 async function open(config: Config, world: World, limits: Limits, choice: Choice): Promise<Opened> {
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
   const located = await locate(config, world, cloud, limits, choice)
-  const families = familiesAt(located.place, config, choice)
-  return { ...located, cloud, families, pool: poolOf(config, world, cloud, located) }
+  const { carrier, lookup } = await findCarrier(config, world, cloud, located, limits)
+  return {
+    cloud,
+    carrier,
+    families: familiesAt(carrier, config, choice),
+    pool: poolOf(config, world, cloud, located, carrier),
+    lookups: lookup === undefined ? [located.lookup] : [located.lookup, lookup],
+  }
 }
 
 /** The subnets of the port's network that serve. */
-function familiesAt(
-  { portId, networkSubnets }: Place,
-  { neutronConf }: Config,
-  choice: FamilyOptions['choice'],
-): Family[] {
+function familiesAt({ portId, subnets }: Carrier, { neutronConf }: Config, choice: FamilyOptions['choice']): Family[] {
   const families = familiesOf({
-    all: networkSubnets,
-    usual: subnetsOfPort(networkSubnets),
+    all: subnets,
+    usual: subnetsOfPort(subnets),
     choice,
     ipVersions: neutronConf.ipVersions,
     what: `port ${portId}`,
@@ -139,13 +158,20 @@ function familiesAt(
 }
 
 /** The reserve is the operator's: what one pod chose needs none. */
-function poolOf(config: Config, world: World, cloud: OpenedCloud, { place, uplink }: Located): PortPool {
-  const { reserve, usableAfterMs, coolDownMs, retryFullMs, dataDir, subnets } = config.neutronConf
-  const lists = familiesAt(place, config, { ...NO_CHOICE, subnets }).map(each => each.subnets.map(({ id }) => id))
+function poolOf(
+  config: Config,
+  world: World,
+  cloud: OpenedCloud,
+  { place, uplink }: Located,
+  carrier: Carrier,
+): PortPool {
+  const { reserve, usableAfterMs, coolDownMs, retryFullMs, dataDir, subnets, maxAddresses, verifyAfterMs } =
+    config.neutronConf
+  const lists = familiesAt(carrier, config, { ...NO_CHOICE, subnets }).map(each => each.subnets.map(({ id }) => id))
   return poolFor(world, {
-    portId: place.portId,
+    portId: carrier.portId,
     access: cloud.access,
-    probe: probeOf(world, place, uplink),
+    probe: probeOf(world, place, carrier, uplink),
     settings: {
       subnetIds: lists.map(([first]) => first!),
       fallbacks: Object.fromEntries(lists.map(([first, ...others]) => [first!, others])),
@@ -154,20 +180,30 @@ function poolOf(config: Config, world: World, cloud: OpenedCloud, { place, uplin
       usableAfterMs,
       coolDownMs,
       lockDirectory: dataDir ?? world.dataDir,
+      maxAddresses,
+      verifyAfterMs,
+      holder: carrier.holder,
     },
   })
 }
 
 /** Asks the gateway in the address's name: it answers as soon as port security lets the question pass. */
-function probeOf(world: World, { networkSubnets }: Place, uplink: HostInterface | undefined): PortProbe | undefined {
-  const gateways = networkSubnets.flatMap(({ cidr, gateway }) =>
+function probeOf(
+  world: World,
+  { networkSubnets }: Place,
+  { subnets, holder }: Carrier,
+  uplink: HostInterface | undefined,
+): PortProbe | undefined {
+  // A routed address is none of its gateway's network: it is the node's gateway that has to answer it.
+  const isRouted = holder?.route !== undefined
+  const gateways = (isRouted ? subnetsOfPort(networkSubnets) : subnets).flatMap(({ cidr, gateway }) =>
     gateway === undefined ? [] : [{ subnet: parsePrefix(cidr), target: parseIp(gateway) }],
   )
   if (uplink === undefined || !gateways.some(({ target }) => isV4(target))) return undefined
   return async addresses => {
     const probes = addresses.map(parseIp).flatMap(address => {
-      const target = gateways.find(({ subnet }) => prefixContains(subnet, address))?.target
-      return target === undefined || !isV4(target) ? [] : [{ address, target }]
+      const near = gateways.find(({ subnet, target }) => (isRouted ? isV4(target) : prefixContains(subnet, address)))
+      return near === undefined || !isV4(near.target) || !isV4(address) ? [] : [{ address, target: near.target }]
     })
     return (await world.host.probeArp({ uplink, probes })).map(formatIp)
   }
@@ -220,13 +256,36 @@ async function findFaults(config: Config, call: Call, world: World): Promise<str
     if (port === undefined) faults.push(`port ${portId} of ${address} does not exist`)
     else if (!port.fixed_ips.some(each => each.ip_address === address))
       faults.push(`port ${portId} does not have its address ${address} any more`)
+    const holder = findKnownPort(world.journal, portId)?.settings.holder
+    if (holder !== undefined) faults.push(...(await findUncovered(cloud.session.neutron, holder, address, call)))
   }
   return faults
 }
 
+/** What an address that another port holds lacks at the node's. */
+async function findUncovered(
+  neutron: Neutron,
+  { hostPortId, route }: HolderSettings,
+  address: string,
+  limits: Limits,
+): Promise<string[]> {
+  const isFor = (text: string) => prefixContains(tryParsePrefix(text) ?? hostPrefix(parseIp(text)), parseIp(address))
+  const host = await neutron.ports.get(hostPortId, limits)
+  const isFree = host?.port_security_enabled === false
+  const passes = isFree || host?.allowed_address_pairs?.some(each => isFor(each.ip_address)) === true
+  const router = route === undefined ? undefined : await neutron.routers.get(route.routerId, limits)
+  const isRouted = route === undefined || router?.routes.some(each => isFor(each.destination)) === true
+  return [
+    ...(passes ? [] : [`port ${hostPortId} has no address pair for ${address}`]),
+    ...(isRouted ? [] : [`router ${route.routerId} has no route for ${address}`]),
+  ]
+}
+
 async function examine(config: Config, world: World): Promise<void> {
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-  const located = await locateAgain(config, world, cloud, { deadline: deadlineIn(STATUS_MS) })
+  const limits = { deadline: deadlineIn(STATUS_MS) }
+  const located = await locateAgain(config, world, cloud, limits)
+  const { carrier } = await findCarrier(config, world, cloud, located, limits, true)
   // The first question of the runtime, before any pod, is the time to make the reserve.
-  if (world.longLived) poolOf(config, world, cloud, located).kick()
+  if (world.longLived) poolOf(config, world, cloud, located, carrier).kick()
 }

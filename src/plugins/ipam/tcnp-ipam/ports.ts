@@ -5,6 +5,7 @@ import {
   forgetReserveAhead,
   type Journal,
   type KnownPort,
+  type Limits,
   listKnownPorts,
   listPortAddresses,
   listUnreleased,
@@ -19,6 +20,7 @@ import { formatIp } from '#base'
 import { CniError, codes, type JsonObject } from '#cni'
 import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
+import { coverFor } from './cover.ts'
 import { reachCloud, startLists } from './lists.ts'
 import { startObjectPools } from './object-pools.ts'
 import { isInlineAccess } from './sessions.ts'
@@ -52,14 +54,16 @@ export function poolFor(
   const all = poolsOf(world.journal)
   const known = all.byPort.get(port.portId)
   const neutron = async () => (await reachCloud(world, port.access)).neutron
+  const cover = coverFor(world, port)
   // A call without a NIC at hand (a release) leaves the probe as it is.
-  known?.use({ ...port, neutron })
+  known?.use({ ...port, neutron, cover })
   if (known !== undefined) return known
   let told = ''
   let isFirst = true
   const pool = openPortPool({
     ...port,
     neutron,
+    cover,
     journal: world.journal,
     bootId: world.bootId,
     longLived: world.longLived,
@@ -128,8 +132,10 @@ export function listWaitingForCredentials(
     .map(({ portId, addresses }) => ({ addresses, text: waitingText(portId, addresses) }))
 }
 
-function complaint(portId: string, { lost, strange }: RoundReport): string {
+function complaint(portId: string, { lost, repaired, strange }: RoundReport): string {
   const texts = []
+  if (repaired.length > 0)
+    texts.push(`Somebody has taken ${repaired.join(', ')} off port ${portId}, which attachments use: put back`)
   if (lost.length > 0)
     texts.push(`Port ${portId} has lost ${lost.map(each => each.address).join(', ')}, which attachments use`)
   if (strange.length > 0)
@@ -233,10 +239,31 @@ async function drainPort(
     failure = { error }
   }
   const remaining = ours()
-  if (failure.error === undefined && remaining.length === 0) forgetPort(journal, portId)
+  if (failure.error === undefined && remaining.length === 0) {
+    forgetPort(journal, portId)
+    if (settings.holder !== undefined) failure = await deleteHolder(world, portId, access, limits)
+  }
   const left = new Set(remaining.map(each => each.address))
   const removed = before.map(each => each.address).filter(address => !left.has(address))
   return { portId, removed, remaining, ...failure }
+}
+
+/** A holder is ours, and of no use without us; unless somebody has put an address on it. */
+async function deleteHolder(
+  world: PortWorld & Pick<World, 'clouds'>,
+  portId: string,
+  access: string,
+  limits: Limits,
+): Promise<{ error?: unknown }> {
+  try {
+    const { ports } = (await reachCloud(world, access)).neutron
+    const port = await ports.get(portId, limits)
+    if (port !== undefined && port.fixed_ips.length === 0)
+      await ports.delete(portId, { ...limits, ifRevision: port.revision_number })
+    return {}
+  } catch (error) {
+    return { error }
+  }
 }
 
 /** Logs in with the inline credentials of a plugin's configuration, for ports that were used with them; does nothing where there are none. */

@@ -17,7 +17,9 @@ const STATUS_AGE_MS = 10_000
 /** A GC list made this short a time before the call may not know an ADD that has just ended. */
 const GC_GUARD_MS = 100
 
-const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, separate, eni }
+const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, mix_route: mix, separate, eni }
+/** Releases and CHECK ask all: the journal says whose an address is. */
+const everySource = [...new Set(Object.values(sources))]
 
 /** Addresses of Neutron for pods; "neutronConf.mode" says how. */
 export const tcnpIpam: Plugin<World> = {
@@ -48,12 +50,12 @@ async function add(call: Call, world: World): Promise<Result> {
 }
 
 async function del(call: Call, world: World): Promise<void> {
-  await everyStep(...Object.values(sources).map(source => () => source.release(call, world)))
+  await everyStep(...everySource.map(source => () => source.release(call, world)))
 }
 
 async function check(call: Call, world: World): Promise<void> {
   const config = parseConfig(call.config)
-  const holding = Object.values(sources).filter(source => source.holds(ownerOf(call), world))
+  const holding = everySource.filter(source => source.holds(ownerOf(call), world))
   const faults = holding.length === 0 ? ['no address of Neutron is recorded for it'] : []
   for (const source of holding) faults.push(...(await source.findFaults(config, call, world)))
   if (faults.length > 0)
@@ -116,5 +118,5 @@ async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | 
   const beforeMs = Date.now() - GC_GUARD_MS
   const living = new Set(valid.map(({ containerId, ifName }) => `${containerId}/${ifName}`))
   const isLiving = ({ containerId, ifName }: AddressOwner) => living.has(`${containerId}/${ifName}`)
-  await everyStep(...Object.values(sources).map(source => () => source.releaseOthers(call, world, isLiving, beforeMs)))
+  await everyStep(...everySource.map(source => () => source.releaseOthers(call, world, isLiving, beforeMs)))
 }

@@ -12,7 +12,7 @@ const ASK_MS = 3_000
 
 export type Refused = {
   readonly error: unknown
-  readonly place: Place
+  readonly place: Pick<Place, 'portId' | 'networkId'>
   readonly families: readonly Family[]
 }
 
@@ -32,7 +32,7 @@ export async function explain(
 function explainFull(
   error: AllocationError,
   { reason }: OpenStackError,
-  { portId }: Place,
+  { portId }: Pick<Place, 'portId'>,
   families: readonly Family[],
   journal: Journal,
 ): CniError {
@@ -59,7 +59,7 @@ function countsOf(subnet: PlaceSubnet, here: readonly { readonly state: string }
 
 async function explainTaken(
   error: AllocationError,
-  { networkId }: Place,
+  { networkId }: Pick<Place, 'networkId'>,
   families: readonly Family[],
   neutron: Neutron,
   { deadline, signal }: Limits,
