@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { folder, root, run } from './nodelab.ts'
+import { errorOf, folder, makeLab, makeNetns, resultOf, root, run, skip } from './nodelab.ts'
 
 const THEIRS = '#!/bin/sh\necho upstream\n'
 const mooring = (verb: 'install' | 'uninstall', directory: string, ...more: string[]) =>
@@ -63,3 +63,40 @@ test('uninstall: does not give a name to what is not the same any more', () => {
   assert.match(mooring('uninstall', directory), /^ptp\.upstream is not what had the name ptp before/m)
   assert.deepEqual(readdirSync(directory).sort(), ['bridge', 'ptp.upstream'])
 })
+
+for (const mode of ['standalone', 'agent'] as const)
+  test(`STATUS is 50 where somebody overwrote what the network calls, ${mode} (STA-03)`, { skip }, async () => {
+    const directory = folder('cni-bin')
+    mooring('install', directory)
+    const node = makeLab({ mode }).nodes[0]!
+    await using _ = mode === 'agent' ? await node.startAgent() : undefined
+    const env = { CNI_PATH: directory }
+    const status = () =>
+      node.call('STATUS', { containerId: '', netns: '' }, { env, more: { name: 'podnet', cniVersion: '1.1.0' } })
+    const overwrite = (name: string) => {
+      // As a package does it, by a new file.
+      rmSync(join(directory, name))
+      writeFileSync(join(directory, name), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    }
+    resultOf(await status())
+    overwrite('bridge') // which the network does not call
+    resultOf(await status())
+    overwrite('host-local')
+    const error = errorOf(await status())
+    assert.equal(error.code, 50)
+    assert.match(error.msg, /^Cannot serve: somebody overwrote host-local in .*, which was ours$/)
+    assert.match(error.details!, /mooring install --replace/)
+    if (mode === 'agent') {
+      // A plugin of the same chain is known by what it has attached.
+      mooring('install', directory, '--replace')
+      const it = { containerId: 'c', netns: makeNetns('pod').path }
+      const config = { ...node.config(), type: 'macvlan' }
+      resultOf(await node.call('ADD', { ...it, type: 'macvlan', config }))
+      overwrite('macvlan')
+      assert.match(errorOf(await status()).msg, /^Cannot serve: somebody overwrote macvlan in /)
+      resultOf(await node.call('DEL', { ...it, type: 'macvlan', config }))
+      resultOf(await status())
+    }
+    mooring('uninstall', directory)
+    assert.ok(!readdirSync(directory).includes('.mooring-installed'))
+  })

@@ -100,6 +100,12 @@ export function listAttachments(journal: Journal, filter: { network?: string } =
   return (rows as Row[]).map(fromRow)
 }
 
+/** The types that have attachments in a network. */
+export function listAttachmentTypes(journal: Journal, network: string): string[] {
+  const rows = journal.sql('SELECT DISTINCT type FROM attachment WHERE network = ?').all(network)
+  return rows.map(row => row['type'] as string)
+}
+
 /** Notes that an attachment is finished, and what its ADD answers. @returns false where it is not known any more */
 export function finishAttachment(journal: Journal, key: AttachmentKey, result: string): boolean {
   const update = journal.sql(`UPDATE attachment SET state = 'ready', result = ?, changed_ms = ? WHERE ${KEY}`)

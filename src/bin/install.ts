@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { isShim, plugins, TAKEN_PREFIX } from '#plugins'
+import { INSTALLED, isShim, parseHashes, plugins, TAKEN_PREFIX } from '#plugins'
 
 export type InstallOptions = {
   /** The runtime's plugin directory. */
@@ -46,6 +46,7 @@ export async function install(options: InstallOptions): Promise<string[]> {
   const draft = join(options.cniBin, `.mooring-${process.pid}`)
   copyFileSync(join(root, 'build/shim'), draft)
   chmodSync(draft, 0o755)
+  const installed: string[] = []
   try {
     for (const type of plugins.keys()) {
       const file = join(options.cniBin, type)
@@ -54,7 +55,10 @@ export async function install(options: InstallOptions): Promise<string[]> {
       const name = isFree || options.replace === true ? type : TAKEN_PREFIX + type
       if (name !== type) lines.push(`${type} is another's and stays: ours is ${name}`)
       replaceBy(join(options.cniBin, name), next => linkSync(draft, next))
+      installed.push(`${hashOf(draft)}  ${name}\n`)
     }
+    // For STATUS, which tells when somebody overwrote one.
+    replaceBy(join(options.cniBin, INSTALLED), next => writeFileSync(next, installed.join(''), { mode: 0o644 }))
   } finally {
     rmSync(draft, { force: true })
   }
@@ -81,7 +85,7 @@ export async function uninstall(options: Pick<InstallOptions, 'cniBin' | 'config
     else rmSync(file)
     removed.push(type)
   }
-  rmSync(join(options.cniBin, KEPT), { force: true })
+  for (const list of [KEPT, INSTALLED]) rmSync(join(options.cniBin, list), { force: true })
   const cnitool = join(options.cniBin, 'cnitool')
   if (existsSync(cnitool) && isOurCnitool(cnitool)) {
     rmSync(cnitool)
@@ -104,12 +108,11 @@ function hashOf(file: string): string {
 
 function readKept(cniBin: string): Map<string, string> {
   const file = join(cniBin, KEPT)
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n') : []
+  const hashes = parseHashes(existsSync(file) ? readFileSync(file, 'utf8') : '')
   return new Map(
-    lines.flatMap(line => {
-      const [hash, name] = line.split('  ')
-      return hash && name?.endsWith(UPSTREAM) ? [[name.slice(0, -UPSTREAM.length), hash] as const] : []
-    }),
+    [...hashes].flatMap(([name, hash]) =>
+      name.endsWith(UPSTREAM) ? [[name.slice(0, -UPSTREAM.length), hash] as const] : [],
+    ),
   )
 }
 

@@ -304,7 +304,7 @@ function ipamTypeOf(config: JsonObject, need: 'required' | 'optional'): string {
 }
 
 /** The IPAM plugin that a configuration names, which need not be valid any more; empty where it names none. */
-function namedIpam({ ipam }: JsonObject): string {
+export function namedIpam({ ipam }: JsonObject): string {
   const type = ipam !== null && typeof ipam === 'object' && 'type' in ipam ? ipam['type'] : undefined
   return typeof type === 'string' ? type : ''
 }

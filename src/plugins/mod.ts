@@ -4,6 +4,7 @@
 // A plugin decides; the host's verbs, the allocator and the OpenStack client act. It meets the node and the cloud through
 // its `World` only.
 
+export { INSTALLED, parseHashes } from './installed.ts'
 export { settleByHand } from './ipam/tcnp-ipam/by-hand.ts'
 export { type NeutronUse, neutronUseOf } from './ipam/tcnp-ipam/neutron-use.ts'
 export {

@@ -12,6 +12,7 @@ import {
   readValidAttachments,
   selectIpam,
 } from '#cni'
+import { requireInstalled } from './installed.ts'
 import type { RecordedPlugin } from './interface.ts'
 import { hostLocal } from './ipam/host-local/host-local.ts'
 import { staticIpam } from './ipam/static/static.ts'
@@ -48,12 +49,21 @@ const interfacePlugins: ReadonlyMap<string, RecordedPlugin> = new Map([
   ['veth-route', vethRoute],
 ])
 
+/** The same plugin, whose STATUS looks first whether what it is called with is still what was installed. */
+const asInstalled = (plugin: Plugin<World>): Plugin<World> => ({
+  ...plugin,
+  async status(call, world) {
+    requireInstalled(call, world)
+    await plugin.status(call, world)
+  },
+})
+
 /** Every plugin by the name of its executable. */
-export const plugins: ReadonlyMap<string, Plugin<World>> = new Map<string, Plugin<World>>([
-  ...interfacePlugins,
-  ['loopback', loopback],
-  ...ipamPlugins,
-])
+export const plugins: ReadonlyMap<string, Plugin<World>> = new Map(
+  [...interfacePlugins, ['loopback', loopback] as const, ...ipamPlugins].map(
+    ([name, plugin]) => [name, asInstalled(plugin)] as const,
+  ),
+)
 
 /** Where a name was taken, ours is installed with this before it. */
 export const TAKEN_PREFIX = 'mooring-'
