@@ -6,6 +6,7 @@ import { Calls, type CallsOptions, laneOf, networkOf, outcomeOf } from './calls.
 import type { Lanes } from './lanes.ts'
 import { reconcile, type Suspects } from './reconcile.ts'
 import { hasNewEntries, spoolOf, workOffSpool } from './spool.ts'
+import { Strays } from './strays.ts'
 import type { ShimRequest } from './wire.ts'
 
 export type BackgroundOptions = CallsOptions & { readonly dataDir: string; readonly reconcileMs: number }
@@ -16,6 +17,7 @@ export class Background {
   readonly #lanes: Lanes
   readonly #options: BackgroundOptions
   readonly #suspects: Suspects = new Set()
+  readonly #strays: Strays
   readonly #timer: NodeJS.Timeout
   readonly #tried = new Set<string>()
   #running: Promise<void> | undefined
@@ -25,6 +27,7 @@ export class Background {
     this.#world = world
     this.#lanes = lanes
     this.#options = options
+    this.#strays = new Strays(world)
     this.#timer = setInterval(() => void this.run(), options.reconcileMs)
   }
 
@@ -77,6 +80,9 @@ export class Background {
     try {
       await this.#workOff()
       await keepFirewall(this.#world)
+      const { removed, kept } = await this.#strays.round()
+      if (removed.length > 0) logger.info({ elements: removed }, 'removed from the firewall: no record, no link')
+      if (kept.length > 0) logger.warn({ elements: kept }, 'no record knows of these in the firewall: kept')
       const released = await reconcile(this.#world, this.#suspects, (attachment, work) =>
         this.#lanes.run(laneOf(attachment), work),
       )

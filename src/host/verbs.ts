@@ -56,6 +56,7 @@ import {
   type RoutedPod,
   type RoutedTraces,
 } from './routed.ts'
+import { strayVerbs } from './strays.ts'
 import { surveyVerbs } from './survey.ts'
 import { findUplink, listAddresses } from './uplink.ts'
 import { ensureVethHost } from './veth-host-firewall.ts'
@@ -211,6 +212,7 @@ export const verbs = {
   ): boolean => context.inNetns(netnsFd, route => hasPodLink(route, link)),
 
   ...nicVerbs,
+  ...strayVerbs,
   ...surveyVerbs,
   ...vethHostVerbs,
 
