@@ -6,8 +6,16 @@ import { isSpoolEntry, lockDataDirectory, spoolOf } from '#agent'
 import { type Attachment, listAttachments, openJournal } from '#allocator'
 import { deadlineIn } from '#base'
 import { CniError, parseNetworkList } from '#cni'
-import { readBootId } from '#host'
-import { bringCredentials, type DrainedPort, drainPorts, openSessions } from '#plugins'
+import { HostContext, inlineHost, readBootId } from '#host'
+import {
+  bringCredentials,
+  type DrainedPool,
+  type DrainedPort,
+  drainObjectPools,
+  drainPorts,
+  openSessions,
+  worldOf,
+} from '#plugins'
 
 export type DrainOptions = {
   readonly dataDir: string
@@ -29,7 +37,7 @@ export type DrainReport = {
 const NAMED_MAX = 5
 
 /**
- * Takes everything of ours that no pod uses off the node's Neutron ports: the reserve and what was released. For an
+ * Takes everything of ours that no pod uses out of Neutron: the reserve and what was released, of addresses and of ports. For an
  * operator whose node leaves, while no agent runs.
  *
  * @throws {Error} where an agent runs, or attachments are in use and nobody forced it
@@ -50,11 +58,15 @@ export async function drain({ dataDir, conflist = [], force = false, timeout }: 
   await using clouds = openSessions({ dataDir, warn: message => lines.push(message) })
   for (const file of conflist)
     for (const { config } of parseNetworkList(readFileSync(file)).plugins) await bringCredentials(clouds, config)
-  const world = { journal, bootId, clouds, longLived: false }
-  const ports = await drainPorts(world, { deadline: deadlineIn(seconds * 1000) })
+  using context = new HostContext()
+  const world = worldOf({ host: inlineHost(context), journal, bootId, clouds, longLived: false, dataDir })
+  const limits = { deadline: deadlineIn(seconds * 1000) }
+  const ports = await drainPorts(world, limits)
+  const pools = await drainObjectPools(world, limits)
+  const described = [...ports.flatMap(describe), ...pools.flatMap(describePool)]
   return {
-    lines: [...lines, ...(ports.length > 0 ? ports.flatMap(describe) : ['nothing to drain'])],
-    complete: ports.every(port => port.error === undefined && (force || port.remaining.length === 0)),
+    lines: [...lines, ...(described.length > 0 ? described : ['nothing to drain'])],
+    complete: [...ports, ...pools].every(each => each.error === undefined && (force || each.remaining.length === 0)),
   }
 }
 
@@ -89,6 +101,18 @@ function describe({ portId, removed, remaining, error }: DrainedPort): string[] 
       return `${port}: ${address} stays: not removed yet`
     }),
     ...(error === undefined ? [] : [`${port}: ${textOf(error)}`]),
+  ]
+}
+
+function describePool({ name, removed, remaining, error }: DrainedPool): string[] {
+  return [
+    ...(removed.length > 0 || error === undefined ? [`${name}: removed ${removed.join(', ') || 'nothing'}`] : []),
+    ...remaining.map(({ addresses, id, state, owner }) => {
+      const what = `${name}: ${addresses.map(each => each.address).join(' ')} (${id || 'no answer yet'}) stays`
+      if (owner !== undefined) return `${what}: ${owner.ifName} of container ${owner.containerId} has it`
+      return state === 'quarantined' ? `${what}: nobody can say whose it is` : `${what}: not removed yet`
+    }),
+    ...(error === undefined ? [] : [`${name}: ${textOf(error)}`]),
   ]
 }
 

@@ -7,6 +7,7 @@
 export { INSTALLED, parseHashes } from './installed.ts'
 export { settleByHand } from './ipam/tcnp-ipam/by-hand.ts'
 export { type NeutronUse, neutronUseOf } from './ipam/tcnp-ipam/neutron-use.ts'
+export { type DrainedPool, drainObjectPools } from './ipam/tcnp-ipam/object-pools.ts'
 export {
   bringCredentials,
   type DrainedPort,
@@ -14,6 +15,7 @@ export {
   listWaitingForCredentials,
   startPorts,
 } from './ipam/tcnp-ipam/ports.ts'
+export { listOwnedPorts, type OwnerMark } from './ipam/tcnp-ipam/separate/owner-mark.ts'
 export { type CloudReference, type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
 export { holdNamespaces } from './main/host-device/host-device.ts'
 export { OWNER_PREFIX } from './pair.ts'

@@ -3,10 +3,17 @@
 // tcnp-ipam in mode separate against the simulated OpenStack: a Neutron port per attachment. Needs no root.
 
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { type Journal, listAssignedObjects, listObjects } from '#allocator'
+import { type Journal, listAssignedObjects, listObjects, openJournal } from '#allocator'
+import { formatIp, parseIp } from '#base'
+import { readBootId } from '#host'
 import { type CloudSession, cloudFromConf, openCloud, type Port } from '#openstack'
-import { asAdmin, type IpamConfig, limits, setUp as setUpCloud, smallNetwork } from './cloud.ts'
+import { listOwnedPorts } from '#plugins'
+import { asAdmin, type IpamConfig, limits, mooring, setUp as setUpCloud, smallNetwork } from './cloud.ts'
 import { addressOf, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const OWNER = 'mooring:separate'
@@ -105,6 +112,24 @@ for (const act of ['cut-after', 'answer-after', 'hang-after'] as const)
     const found = await ports()
     assert.equal(found.length, 1)
     assert.deepEqual(journalled(after.world.journal), addressesOf(found))
+  })
+
+for (const longLived of [true, false])
+  test(`a process (${longLived ? 'agent' : 'of one call'}) that is killed in a creation leaves one port, which is found again`, async t => {
+    const { simulator, ipam, ports, directory } = await setUp(t)
+    simulator.inject({ act: 'hang-after', method: 'POST', path: '/ports' })
+    const told = JSON.stringify({ directory, ipam, longLived, containerId: 'c1' })
+    const child = spawn(process.execPath, [join(import.meta.dirname, 'one-add.ts'), told], { stdio: 'ignore' })
+    t.after(() => child.kill('SIGKILL'))
+    await until(async () => (await ports()).length === 1, 'the creation')
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    await using next = startNode({ directory, host: nodeWithNic('', 'fa:16:3e:00:00:09'), longLived })
+    const reply = await next.call('ADD', 'c1', ipam)
+    assert.equal(reply.exitCode, 0, reply.stdout)
+    const found = await ports()
+    assert.deepEqual(addressesOf(found), [addressOf(reply)])
+    assert.deepEqual(journalled(next.world.journal), [addressOf(reply)])
   })
 
 test('a quota that is used up is error 102 with its numbers, and the next ADD is served when there is room', async t => {
@@ -270,6 +295,70 @@ test('a port has an address of each IP version that its network has', async t =>
   assert.deepEqual(lengths(await node.call('ADD', 'c1', asAdmin(ipam, simulator, conf))), ['/24', '/64'])
   const six = asAdmin(ipam, simulator, { ...conf, ipVersions: [6] })
   assert.deepEqual(lengths(await node.call('ADD', 'c2', six)), ['/64'])
+})
+
+test('on a subnet with SLAAC the address is the port’s own EUI-64', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  const { cloud } = await smallNetwork(t, simulator)
+  const network = await cloud.neutron.networks.create({ name: 'slaac' }, limits())
+  const modes = { ipv6_address_mode: 'slaac', ipv6_ra_mode: 'slaac' }
+  await cloud.neutron.subnets.create(
+    { network_id: network.id, cidr: '2001:db8:3::/64', ip_version: 6, ...modes },
+    limits(),
+  )
+  const conf = asAdmin(ipam, simulator, { mode: 'separate', node: 'worker-1', networks: ['slaac'] })
+  const reply = await node.call('ADD', 'c1', conf)
+  assert.equal(reply.exitCode, 0, reply.stdout)
+  const [port] = await cloud.neutron.ports.list({ network_id: network.id, device_owner: OWNER }, limits())
+  const [a, b, c, d, e, f] = port!.mac_address.split(':').map(part => Number.parseInt(part, 16))
+  const eui64 = [((a! ^ 2) << 8) | b!, (c! << 8) | 0xff, 0xfe00 | d!, (e! << 8) | f!]
+  assert.equal(addressOf(reply), formatIp(parseIp(`2001:db8:3:0:${eui64.map(part => part.toString(16)).join(':')}`)))
+})
+
+test('CHECK names a port that is gone, and an address that it has lost', async t => {
+  const { node, ipam, cloud, ports } = await setUp(t)
+  for (const container of ['c1', 'c2']) await node.call('ADD', container, ipam)
+  const of = (all: readonly Port[], container: string) =>
+    all.find(each => each.description?.includes(`container=${container} `))!
+  const [first, second] = [of(await ports(), 'c1'), of(await ports(), 'c2')]
+  await cloud.neutron.ports.delete(first.id, limits())
+  await cloud.neutron.ports.update(second.id, { fixed_ips: [] }, limits())
+  const gone = await node.call('CHECK', 'c1', ipam)
+  assert.equal(gone.json.code, 103)
+  assert.match(gone.json.msg!, new RegExp(`its port ${first.id} .* does not exist`))
+  assert.match((await node.call('CHECK', 'c2', ipam)).json.msg!, /does not have 10\.10\.10\.\d+ any more/)
+})
+
+test('mooring drain removes what no pod has, and says what stays', async t => {
+  const { node, ipam, ports, directory, simulator } = await setUp(t, true, { reserve: 2 })
+  const reply = await node.call('ADD', 'c1', ipam)
+  await until(async () => (await ports()).length === 3, 'the reserve')
+  await node[Symbol.asyncDispose]()
+  // The journal is of this boot, so that the pod lives on.
+  const journal = openJournal(directory)
+  journal.sql('UPDATE object SET boot_id = ? WHERE boot_id <> ?').run(readBootId(), '')
+  journal.sql('UPDATE object_pool SET seen_boot_id = ?').run(readBootId())
+  journal[Symbol.dispose]()
+  const conflist = join(directory, 'net.conflist')
+  const plugin = { type: 'veth-route', ipam: { type: 'tcnp-ipam', ...ipam } }
+  writeFileSync(conflist, JSON.stringify({ name: 'cni0', cniVersion: '1.0.0', plugins: [plugin] }))
+  const { status, output } = await mooring('drain', '--data-dir', directory, '--conflist', conflist)
+  assert.equal(status, 1, output)
+  assert.match(output, /ports of network "[^"]+": removed 10\.10\.10\.\d+, 10\.10\.10\.\d+/)
+  assert.match(output, new RegExp(`${addressOf(reply)} .* stays: eth0 of container c1 has it`))
+  assert.deepEqual(addressesOf(await ports()), [addressOf(reply)])
+  assert.ok(simulator.requests('DELETE', /ports/).length === 2)
+})
+
+test('the ports of a node that is dead are found by their owner mark', async t => {
+  const { node, ipam, cloud, ports } = await setUp(t, true, { reserve: 1, cluster: 'blue' })
+  await node.call('ADD', 'c1', ipam)
+  await until(async () => (await ports()).length === 2, 'the reserve')
+  const find = (cluster: string, name: string) =>
+    listOwnedPorts(cloud.neutron, { cluster, node: name }, ['separate'], limits())
+  assert.deepEqual(addressesOf(await find('blue', 'worker-1')), addressesOf(await ports()))
+  assert.deepEqual(await find('red', 'worker-1'), [])
+  assert.deepEqual(await find('blue', 'worker-2'), [])
 })
 
 test('without a network in the configuration the error says where to name one', async t => {

@@ -10,7 +10,7 @@ import type { Owner } from '../port/plan.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
 import type { CloudObject, ObjectAccess, ObjectPool } from './object.ts'
-import { type ObjectReport, type ObjectStep, settleObjects, tidyObjects } from './round.ts'
+import { type ObjectReport, type ObjectStep, settleObjects } from './round.ts'
 import {
   assignObject,
   countObjects,
@@ -26,6 +26,7 @@ import {
   recordObjectWant,
   returnObject,
 } from './store.ts'
+import { tidyObjects } from './tidy.ts'
 
 export type ObjectPoolOptions = ObjectAccess & {
   readonly journal: Journal

@@ -3,11 +3,13 @@
 import {
   type CloudObject,
   findObjectPool,
+  forgetObjectPool,
   isObjectReleased,
   type Journal,
   type KnownPool,
   type Limits,
   listObjectPools,
+  listObjects,
   listReleasingObjects,
   type ObjectDriver,
   type ObjectPool,
@@ -24,6 +26,7 @@ import { parseConfig } from './config.ts'
 import { nicDriverOf } from './eni/driver-of.ts'
 import { reachCloud } from './lists.ts'
 import { portDriverOf } from './separate/driver-of.ts'
+import { isInlineAccess } from './sessions.ts'
 import { ownerOf, type Source } from './source.ts'
 
 /** What a pool of objects needs of a world. */
@@ -114,6 +117,71 @@ export function startObjectPools(world: ObjectWorld, warn: (error: unknown) => v
 async function takeUp(world: ObjectWorld): Promise<void> {
   for (const known of listObjectPools(world.journal))
     if ((await world.clouds.reach(known.access)) !== undefined) objectPoolFor(world, known).kick()
+  for (const { text } of objectsWaitingForCredentials(world.journal, world.bootId))
+    poolsOf(world.journal).warn(new Error(text))
+}
+
+/** Objects whose release waits for a call with credentials, or for an agent that has had one, and a text for each pool. */
+export function objectsWaitingForCredentials(
+  journal: Journal,
+  bootId: string,
+): { readonly objects: readonly CloudObject[]; readonly text: string }[] {
+  return listObjectPools(journal)
+    .filter(({ access }) => isInlineAccess(access))
+    .map(({ pool, settings }) => ({ settings, objects: listObjects(journal, pool).filter(isUnreleased(bootId)) }))
+    .filter(({ objects }) => objects.length > 0)
+    .map(({ settings, objects }) => ({
+      objects,
+      text:
+        `Cannot release ${objects.map(nameOfObject).sort().join(', ')} of the ${settings.name} yet: their cloud's ` +
+        'credentials stand in no file ("openstackConf"). The agent does it once a call of that network has brought them ' +
+        'since its start; without one: mooring drain --conflist FILE while the agent is stopped. With "cloud" nothing waits',
+    }))
+}
+
+const isUnreleased =
+  (bootId: string) =>
+  ({ state, bootId: own }: CloudObject) =>
+    state === 'releasing' || state === 'removing' || (state === 'assigned' && own !== bootId)
+
+const nameOfObject = ({ addresses, id }: CloudObject) => addresses.map(each => each.address).join(' ') || id
+
+/** What became of a pool that was drained. */
+export type DrainedPool = {
+  readonly name: string
+  /** Addresses of what was removed. */
+  readonly removed: readonly string[]
+  /** In use, in quarantine, or not removed. */
+  readonly remaining: readonly CloudObject[]
+  /** Why it could not be drained to the end. */
+  readonly error?: unknown
+}
+
+/**
+ * Removes the reserve and everything released from every pool: before the agent leaves a node for good. A pool of which
+ * nothing is left is forgotten.
+ */
+export async function drainObjectPools(world: ObjectWorld, limits: Limits): Promise<DrainedPool[]> {
+  const drained: DrainedPool[] = []
+  for (const known of listObjectPools(world.journal)) drained.push(await drainObjectPool(world, known, limits))
+  return drained
+}
+
+async function drainObjectPool(world: ObjectWorld, known: KnownPool, limits: Limits): Promise<DrainedPool> {
+  const { journal } = world
+  const { pool, settings } = known
+  const before = listObjects(journal, pool)
+  let failure: { error?: unknown } = {}
+  try {
+    await objectPoolFor(world, { ...known, settings: { ...settings, reserve: 0 } }).settle(limits)
+  } catch (error) {
+    failure = { error }
+  }
+  const remaining = listObjects(journal, pool)
+  if (failure.error === undefined && remaining.length === 0) forgetObjectPool(journal, pool)
+  const left = new Set(remaining.map(each => each.mark))
+  const removed = before.filter(({ mark }) => !left.has(mark)).map(nameOfObject)
+  return { name: settings.name, removed, remaining, ...failure }
 }
 
 /** Releases of a mode whose leases are objects. */

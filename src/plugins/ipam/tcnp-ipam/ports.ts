@@ -22,7 +22,7 @@ import type { World } from '../../world.ts'
 import { parseConfig } from './config.ts'
 import { coverFor } from './cover.ts'
 import { reachCloud, startLists } from './lists.ts'
-import { startObjectPools } from './object-pools.ts'
+import { objectsWaitingForCredentials, startObjectPools } from './object-pools.ts'
 import { isInlineAccess } from './sessions.ts'
 
 /** What a pool needs of a world. */
@@ -124,12 +124,17 @@ function waitingText(portId: string, waiting: readonly PortAddress[]): string {
 export function listWaitingForCredentials(
   journal: Journal,
   bootId: string,
-): { readonly addresses: readonly PortAddress[]; readonly text: string }[] {
-  return listKnownPorts(journal)
+): { readonly addresses: readonly Pick<PortAddress, 'portId' | 'address'>[]; readonly text: string }[] {
+  const ports = listKnownPorts(journal)
     .filter(({ access }) => isInlineAccess(access))
     .map(({ portId }) => ({ portId, addresses: listUnreleased(journal, portId, bootId) }))
     .filter(({ addresses }) => addresses.length > 0)
     .map(({ portId, addresses }) => ({ addresses, text: waitingText(portId, addresses) }))
+  const objects = objectsWaitingForCredentials(journal, bootId).map(({ objects, text }) => ({
+    addresses: objects.flatMap(({ id, addresses }) => addresses.map(({ address }) => ({ portId: id, address }))),
+    text,
+  }))
+  return [...ports, ...objects]
 }
 
 function complaint(portId: string, { lost, repaired, strange }: RoundReport): string {
