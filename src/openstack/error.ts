@@ -38,7 +38,7 @@ export class OpenStackError extends Error {
   readonly summary: string
   /** What the user can do. */
   readonly remedy: string | undefined
-  /** How long the service asked to wait. */
+  /** When trying again may help: the service asked for it, or we leave it alone until then. */
   readonly retryAfterMs: number | undefined
   /** `unknown`: the request may have been carried out although no answer says so; look before repeating. */
   readonly effect: 'none' | 'unknown'
@@ -115,6 +115,7 @@ export function errorFromWire(error: WireError, context: ErrorContext): OpenStac
     type: error.type,
     kind: verdict.kind,
     remedy: verdict.remedy,
+    retryAfterMs: error.retryMs,
     effect: context.uncertain ? 'unknown' : 'none',
     cause: error.cause,
   })

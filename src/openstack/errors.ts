@@ -45,6 +45,15 @@ const transport: Readonly<Record<string, Verdict>> = {
   },
   Aborted: { kind: 'transient' },
   QueueFull: { kind: 'transient', remedy: 'try again later; more requests wait than the limit allows' },
+  CircuitOpen: {
+    kind: 'transient',
+    remedy: 'look at the service; it is asked again by itself, and pods get what this node holds until then',
+  },
+  TooSlow: { kind: 'transient', remedy: 'try again with more time; if it stays, look at the load of the service' },
+  LimitReached: {
+    kind: 'transient',
+    remedy: 'try again; if it stays, raise the limit of the cloud, and --requests-per-second of the agent',
+  },
   AnswerTooLarge: { kind: 'permanent', remedy: 'ask for less: use filters' },
   UnexpectedAnswer: {
     kind: 'permanent',

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { atMost, remainingMs } from '#base'
 import { retryAfterMs } from './error.ts'
+import type { Gate, Operation } from './gate.ts'
 import { type Limits, pause } from './limits.ts'
-import { type Wire, type WireAnswer, WireError, type WireRequest } from './wire.ts'
+import { type Wire, type WireAnswer, WireError, type WireFailure, type WireRequest } from './wire.ts'
 
 export type HttpCall = WireRequest & {
+  readonly operation: Operation
   /** True if carrying the request out twice is the same as once. A GET always counts as such. */
   readonly repeat: boolean
   /**
@@ -72,7 +74,22 @@ export type Http = {
 /** 500: a fresh Neutron worker answers it to its first GET (Zed), so trying again is worth it. */
 const retriedStatuses: ReadonlySet<number> = new Set([429, 500, 502, 503, 504])
 
-export function createHttp(wire: Wire, options: HttpOptions = httpDefaults): Http {
+/** Those who were told to wait come back within this time after it, or within as long as they waited. */
+const SPREAD_MS = 2_000
+/** Told "too many" so often, with ever longer pauses, a request fails: its caller shall know. */
+const throttledMax = 20
+
+/** What another try in a moment would meet again. */
+const notRetried: ReadonlySet<WireFailure> = new Set([
+  'Aborted',
+  'AnswerTooLarge',
+  'TlsFailed',
+  'CircuitOpen',
+  'TooSlow',
+  'LimitReached',
+])
+
+export function createHttp(wire: Wire, gate: Gate, options: HttpOptions = httpDefaults): Http {
   /** Per origin, the moment until which a service asked everybody to wait. */
   const held = new Map<string, number>()
 
@@ -82,12 +99,15 @@ export function createHttp(wire: Wire, options: HttpOptions = httpDefaults): Htt
   const waitWhileHeld = async (call: HttpCall, limits: Limits): Promise<WireError | undefined> => {
     const ms = holdMs(call.url.origin)
     if (ms === 0) return undefined
-    if (ms < remainingMs(limits.deadline) && (await pause(ms * (1 + Math.random() / 10), limits))) return undefined
+    if (ms < remainingMs(limits.deadline) && (await pause(ms + Math.random() * Math.min(ms, SPREAD_MS), limits)))
+      return undefined
     if (limits.signal?.aborted) return new WireError('Aborted', false, 'the caller went away')
     return new WireError(
       'TimeOut',
       false,
       `${call.url.host} asked to wait ${Math.ceil(ms / 1000)} s, longer than the time left`,
+      undefined,
+      ms,
     )
   }
 
@@ -95,12 +115,21 @@ export function createHttp(wire: Wire, options: HttpOptions = httpDefaults): Htt
     const wait = await waitWhileHeld(call, limits)
     if (wait !== undefined) return wait
     try {
-      return await wire.exchange(call, { ...limits, deadline: atMost(limits.deadline, tryMs) })
+      const pass = await gate.enter(call.operation, limits)
+      const outcome = await exchange(call, { ...limits, deadline: atMost(limits.deadline, tryMs) })
+      pass.ended(outcome)
+      return outcome
     } catch (error) {
       if (error instanceof WireError) return error
       throw error
     }
   }
+
+  const exchange = (call: HttpCall, limits: Limits): Promise<WireAnswer | WireError> =>
+    wire.exchange(call, limits).catch((error: unknown) => {
+      if (error instanceof WireError) return error
+      throw error
+    })
 
   return {
     async request(call, limits) {
@@ -109,6 +138,7 @@ export function createHttp(wire: Wire, options: HttpOptions = httpDefaults): Htt
       const repeatable = read || call.repeat || call.look !== undefined
       const tryMs = repeatable ? (read ? options.readTryMs : options.writeTryMs) : Number.POSITIVE_INFINITY
       let uncertain = false
+      let throttled = 0
       for (let tries = 1; ; tries++) {
         const outcome = await tryOnce(call, limits, tryMs)
         const failed = outcome instanceof WireError
@@ -120,19 +150,20 @@ export function createHttp(wire: Wire, options: HttpOptions = httpDefaults): Htt
         uncertain ||= !untouched && !read
         const asked = failed ? undefined : retryAfterMs(outcome.headers['retry-after'], Date.now())
         if (asked !== undefined) held.set(call.url.origin, performance.now() + Math.min(asked, options.retryAfterMsMax))
+        if (!failed && outcome.status === 429) throttled++
         const delayMs = Math.max(backoff(tries, options), holdMs(call.url.origin))
+        const left = tries - throttled < triesMax && throttled < throttledMax
+        const refusal = gate.refusal(call.operation.service)
+        if (refusal !== undefined) throw new HttpError(refusal, uncertain)
         const again =
           (untouched || repeatable) &&
-          !(
-            failed &&
-            (outcome.type === 'Aborted' || outcome.type === 'AnswerTooLarge' || outcome.type === 'TlsFailed')
-          ) &&
+          !(failed && notRetried.has(outcome.type)) &&
           delayMs < remainingMs(limits.deadline) &&
-          (tries < triesMax || (call.look !== undefined && !untouched)) &&
+          (left || (call.look !== undefined && !untouched)) &&
           (await pause(delayMs, limits))
         if (again && !untouched && call.look !== undefined && (await call.look()))
           return { answer: undefined, uncertain }
-        if (again && tries < triesMax) continue
+        if (again && left) continue
         if (failed) throw new HttpError(outcome, uncertain)
         return { answer: outcome, uncertain }
       }

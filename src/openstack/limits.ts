@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Deadline, remainingMs } from '#base'
 
-/** How long a caller waits, and whether it still does. A plugin's `Call` can be passed as it is. */
+/**
+ * What a call is for, the most urgent first: a pod waits for it; it fills a reserve; it gives back what nobody uses; it only
+ * looks. Where calls have to wait for their turn, they go in this order.
+ */
+export const purposes = ['pod', 'refill', 'reclaim', 'look'] as const
+export type Purpose = (typeof purposes)[number]
+
+/** How long a caller waits, whether it still does, and what for. A plugin's `Call` can be passed as it is. */
 export type Limits = {
   readonly deadline: Deadline
   readonly signal?: AbortSignal | undefined
+  /** @default 'look' */
+  readonly purpose?: Purpose | undefined
 }
 
 /** The longest delay that a timer of Node.js takes, about 24 days. */

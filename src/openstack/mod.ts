@@ -4,6 +4,7 @@
 // Every call takes a deadline; retries only where a repetition does no harm; every error says what the user can do.
 // Imports base, undici and yaml only. Knows nothing of CNI, journals or pods: what an address is for is decided above.
 
+export type { BreakerState } from './breaker.ts'
 export {
   type Cloud,
   CloudConfigError,
@@ -19,10 +20,12 @@ export { type CloudFiles, type LoadOptions, listClouds, loadCloud } from './clou
 export { cloudFromConf, confKeys } from './conf.ts'
 export { isMissing, isTransient, OpenStackError, type ServiceName } from './error.ts'
 export type { ErrorKind } from './errors.ts'
+export type { GateOptions, SentRequest } from './gate.ts'
+export { type Health, type Level, levelNames } from './health.ts'
 export type { HttpOptions } from './http.ts'
 export type { Identity, TokenInfo } from './keystone/identity.ts'
 export type { WithLock } from './keystone/renewal.ts'
-export type { Limits } from './limits.ts'
+export type { Limits, Purpose } from './limits.ts'
 export type { Availability, SubnetAvailability } from './neutron/availability.ts'
 export type { Extensions } from './neutron/extension.ts'
 export type {

@@ -10,6 +10,7 @@ import {
   type ServiceName,
   unexpectedAnswer,
 } from './error.ts'
+import type { Operation } from './gate.ts'
 import { type Http, HttpError, type HttpOutcome } from './http.ts'
 import { isObject, type Json, tryParseJson } from './json.ts'
 import { findEndpoint } from './keystone/catalog.ts'
@@ -50,6 +51,7 @@ export type ServiceAnswer = {
 
 /** One service of one cloud: finds its address, carries the token, logs in again once, turns failures into `OpenStackError`. */
 export type Service = {
+  readonly name: ServiceName
   /** Undefined if `look` found that an earlier try took effect. @throws {OpenStackError} */
   call(call: ServiceCall, limits: Limits): Promise<ServiceAnswer | undefined>
   /** As `call` without `look`. @throws {OpenStackError} */
@@ -73,6 +75,7 @@ export function createService(options: ServiceOptions): Service {
     const url = urlOf(options, call, token)
     return http.request(
       {
+        operation: operationOf(name, call),
         method: call.method,
         url,
         headers: {
@@ -119,6 +122,7 @@ export function createService(options: ServiceOptions): Service {
 
   const ask = async (each: Omit<ServiceCall, 'look'>, limits: Limits) => (await call(each, limits))!
   return {
+    name,
     call,
     ask,
     async tryAsk(each, limits) {
@@ -129,6 +133,18 @@ export function createService(options: ServiceOptions): Service {
         throw error
       }
     },
+  }
+}
+
+const kinds = { GET: 'read', POST: 'create', PUT: 'write', DELETE: 'delete' } as const
+
+/** Paths alternate between what is meant and whose: `/servers/ID/os-interface/ID`. */
+function operationOf(service: ServiceName, { method, path }: ServiceCall): Operation {
+  const parts = path.split('/').slice(1)
+  return {
+    service,
+    name: `${method} ${parts.filter((_, index) => index % 2 === 0).join('/')}`,
+    kind: kinds[method],
   }
 }
 

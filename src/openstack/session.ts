@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Cloud, describeCredentials, secretsOf } from './cloud.ts'
-import { OpenStackError } from './error.ts'
+import { deadlineIn } from '#base'
+import { type Cloud, describeCredentials, type ServiceType, secretsOf } from './cloud.ts'
+import { OpenStackError, type ServiceName } from './error.ts'
+import { createGate, type Gate, type GateOptions } from './gate.ts'
+import type { Health } from './health.ts'
 import { createHttp, type HttpOptions, httpDefaults } from './http.ts'
 import { createTokenCache } from './keystone/cache.ts'
 import { createIdentity, type Identity } from './keystone/identity.ts'
@@ -45,6 +48,10 @@ export type CloudSession = {
   readonly identity: Identity
   readonly neutron: Neutron
   readonly nova: Nova
+  /** What may be asked of a service at the moment. */
+  health(type: ServiceType): Health
+  /** What its calls meet before they are sent, for those who show it. */
+  readonly gate: Pick<Gate, 'breakerState' | 'perSecond'>
   /** Ends connections and running requests. */
   close(): Promise<void>
 }
@@ -62,9 +69,13 @@ export type CloudOptions = {
   readonly answerBytesMax?: number | undefined
   /** Tries and delays; for tests and for clouds that are known to be slow. */
   readonly http?: Partial<HttpOptions> | undefined
+  /** How many calls are made, and when none is. */
+  readonly gate?: GateOptions | undefined
 }
 
 const connectMs = 5_000
+const lookMs = 15_000
+const retryMsMin = 1_000
 
 /** Opens a session. Nothing is sent until the first call. */
 export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSession {
@@ -75,7 +86,21 @@ export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSessio
     answerBytesMax: options.answerBytesMax ?? 32 * 2 ** 20,
     connectMs,
   })
-  const http = createHttp(wire, { ...httpDefaults, ...options.http })
+  const timers = new Map<ServiceName, NodeJS.Timeout>()
+  // A service that nobody asks would be left alone for ever.
+  const lookAfter = (service: ServiceName, ms: number): void => {
+    clearTimeout(timers.get(service))
+    const lookAtIt = async () => {
+      await look(service === 'nova' ? compute : network)
+      // Something else, such as a login, may have kept the question from it.
+      if (gate.breakerState(service) === 'open' && !closed)
+        lookAfter(service, Math.max(retryMsMin, gate.retryMs(service)))
+    }
+    timers.set(service, setTimeout(lookAtIt, ms + 1).unref())
+  }
+  let closed = false
+  const gate = createGate(options.gate ?? {}, lookAfter)
+  const http = createHttp(wire, gate, { ...httpDefaults, ...options.http })
   const hide = (text: string) => redact(text, secretsOf(cloud))
   const tokens = createTokens({
     login: limits => requestToken(cloud, http, hide, limits),
@@ -90,8 +115,28 @@ export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSessio
     identity: createIdentity(tokens, () => withoutProject(cloud)),
     neutron: neutronOf(network),
     nova: { servers: servers(compute), interfaces: interfaces(compute) },
-    close: () => closeAll(tokens, http.close),
+    health: type => healthOf(gate, tokens, type),
+    gate,
+    close: () => {
+      closed = true
+      for (const timer of timers.values()) clearTimeout(timer)
+      return closeAll(tokens, http.close)
+    },
   }
+}
+
+/** Keystone counts only for those who need a new token of it. */
+function healthOf(gate: Gate, tokens: Tokens, type: ServiceType): Health {
+  const keystone = gate.health('keystone')
+  if (keystone.level === 'serve-held' && !tokens.isHeld()) return keystone
+  return gate.health(type === 'network' ? 'neutron' : 'nova')
+}
+
+/** The least that a service can be asked which shows that it, its database and Keystone are there. */
+async function look(service: Service): Promise<void> {
+  const path = service.name === 'nova' ? '/servers' : '/networks'
+  const call = { action: 'look whether it is back', method: 'GET', path, query: [['limit', '1']] } as const
+  await service.ask(call, { deadline: deadlineIn(lookMs) }).catch(() => {})
 }
 
 const neutronOf = (network: Service): Neutron => ({

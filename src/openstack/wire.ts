@@ -30,6 +30,12 @@ export type WireFailure =
   | 'Aborted'
   | 'QueueFull'
   | 'AnswerTooLarge'
+  /** The service failed so often that it is left alone for a while. */
+  | 'CircuitOpen'
+  /** It would most likely not answer in time. */
+  | 'TooSlow'
+  /** More requests than we, or the cloud, permit; our turn does not come in time. */
+  | 'LimitReached'
 
 /** There was no whole answer. */
 export class WireError extends Error {
@@ -37,11 +43,14 @@ export class WireError extends Error {
   readonly type: WireFailure
   /** True if the request, or part of it, was given to a connection: the service may have carried it out. */
   readonly sent: boolean
+  /** When trying again may help, where that is known. */
+  readonly retryMs: number | undefined
 
-  constructor(type: WireFailure, sent: boolean, message: string, cause?: unknown) {
+  constructor(type: WireFailure, sent: boolean, message: string, cause?: unknown, retryMs?: number) {
     super(message, cause === undefined ? undefined : { cause })
     this.type = type
     this.sent = sent
+    this.retryMs = retryMs
   }
 }
 

@@ -14,6 +14,8 @@ export type Tokens = {
   current(limits: Limits): Promise<Token>
   /** The successor of a token that a service refused. Callers that were refused at the same time share one login. */
   replace(refused: Token, limits: Limits): Promise<Token>
+  /** True while there is one that is valid: then nobody needs Keystone. */
+  isHeld(): boolean
   close(): void
 }
 
@@ -130,6 +132,7 @@ export function createTokens(options: TokensOptions): Tokens {
       // A login that began before the refusal may have found the refused token in the file.
       return successor.id.reveal() === refused.id.reveal() ? join(refused, limits) : successor
     },
+    isHeld: () => usable(token),
     close: () => flight?.end(),
   }
 }

@@ -41,6 +41,7 @@ export async function requestToken(
 
 async function post(cloud: Cloud, http: Http, context: ErrorContext, limits: Limits): Promise<HttpOutcome> {
   const request = {
+    operation: { service: 'keystone', name: 'POST auth/tokens', kind: 'login' },
     method: 'POST',
     url: new URL(`${cloud.authUrl}/auth/tokens`),
     headers: { 'content-type': 'application/json', accept: 'application/json' },
@@ -48,7 +49,8 @@ async function post(cloud: Cloud, http: Http, context: ErrorContext, limits: Lim
     repeat: true,
   } as const
   try {
-    return await http.request(request, limits)
+    // Whatever a token is for, nothing goes on without it.
+    return await http.request(request, { ...limits, purpose: 'pod' })
   } catch (error) {
     throw error instanceof HttpError ? errorFromWire(error.cause, context) : error
   }
