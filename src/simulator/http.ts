@@ -11,6 +11,7 @@ import { type Answer, type Call, notJson, pause, type RouteTable, type Service }
 import { Fault } from './fault.ts'
 import { type Injection, type Injections, meet, record } from './injection.ts'
 import { validate } from './keystone/token.ts'
+import type { RateLimit } from './ratelimit.ts'
 import type { State, Token } from './state.ts'
 
 /** One service below its path prefix. `open` paths (versions, tokens) are served without a token. */
@@ -24,6 +25,7 @@ export type Mount = {
 export type Front = {
   readonly state: State
   readonly injections: Injections
+  readonly rateLimit: RateLimit
   readonly mounts: readonly Mount[]
   /** Answers what is not below a service's prefix, or undefined. */
   readonly control: (method: string, path: string, body: unknown) => Answer | undefined
@@ -53,8 +55,9 @@ async function answerRequest(front: Front, request: IncomingMessage, response: S
   const mount = front.mounts.find(candidate => isBelow(url, candidate.prefix))
   if (mount === undefined) return send(response, { status: 404, body: { error: 'no service has this path' } })
   const startedMs = performance.now()
-  const injection = meet(front.injections, method, url)
-  const answer = await answerService(front, mount, request, body, injection)
+  const refusal = front.rateLimit.refuse(front.state.settings.requestsPerSecond)
+  const injection = refusal === undefined ? meet(front.injections, method, url) : undefined
+  const answer = refusal ?? (await answerService(front, mount, request, body, injection))
   record(front.injections, {
     service: mount.service,
     method,

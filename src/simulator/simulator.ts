@@ -12,6 +12,7 @@ import { identityOpen, identityRoutes } from './keystone/service.ts'
 import { expireTokens } from './keystone/token.ts'
 import { networkOpen, networkServiceRoutes } from './neutron/service.ts'
 import { computeOpen, computeRoutes } from './nova/service.ts'
+import { newRateLimit } from './ratelimit.ts'
 import { type Accounts, type Demo, demoOf, seed } from './seed.ts'
 import { clear, type Latency, newState, quickLatency, type Settings, type State } from './state.ts'
 
@@ -32,6 +33,8 @@ export type SimulatorOptions = {
   readonly maxRoutes?: number
   /** Address pairs per port; 10 by default. */
   readonly maxAddressPairs?: number
+  /** Requests a second, of all services together, before 429; any by default. */
+  readonly requestsPerSecond?: number
   /** NICs that a server has slots for; 28 by default. */
   readonly maxNics?: number
   /** Names and passwords; random passwords by default. */
@@ -102,6 +105,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     tokenCacheMs: 300_000,
     maxRoutes: options.maxRoutes ?? 30,
     maxAddressPairs: options.maxAddressPairs ?? 10,
+    requestsPerSecond: options.requestsPerSecond ?? 0,
     maxNics: options.maxNics ?? 28,
   })
   const accounts = options.accounts ?? randomAccounts()
@@ -118,6 +122,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const front: Front = {
     state,
     injections,
+    rateLimit: newRateLimit(),
     mounts,
     control: (method, url, body) => control(controlled, method, url, body),
   }

@@ -13,6 +13,7 @@ const emptyState = (): State =>
     maxRoutes: 30,
     maxAddressPairs: 10,
     maxNics: 28,
+    requestsPerSecond: 0,
   })
 
 test('list: shows the past as it was, with what is gone and without what came', async () => {

@@ -267,6 +267,8 @@ export type Settings = {
   maxAddressPairs: number
   /** NICs that a server has slots for. */
   maxNics: number
+  /** Requests a second, of all services together, before 429; 0 means any. */
+  requestsPerSecond: number
 }
 
 export type State = {

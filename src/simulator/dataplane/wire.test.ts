@@ -15,6 +15,7 @@ function seeded(): State {
     maxRoutes: 30,
     maxAddressPairs: 10,
     maxNics: 28,
+    requestsPerSecond: 0,
   })
   const account = (username: string) => ({ username, password: 'x', project: username })
   seed(state, { demo: account('demo'), admin: account('admin') }, 2)

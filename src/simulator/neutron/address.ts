@@ -24,6 +24,10 @@ export type WantedIp = { readonly subnet_id?: string; readonly ip_address?: stri
 export type ResolvedIp = { readonly subnet_id: string; readonly ip_address?: string }
 
 /** Free addresses are looked for among so many of a pool; a larger one is never full in a simulation. */
+/** How far apart automatic addresses lie at most, while there is room. */
+const SCATTER = 512
+/** A scan costs a thousand times as much as a guess. */
+const GUESSES = 8
 const POOL_SCAN_MAX = 65_536
 
 /** Checks the shape of `fixed_ips`. */
@@ -217,6 +221,13 @@ export function allocateAny(state: State, network: Network, taken: readonly Fixe
 
 /** A free address of the pools, any of them: automatic addresses are scattered. */
 function freeAddress(subnet: Subnet, held: ReadonlySet<string>): string | undefined {
+  for (let tries = 0; tries < GUESSES && subnet.allocation_pools.length > 0; tries++) {
+    const pool = subnet.allocation_pools[0]!
+    const size = ipToBigInt(parseIp(pool.end)) - ipToBigInt(parseIp(pool.start)) + 1n
+    const offset = BigInt(randomInt(Number(size < SCATTER ? size : SCATTER)))
+    const ip = formatIp(addToIp(parseIp(pool.start), offset)!)
+    if (!held.has(ip)) return ip
+  }
   const free: string[] = []
   for (const pool of subnet.allocation_pools) {
     const start = parseIp(pool.start)
@@ -224,7 +235,7 @@ function freeAddress(subnet: Subnet, held: ReadonlySet<string>): string | undefi
     for (let offset = 0n; offset < size && offset < POOL_SCAN_MAX; offset++) {
       const ip = formatIp(addToIp(start, offset)!)
       if (!held.has(ip)) free.push(ip)
-      if (free.length >= 512) break
+      if (free.length >= SCATTER) break
     }
   }
   return free.length === 0 ? undefined : free[randomInt(free.length)]
