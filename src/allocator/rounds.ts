@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { OpenStackError } from '#openstack'
+
 /** Rounds of work in the background: one at a time, another if asked for meanwhile, later again after a failure. */
 export type Rounds = {
   /** Ends the round that is under way when the rounds are closed. */
@@ -23,6 +25,7 @@ export type RoundsOptions = {
 
 const BACKOFF_MS_MIN = 1_000
 const BACKOFF_MS_MAX = 60_000
+const RETRY_MS_MIN = 200
 
 export function createRounds({ round, onFailure }: RoundsOptions): Rounds {
   const ending = new AbortController()
@@ -52,8 +55,9 @@ export function createRounds({ round, onFailure }: RoundsOptions): Rounds {
     } catch (error) {
       // Where telling fails too (the journal's disk is full), the next round is the one to say so.
       const isOver = await Promise.try(onFailure, error).catch(() => false)
+      const pauseMs = backOff()
       // Jittered: what failed for one pool failed for its neighbours too.
-      if (!isOver) later(backOff() * (0.75 + Math.random() / 2))
+      if (!isOver) later((askedMs(error) ?? pauseMs) * (0.75 + Math.random() / 2))
     }
   }
 
@@ -83,3 +87,9 @@ export function createRounds({ round, onFailure }: RoundsOptions): Rounds {
     },
   }
 }
+
+/** When the service itself, or whoever leaves it alone for a while, says that trying again may help. */
+const askedMs = (error: unknown): number | undefined =>
+  error instanceof OpenStackError && error.retryAfterMs !== undefined
+    ? Math.max(RETRY_MS_MIN, error.retryAfterMs * 1.4)
+    : undefined

@@ -9,6 +9,7 @@ import { openJournal } from '#allocator'
 import { deadlineIn, parsePrefix, tryParseMac } from '#base'
 import { dispatch } from '#cni'
 import type { Host } from '#host'
+import type { GateOptions } from '#openstack'
 import { findOwnPlugin, openSessions, startPorts, toCniError, type World, worldOf } from '#plugins'
 
 /** What a plugin prints: a result or an error. */
@@ -47,6 +48,8 @@ export type NodeOptions = {
   readonly host: Host
   readonly longLived: boolean
   readonly bootId?: string
+  /** How its cloud is called. Left out: a service that fails is asked all the same, as by a process per call. */
+  readonly gate?: GateOptions
 }
 
 /** A node whose NIC has this address and MAC, without any kernel. */
@@ -74,12 +77,12 @@ export function nodeDirectory(t: { after(run: () => void): void }): string {
 }
 
 /** Starts the node: its agent's part for `longLived`, one process per call otherwise. */
-export function startNode({ directory, host, longLived, bootId = 'boot-1' }: NodeOptions): Node {
+export function startNode({ directory, host, longLived, bootId = 'boot-1', gate }: NodeOptions): Node {
   const stack = new AsyncDisposableStack()
   const warnings: string[] = []
   const journal = stack.use(openJournal(directory))
   const warn = (message: string) => warnings.push(message)
-  const clouds = stack.use(openSessions({ dataDir: directory, warn }))
+  const clouds = stack.use(openSessions({ dataDir: directory, warn, gate }))
   const world = worldOf({ host, journal, clouds, bootId, longLived, dataDir: directory })
   if (longLived) stack.use(startPorts(world, error => warn(String(error))))
   return {

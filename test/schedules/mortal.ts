@@ -114,6 +114,7 @@ export function mortal(): Mortal {
         const opened = await clouds.open(reference, options)
         return { ...opened, session: { ...opened.session, neutron: guarded(opened.session.neutron) } }
       },
+      list: () => clouds.list(),
       reach: async access => {
         const session = await clouds.reach(access)
         return session === undefined ? undefined : { ...session, neutron: guarded(session.neutron) }

@@ -156,6 +156,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     })
     void wire.probeReserve().catch(() => {})
     if (waiters.size > 0) return 'again'
+    if (report !== undefined && report.removeInMs > 0) return { inMs: report.removeInMs }
     if (hasLeftovers()) return 'unfinished'
     // Then what an operator wanted for a time is too much.
     const ahead = findReserveAhead(journal, portId)

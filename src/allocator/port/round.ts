@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { atMost } from '#base'
-import { type FixedIp, type FixedIpRequest, type FloatingIps, OpenStackError, type Port, type Ports } from '#openstack'
+import {
+  type FixedIp,
+  type FixedIpRequest,
+  type FloatingIps,
+  type Health,
+  OpenStackError,
+  type Port,
+  type Ports,
+  type Purpose,
+} from '#openstack'
 import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { wholeBlocks } from './blocks.ts'
@@ -63,6 +72,8 @@ import {
 export type PortNeutron = {
   readonly ports: Pick<Ports, 'get' | 'update'>
   readonly floatingIps: Pick<FloatingIps, 'list' | 'disassociate'>
+  /** What may be asked of it at the moment; left out, anything. */
+  readonly health?: (() => Health) | undefined
 }
 
 export type RoundOptions = {
@@ -116,6 +127,8 @@ export type RoundReport = {
   wrote: boolean
   /** True if something is left over after a surge and kept for the moment. */
   hasSurplus: boolean
+  /** Milliseconds until what was released may be removed: Neutron fails often, and a delete can wait. 0: nothing waits for that. */
+  removeInMs: number
 }
 
 const TRIES_MAX = 64
@@ -144,11 +157,12 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
     refillFailed: undefined,
     wrote: false,
     hasSurplus: false,
+    removeInMs: 0,
   }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     options.step?.('get')
     const [port, bindings] = await Promise.all([lookAtPort(options), lookAtBindings(options)])
-    await releaseBindings(options, port, bindings)
+    if (mayRemove(options)) await releaseBindings(options, port, bindings)
     await cover(options, state, port)
     options.step?.('compare')
     const plan = compareAndPlan(options, state, report, port, bindings)
@@ -158,7 +172,10 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
     const back = report.lost.map(each => each.address).filter(each => !state.taken.has(each))
     const request = nextRequest(plan, state) ?? (back.length > 0 ? NO_ADDITION : undefined)
     if (request !== undefined) await add(options, state, report, port, { ...request, back, bindings })
-    else if (plan.remove.length > 0) await remove(options, state, report, port, plan.remove)
+    else if (plan.remove.length > 0 && !mayRemove(options)) {
+      report.removeInMs = options.neutron.health!().retryMs
+      break
+    } else if (plan.remove.length > 0) await remove(options, state, report, port, plan.remove)
     else break
     options.onAssigned?.()
     if (options.enough?.() || !hasWork(options)) break
@@ -170,6 +187,14 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
 
 const hasWork = ({ journal, portId }: RoundOptions) =>
   listWants(journal, portId).length > 0 || hasReleasing(journal, portId) || listIntents(journal, portId).length > 0
+
+const mayRemove = ({ neutron }: RoundOptions) => (neutron.health?.().level ?? 'normal') === 'normal'
+
+/** The limits of a call, with what it is for: the most urgent thing that the round may do. */
+function limitsOf({ journal, portId, refill, settings, limits }: RoundOptions): Limits & { purpose: Purpose } {
+  if (listWants(journal, portId).length > 0) return { ...limits, purpose: 'pod' }
+  return { ...limits, purpose: refill && settings.reserve > 0 ? 'refill' : 'reclaim' }
+}
 
 /** Before anything on the port is anybody's, it has to work. Where it does not fit, releases go on: they may make room. */
 async function cover({ cover, limits }: RoundOptions, state: State, port: Port): Promise<void> {
@@ -187,8 +212,10 @@ const addressesOf = (port: Port) => port.fixed_ips.map(each => each.ip_address)
 const isFull = (error: unknown): error is AllocationError => error instanceof AllocationError && error.fault === 'full'
 
 /** The port as it is now. An answer older than one we have seen comes from a replica that lags: it is asked again. */
-async function lookAtPort({ journal, neutron, portId, limits }: RoundOptions): Promise<Port> {
+async function lookAtPort(options: RoundOptions): Promise<Port> {
+  const { journal, neutron, portId } = options
   for (let stale = 0; ; stale++) {
+    const limits = limitsOf(options)
     const port = await neutron.ports.get(portId, limits)
     if (port === undefined)
       throw new AllocationError(
@@ -203,9 +230,10 @@ async function lookAtPort({ journal, neutron, portId, limits }: RoundOptions): P
 }
 
 /** Floating IPs of the port by the address they lead to; also addresses that the port does not have any more. */
-async function lookAtBindings({ neutron, portId, limits }: RoundOptions): Promise<Map<string, string>> {
+async function lookAtBindings(options: RoundOptions): Promise<Map<string, string>> {
+  const { neutron, portId } = options
   try {
-    const found = await neutron.floatingIps.list({ port_id: portId }, limits)
+    const found = await neutron.floatingIps.list({ port_id: portId }, limitsOf(options))
     return new Map(found.flatMap(each => (each.fixed_ip_address === null ? [] : [[each.fixed_ip_address, each.id]])))
   } catch (error) {
     // A Neutron without routers has no floating IPs, and a user who may not see them cannot have made one.
@@ -223,7 +251,7 @@ async function releaseBindings(options: RoundOptions, port: Port, bindings: Map<
   )
   for (const { address } of bound) {
     options.step?.('disassociate')
-    await options.neutron.floatingIps.disassociate(bindings.get(address)!, options.limits)
+    await options.neutron.floatingIps.disassociate(bindings.get(address)!, { ...options.limits, purpose: 'reclaim' })
     bindings.delete(address)
   }
 }
@@ -327,7 +355,8 @@ function serve(options: RoundOptions, state: State): Plan {
   }
   // Nobody is given one that is about to go.
   const kept = new Set(plan.keep.map(each => each.address.address))
-  for (const each of plan.remove)
+  // What may not be removed now is still good for a pod.
+  for (const each of mayRemove(options) ? plan.remove : [])
     if (each.state === 'free' || kept.has(each.address)) disownAddress(journal, each, 'releasing', 0)
   return plan
 }
@@ -455,7 +484,7 @@ async function add(
     answer = await neutron.ports.update(
       portId,
       { fixed_ips: fixedIps },
-      { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
+      { ...limitsOf(options), deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
     if (learnOfTaken(state, error, back)) return journal.transaction(() => forgetIntent(journal, intent))
@@ -607,7 +636,7 @@ async function remove(
     answer = await neutron.ports.update(
       portId,
       { fixed_ips: staying.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })) },
-      { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
+      { ...limits, purpose: 'reclaim', deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
     )
   } catch (error) {
     return await afterRefusal(options, state, error, intent, NO_ADDITION)

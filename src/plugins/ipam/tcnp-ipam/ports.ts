@@ -53,7 +53,10 @@ export function poolFor(
 ): PortPool {
   const all = poolsOf(world.journal)
   const known = all.byPort.get(port.portId)
-  const neutron = async () => (await reachCloud(world, port.access)).neutron
+  const neutron = async () => {
+    const session = await reachCloud(world, port.access)
+    return { ...session.neutron, health: () => session.health('network') }
+  }
   const cover = coverFor(world, port)
   // A call without a NIC at hand (a release) leaves the probe as it is.
   known?.use({ ...port, neutron, cover })

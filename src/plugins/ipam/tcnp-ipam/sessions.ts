@@ -4,7 +4,15 @@ import { join } from 'node:path'
 import { withFileLock } from '#allocator'
 import { sha256Hex } from '#base'
 import type { JsonObject } from '#cni'
-import { type Cloud, type CloudSession, cloudFromConf, loadCloud, openCloud } from '#openstack'
+import {
+  type Cloud,
+  type CloudSession,
+  cloudFromConf,
+  type GateOptions,
+  loadCloud,
+  openCloud,
+  type SentRequest,
+} from '#openstack'
 
 /** A cloud as a configuration names it: in `clouds.yaml` (undefined: its only one, or `OS_CLOUD`), or with its own credentials. */
 export type CloudReference = { readonly name: string | undefined } | { readonly conf: JsonObject }
@@ -22,6 +30,8 @@ export type CloudSessions = AsyncDisposable & {
    * @throws {CloudConfigError}
    */
   open(reference: CloudReference, options?: { dataDir?: string | undefined }): Promise<OpenedCloud>
+  /** All sessions that calls use now. */
+  list(): readonly CloudSession[]
   /** The session of an earlier access; undefined where its credentials stand in no file and no call brought them. */
   reach(access: string): Promise<CloudSession | undefined>
 }
@@ -31,6 +41,10 @@ export type SessionsOptions = {
   readonly dataDir: string
   /** Told once what a user should know of a cloud's description. */
   readonly warn: (message: string) => void
+  /** How many requests the sessions send, and when none. */
+  readonly gate?: Omit<GateOptions, 'onSent'> | undefined
+  /** Told of every request that was sent, with the cloud's name. */
+  readonly onSent?: ((cloud: string, request: SentRequest) => void) | undefined
 }
 
 type Access = { readonly cloud: string | null } | { readonly authUrl: string; readonly who: string }
@@ -43,7 +57,7 @@ const RELOAD_MS = 30_000
 /** A session that was replaced may have requests under way. */
 const OLD_SESSION_MS = 120_000
 
-export function openSessions({ dataDir, warn }: SessionsOptions): CloudSessions {
+export function openSessions({ dataDir, warn, gate, onSent }: SessionsOptions): CloudSessions {
   const sessions = new Map<string, CloudSession>()
   const replaced = new Set<CloudSession>()
   const loaded = new Map<string | undefined, { cloud: Promise<Cloud>; atMs: number }>()
@@ -64,6 +78,7 @@ export function openSessions({ dataDir, warn }: SessionsOptions): CloudSessions 
     const session = openCloud(cloud, {
       tokenCache: `${file}.json`,
       withLock: async (body, limits) => (await withFileLock(`${file}.lock`, body, limits))!,
+      gate: { ...gate, onSent: onSent && (request => onSent(cloud.name, request)) },
     })
     sessions.set(key, session)
     return session
@@ -98,6 +113,7 @@ export function openSessions({ dataDir, warn }: SessionsOptions): CloudSessions 
 
   return {
     open,
+    list: () => [...sessions.values()],
     async reach(text) {
       const access = JSON.parse(text) as Access
       if ('cloud' in access)

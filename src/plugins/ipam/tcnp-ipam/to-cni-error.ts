@@ -17,7 +17,16 @@ const codeOfKind: Readonly<Record<ErrorKind, Code>> = {
 /** The error that leaves a plugin for one of an OpenStack service. The remedy goes into the details. */
 export function fromOpenStack(error: OpenStackError): CniError {
   const code = error.type === 'IpAddressAlreadyAllocated' ? codes.addressUnavailable : codeOfKind[error.kind]
-  return new CniError(code, error.summary, { details: error.remedy, cause: error })
+  return new CniError(code, error.summary, { details: detailsOf(error), cause: error })
+}
+
+/** The remedy, and when trying again may help where somebody knows it and the message does not say it. */
+function detailsOf({ summary, remedy, retryAfterMs }: OpenStackError): string | undefined {
+  const next =
+    retryAfterMs === undefined || summary.includes('next try in ')
+      ? []
+      : [`next try in ${Math.max(1, Math.ceil(retryAfterMs / 1000))} s`]
+  return [...(remedy === undefined ? [] : [remedy]), ...next].join('; ') || undefined
 }
 
 /** The error that leaves a plugin for a cloud's description that cannot be used. */
