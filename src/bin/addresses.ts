@@ -18,7 +18,7 @@ import {
   reserveAhead,
 } from '#inspect'
 import { bringCredentials, listWaitingForCredentials, settleByHand, type World } from '#plugins'
-import { openNode } from './node.ts'
+import { type NodeOptions, openNode } from './node.ts'
 
 export type AddressOptions = { readonly dataDir: string }
 
@@ -30,7 +30,7 @@ export type ListOptions = AddressOptions & {
 }
 
 /** Of commands that ask the cloud: inline credentials stand in network lists alone. */
-export type CloudOptions = AddressOptions & NetworksOptions & { readonly timeout: string }
+export type CloudOptions = NodeOptions & NetworksOptions & { readonly timeout: string }
 
 export type Page = {
   readonly lines: readonly string[]
@@ -41,14 +41,12 @@ export type Page = {
 }
 
 /** The node, with a journal. @throws {Error} where nothing was ever recorded there */
-function openRecorded({
-  dataDir,
-}: AddressOptions): AsyncDisposable & { readonly journal: Journal; readonly world: World } {
-  const node = openNode({ dataDir })
+function openRecorded(options: NodeOptions): AsyncDisposable & { readonly journal: Journal; readonly world: World } {
+  const node = openNode(options)
   const { journal, world } = node
   if (journal !== undefined && world !== undefined)
     return { journal, world, [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() }
-  throw new Error(`Cannot look for addresses: there is no journal in ${dataDir}. Name the agent's --data-dir`)
+  throw new Error(`Cannot look for addresses: there is no journal in ${options.dataDir}. Name the agent's --data-dir`)
 }
 
 /** What the journal knows of the addresses of Neutron on this node. */

@@ -188,6 +188,7 @@ ip.command('reserve <count>')
   .addOption(confDir())
   .option('--timeout <seconds>', 'for all ports together', '120')
   .addOption(dataDir())
+  .addOption(nodeNetns())
   .action(async (count: string, options) => {
     const { makeReserve } = await import('./addresses.ts')
     print(await makeReserve(count, options))
@@ -202,6 +203,7 @@ for (const [verb, what] of [
     .addOption(confDir())
     .option('--timeout <seconds>', 'for the cloud', '20')
     .addOption(dataDir())
+    .addOption(nodeNetns())
     .action(async (address: string, options) => {
       const { decide } = await import('./addresses.ts')
       print(await decide(verb, address, options))

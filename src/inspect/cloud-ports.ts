@@ -3,6 +3,7 @@
 import { formatIp, formatMac } from '#base'
 import type { Uplink } from '#host'
 import type { CloudSession, FloatingIp, Interface, Limits, Network, Port } from '#openstack'
+import { type OwnerMark, readDescription } from '#plugins'
 
 /** Which servers and ports of a cloud are looked at. */
 export type PortsTarget = {
@@ -12,8 +13,8 @@ export type PortsTarget = {
   readonly nics: readonly NodeNic[]
   /** Ports that the journal of this node knows. */
   readonly knownPorts: readonly string[]
-  /** What the ports that were made for pods of this node have for their device. */
-  readonly deviceId: string
+  /** Whose the ports are that were made for pods of this node. */
+  readonly owners: readonly OwnerMark[]
 }
 
 export type NodeNic = {
@@ -44,8 +45,16 @@ export type CloudPorts = {
   readonly networks: readonly Network[]
   /** The addresses by which the servers were found, as they stand on their ports. */
   readonly primary: ReadonlySet<string>
+  /** Whose ports are this node's. */
+  readonly owners: readonly OwnerMark[]
   /** Of the addresses asked for, those that no port of a server has, with what has them instead. */
   readonly notFound: readonly { readonly address: string; readonly text: string }[]
+}
+
+/** True for a port that was made for a pod of one of these, by what stands in it. */
+export function isOwn(port: Port, owners: readonly OwnerMark[]): boolean {
+  const said = readDescription(port.description ?? '')
+  return said !== undefined && owners.some(({ cluster, node }) => said.cluster === cluster && said.node === node)
 }
 
 /** Nova's word for the owner of a server's port, before the zone's name. */
@@ -67,10 +76,13 @@ export async function readCloudPorts(
       ? await findByAddress(neutron, target.addresses, limits)
       : { ...(await findNode(neutron, target.nics, limits)), notFound: [] }
   const serverIds = [...new Set(found.filter(isServers).map(port => port.device_id))]
-  const devices = target.addresses.length > 0 ? serverIds : [...serverIds, target.deviceId]
+  const devices =
+    target.addresses.length > 0 ? serverIds : [...serverIds, ...new Set(target.owners.map(({ node }) => node))]
   const ofDevices = devices.length === 0 ? [] : await neutron.ports.list({ device_id: devices }, limits)
   const servers = await Promise.all(serverIds.map(id => readServer(nova, id, limits)))
-  const seen = new Map([...found, ...ofDevices].map(port => [port.id, port]))
+  // Another's device may have the node's name.
+  const fitting = ofDevices.filter(port => serverIds.includes(port.device_id) || isOwn(port, target.owners))
+  const seen = new Map([...found, ...fitting].map(port => [port.id, port]))
   const shown = servers.flatMap(({ interfaces = [] }) => interfaces.map(each => each.port_id))
   const wanted = target.addresses.length > 0 ? shown : [...shown, ...target.knownPorts]
   const missing = [...new Set(wanted)].filter(id => !seen.has(id))
@@ -86,7 +98,7 @@ export async function readCloudPorts(
           neutron.networks.list({ id: networkIds }, limits),
         ])
   servers.sort((a, b) => (a.name ?? '').localeCompare(b.name ?? ''))
-  return { cloud: cloud.name, servers, ports, floatingIps, networks, primary, notFound }
+  return { cloud: cloud.name, servers, ports, floatingIps, networks, primary, owners: target.owners, notFound }
 }
 
 type Found = { readonly found: readonly Port[]; readonly primary: ReadonlySet<string> }

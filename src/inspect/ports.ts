@@ -5,7 +5,7 @@
 import { markOfName } from '#allocator'
 import { compareIp, parseIp, prefixContains, tryParsePrefix } from '#base'
 import type { AddressPair, Interface, Port } from '#openstack'
-import type { CloudPorts, CloudServer } from './cloud-ports.ts'
+import { type CloudPorts, type CloudServer, isOwn } from './cloud-ports.ts'
 import { describeHolder, type Holder, type Lease } from './leases.ts'
 
 /** What an address of a port is for. `primary`: the server itself; `unknown`: the journal of this node says nothing of it. */
@@ -89,7 +89,7 @@ export const hasPortFaults = ({ servers, others, faults }: PortsReport): boolean
 /** Joins what was read. */
 export function joinPorts(clouds: readonly CloudPorts[], journal: JournalFacts, options: JoinOptions): PortsReport {
   const reportsOf = (ports: readonly Port[], facts: CloudPorts, server?: CloudServer): PortReport[] => {
-    const reports = ports.map(port => reportOf(port, facts, journal, server, options))
+    const reports = ports.map(port => reportOf(port, facts, journal, server))
     return options.withoutPrimary ? reports.flatMap(withoutPrimaryOf) : reports
   }
   const servers = clouds.flatMap(facts =>
@@ -126,18 +126,12 @@ function faultsOf(server: CloudServer, { ports }: CloudPorts): string[] {
   ]
 }
 
-function reportOf(
-  port: Port,
-  facts: CloudPorts,
-  journal: JournalFacts,
-  server: CloudServer | undefined,
-  { ofThisNode }: JoinOptions,
-): PortReport {
+function reportOf(port: Port, facts: CloudPorts, journal: JournalFacts, server: CloudServer | undefined): PortReport {
   const mark = markOfName(port.name)
   const leases = journal.leases.filter(lease => lease.portId === port.id || (mark !== undefined && lease.mark === mark))
   const addresses = addressesOf(port, facts, leases)
   const isKnown = journal.knownPorts.includes(port.id) || leases.length > 0
-  const isLost = mark !== undefined && ofThisNode && !isKnown
+  const isLost = isOwn(port, facts.owners) && !isKnown
   return {
     ...{ id: port.id, name: port.name, description: port.description ?? '', status: port.status },
     mac: port.mac_address,
@@ -151,7 +145,7 @@ function reportOf(
     faults: [
       ...(server?.interfaces === undefined ? [] : novaFaults(port, server, server.interfaces)),
       ...(isKnown ? journalFaults(port, addresses, leases) : []),
-      ...(isLost ? ["it has Mooring's mark, and the journal of this node does not know it"] : []),
+      ...(isLost ? ['its description says that it is of this node, and the journal does not know it'] : []),
     ],
   }
 }

@@ -42,7 +42,8 @@ export async function readPorts(
   for (const [cloud, uses] of clouds) {
     const nics = addresses.length > 0 ? [] : await Promise.all(uses.map(use => nicOf(use, host)))
     await using session = await open(cloud, text => warnings.push(text))
-    const target = { addresses, nics, knownPorts: [...recorded], deviceId: hostname() }
+    const owners = addresses.length > 0 ? [] : uses.map(({ owner }) => owner)
+    const target = { addresses, nics, knownPorts: [...recorded], owners }
     const ports = await readCloudPorts(session, target, limits)
     if (addresses.length === 0 && ports.servers.length === 0) warnings.push(noServer(ports.cloud, nics))
     found.push(ports)
@@ -72,7 +73,8 @@ function noServer(cloud: string, nics: readonly NodeNic[]): string {
 function cloudsOf(options: PortsOptions, warn: (text: string) => void): [CloudReference, NeutronUse[]][] {
   if (options.cloud !== undefined) {
     const cloud = { name: options.cloud }
-    return [[cloud, [{ cloud, hostInterface: undefined, hostPort: undefined }]]]
+    const owner = { cluster: 'mooring', node: hostname() }
+    return [[cloud, [{ cloud, hostInterface: undefined, hostPort: undefined, owner }]]]
   }
   const uses: NeutronUse[] = []
   for (const { file, config } of readPluginConfigs(options, warn)) {

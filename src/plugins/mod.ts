@@ -15,7 +15,7 @@ export {
   listWaitingForCredentials,
   startPorts,
 } from './ipam/tcnp-ipam/ports.ts'
-export { listOwnedPorts, type OwnerMark } from './ipam/tcnp-ipam/separate/owner-mark.ts'
+export { listOwnedPorts, type OwnerMark, readDescription } from './ipam/tcnp-ipam/separate/owner-mark.ts'
 export { type CloudReference, type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
 export { holdNamespaces } from './main/host-device/host-device.ts'
 export { OWNER_PREFIX } from './pair.ts'

@@ -97,6 +97,23 @@ test('ip reserve: says why there are no more, and what it does not take', async 
   assert.match((await ip('reserve', '300')).output, /the number of addresses is "300", want 0 to 256/)
 })
 
+test('ip reserve and free: of whole ports too', async t => {
+  const separate = { mode: 'separate', node: 'worker-1', reserve: 1, idleMs: 0 }
+  const { node, ipam, named, ip, journal, directory } = await nodeByHand(t, true, separate)
+  await node.call('ADD', 'c1', ipam)
+  await until(() => freeOf(journal) === 1, 'a reserve')
+  const { status, output } = await ip('reserve', '4', ...named)
+  assert.equal(status, 0, output)
+  assert.match(output, /^ports of network .*: 4 free, kept until /m)
+  assert.equal(freeOf(journal), 4)
+  const free = await ip('free', ...named)
+  assert.match(free.output, /^ports of network .* +10\.10\.10\.0\/24 +4 +0 +4 +1 +0 +0 +-$/m)
+  assert.match(free.output, /^ports of network .* keeps 4 free until /m)
+  using own = openJournal(directory)
+  await reserveAhead({ ...node.world, journal: own }, { count: 0, untilMs: 0 }, limits())
+  await until(() => freeOf(journal) === 1, 'the end of it')
+})
+
 test('ip free: counts what a pod could have, here and in Neutron', async t => {
   const { node, ipam, simulator, conflistFor, named, ip, journal, directory } = await nodeByHand(t, true, {
     reserve: 0,

@@ -9,14 +9,15 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openJournal, putAttachment } from '#allocator'
 import { readBootId } from '#host'
-import { hasPortFaults, type PortsOptions, type PortsReport, readPorts } from '#inspect'
+import { formatPorts, hasPortFaults, listLeases, type PortsOptions, type PortsReport, readPorts } from '#inspect'
 import { cloudFromConf, openCloud } from '#openstack'
 import { limits, mooring, portOf, setUp } from './cloud.ts'
 import { addressOf, nodeDirectory, until } from './node.ts'
+import { serverNode } from './server-node.ts'
 
 /** A node with one pod and a reserve of one; `ports` runs the command for it. */
-async function nodeWithPod(t: TestContext) {
-  const { node, simulator, directory, ipam } = await setUp(t, true, { reserve: 1 })
+async function nodeWithPod(t: TestContext, neutronConf: object = {}) {
+  const { node, simulator, directory, ipam } = await setUp(t, true, { reserve: 1, ...neutronConf })
   const port = portOf(simulator)
   const writeConflist = (name: string, neutronConf: object) => {
     const plugin = { type: 'veth-route', ipam: { type: 'tcnp-ipam', ...ipam, neutronConf } }
@@ -28,7 +29,7 @@ async function nodeWithPod(t: TestContext) {
   // The test's own machine is no server: the port is named.
   const conflist = writeConflist('port.conflist', { ...ipam.neutronConf, hostPort: port.id })
   const reply = await node.call('ADD', 'c1', ipam)
-  await until(() => portOf(simulator).ips.length === 3, 'a reserve')
+  await until(() => listLeases(node.world.journal).some(({ state }) => state === 'free'), 'a reserve')
   putAttachment(node.world.journal, {
     ...{ network: 'cni0', containerId: 'c1', ifName: 'eth0', type: 'veth-route', state: 'ready', traces: '{}' },
     ...{ bootId: readBootId(), netns: '/run/netns/c1', netnsDevice: 1, netnsInode: 2 },
@@ -123,6 +124,49 @@ test('ports --server: finds servers by fixed and floating addresses, several at 
   assert.equal(status, 1)
   assert.match(output, /^! .* with 10\.10\.10\.1: port \S+ \(network:router_interface\) has it, which is no server's$/m)
   assert.match(output, /^! Cannot find the server with 10\.10\.10\.250: no port has it$/m)
+})
+
+test('ports: a port per pod is with those that no server has; one that the journal does not know is marked', async t => {
+  const { cloud, pod, read, directory } = await nodeWithPod(t, { mode: 'separate', node: 'worker-1' })
+  const { servers, others, faults } = await read()
+  assert.deepEqual([servers.length, others.length, faults], [1, 2, []])
+  assert.deepEqual(
+    others.flatMap(each => [...each.faults, each.isMarked]),
+    [true, true],
+  )
+  const [own, spare] = others.toSorted((a, b) => a.addresses[0]!.use.localeCompare(b.addresses[0]!.use))
+  assert.deepEqual(
+    [own!.addresses[0]!.address, own!.addresses[0]!.holder!.pod, spare!.addresses[0]!.use],
+    [pod, 'demo/redis-0', 'reserve'],
+  )
+  using journal = openJournal(directory)
+  journal.sql("DELETE FROM object WHERE state = 'free'").run()
+  await cloud.neutron.ports.delete(own!.id, limits())
+  const after = await read()
+  const page = formatPorts(after).join('\n')
+  assert.match(page, /^ {4}mooring cluster=mooring node=worker-1$/m)
+  assert.deepEqual(after.others[0]!.faults, [
+    'its description says that it is of this node, and the journal does not know it',
+  ])
+  assert.deepEqual(after.faults, [
+    `Neutron does not show port ${own!.id}, which is recorded for eth0 of demo/redis-0 in network cni0`,
+  ])
+})
+
+test('ports --without-primary: leaves of a server with a NIC per pod the NICs of pods and reserve', async t => {
+  const it = await serverNode(t, { reserve: 1 })
+  const reply = await it.node.call('ADD', 'c1', it.ipam)
+  await until(() => listLeases(it.node.world.journal).some(({ state }) => state === 'free'), 'a reserve')
+  const conflist = join(it.node.world.dataDir, 'eni.conf')
+  writeFileSync(conflist, JSON.stringify({ type: 'host-device', ipam: { type: 'tcnp-ipam', ...it.ipam } }))
+  const options = { conflist: [conflist], confDir: '/nowhere', addresses: [], withoutPrimary: true }
+  const { report } = await readPorts(it.node.world, options, limits())
+  assert.deepEqual(report.servers[0]!.ports.map(({ addresses, faults }) => [addresses[0]!.use, faults]).sort(), [
+    ['assigned', []],
+    ['reserve', []],
+  ])
+  assert.ok(report.servers[0]!.ports.some(({ addresses }) => addresses[0]!.address === addressOf(reply)))
+  assert.deepEqual([report.others, report.faults], [[], []])
 })
 
 test('ports: shows what Neutron has where Nova does not answer', async t => {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { hostname } from 'node:os'
 import { decode, type JsonObject, object, optional, string } from '#cni'
 import { parseConfig } from './config.ts'
+import type { OwnerMark } from './separate/owner-mark.ts'
 import type { CloudReference } from './sessions.ts'
 
 /** What a plugin's configuration says of Neutron to one who only looks: the cloud, and where the node is in it. */
@@ -9,6 +11,8 @@ export type NeutronUse = {
   readonly cloud: CloudReference
   readonly hostInterface: string | undefined
   readonly hostPort: string | undefined
+  /** Whose the ports are that are made for it. */
+  readonly owner: OwnerMark
 }
 
 const typed = object({ ipam: optional(object({ type: optional(string, '') })) })
@@ -19,5 +23,6 @@ const TYPE = /^(mooring-)?(tcnp-ipam|neutron)$/
 export function neutronUseOf(config: JsonObject): NeutronUse | undefined {
   if (!TYPE.test(decode(typed, config).ipam?.type ?? '')) return undefined
   const { cloud, neutronConf } = parseConfig(config)
-  return { cloud, hostInterface: neutronConf.hostInterface, hostPort: neutronConf.hostPort }
+  const { hostInterface, hostPort, cluster, node = hostname() } = neutronConf
+  return { cloud, hostInterface, hostPort, owner: { cluster, node } }
 }
