@@ -45,7 +45,7 @@ for (const longLived of [true, false]) {
   const where = longLived ? 'agent' : 'one process per call'
 
   test(`a pod gets the address that it chose, again and again, and it is gone after DEL (${where})`, async t => {
-    const { node, simulator, ipam } = await setUp(t, longLived, { allow: ['address'], coolDownMs: 30_000 })
+    const { node, simulator, ipam } = await setUp(t, longLived, { allow: ['address'], coolDownMs: 500 })
     const before = neutronList(simulator)
     for (const more of [asking('10.10.10.77'), { config: { runtimeConfig: { ips: ['10.10.10.77/24'] } } }]) {
       assert.deepEqual(served(await node.call('ADD', 'c1', ipam, more)), ['10.10.10.77/24'])

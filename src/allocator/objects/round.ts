@@ -329,8 +329,8 @@ async function afterRefusal(
 
 /** What an error says of a creation that certainly made nothing; undefined where it may have made something. */
 function certainRefusal(error: unknown): 'full' | 'transient' | 'other' | undefined {
-  if (error instanceof AllocationError && (error.fault === 'full' || error.fault === 'broken'))
-    return error.fault === 'full' ? 'full' : 'other'
+  if (error instanceof AllocationError && error.fault === 'full') return 'full'
+  if (error instanceof AllocationError && (error.fault === 'broken' || error.fault === 'taken')) return 'other'
   if (!(error instanceof OpenStackError) || error.effect === 'unknown') return undefined
   if (error.kind === 'exhausted' || error.kind === 'quota') return 'full'
   return error.kind === 'transient' ? 'transient' : 'other'

@@ -291,10 +291,11 @@ function serveAny(want: Want, stocks: ReadonlyMap<string, Stock>, facts: PlanFac
 
 /** What is left over fills the reserve, and goes where that is full. */
 function planReserve(stocks: ReadonlyMap<string, Stock>, facts: PlanFacts, plan: Draft): void {
-  const filled = new Map(facts.reserveSubnets.map(subnets => [openOf(subnets, facts), subnets] as const))
+  const reserves = facts.reserveSubnets.map(subnets => ({ subnets, open: openOf(subnets, facts) }))
+  const filled = new Set(reserves.map(({ open }) => open))
   // Before the one that is filled are full ones: what they still have is not let go.
   const kept = new Set(
-    [...filled].flatMap(([open, subnets]) =>
+    reserves.flatMap(({ open, subnets }) =>
       open === undefined ? subnets : subnets.slice(0, subnets.indexOf(open) + 1),
     ),
   )

@@ -42,7 +42,7 @@ export async function findPlace(
   const port =
     hostPort === undefined
       ? await findPortOf(neutron, uplink!, allowed, limits)
-      : await findNamedPort(neutron, hostPort, allowed, wanted.key, limits)
+      : await findNamedPort(neutron, hostPortNamed(hostPort), { networks: allowed, key: wanted.key }, limits)
   const subnets = await neutron.subnets.list({ network_id: port.network_id }, limits)
   if (subnets.length === 0) throw invalid(`Cannot give addresses of network ${port.network_id}: it has no subnet`)
   return {
@@ -93,30 +93,39 @@ export async function findHostPort(
 ): Promise<Port> {
   const { hostPort, uplink, limits } = which
   if (hostPort === undefined) return await findPortOf(neutron, uplink!, undefined, limits)
-  return await findNamedPort(neutron, hostPort, undefined, 'neutronConf.networks', limits)
+  return await findNamedPort(neutron, hostPortNamed(hostPort), ANY_NETWORK, limits)
 }
 
 const isOn = (port: Port, networks: readonly Network[] | undefined) =>
   networks === undefined || networks.some(network => network.id === port.network_id)
 
-async function findNamedPort(
+const hostPortNamed = (name: string) => ({ name, key: 'neutronConf.hostPort' })
+const ANY_NETWORK = { networks: undefined, key: 'neutronConf.networks' }
+
+/**
+ * The port with an id or name.
+ * @param port with the key that names it
+ * @param on where it has to be, undefined for anywhere, with the key that says so
+ * @throws {CniError} 7
+ */
+export async function findNamedPort(
   neutron: Neutron,
-  wanted: string,
-  networks: readonly Network[] | undefined,
-  networksKey: string,
+  port: { readonly name: string; readonly key: string },
+  on: { readonly networks: readonly Network[] | undefined; readonly key: string },
   limits: Limits,
 ): Promise<Port> {
+  const { name: wanted } = port
   const byId = UUID.test(wanted) ? await neutron.ports.get(wanted.toLowerCase(), limits) : undefined
   const found = byId === undefined ? await neutron.ports.list({ name: wanted }, limits) : [byId]
-  const fitting = found.filter(port => isOn(port, networks))
+  const fitting = found.filter(each => isOn(each, on.networks))
   if (fitting.length === 1) return fitting[0]!
-  const what = `port "${wanted}" of "neutronConf.hostPort"`
+  const what = `port "${wanted}" of "${port.key}"`
   if (fitting.length > 1)
     throw invalid(`Cannot choose ${what}: ${fitting.length} ports have this name`, describeAll(fitting))
   throw invalid(
     found.length === 0
       ? `Cannot find ${what}: Neutron does not know it, or does not show it to this user`
-      : `Cannot use ${what}: it is on none of the networks in "${networksKey}"`,
+      : `Cannot use ${what}: it is on none of the networks in "${on.key}"`,
     found.length === 0 ? undefined : describeAll(found),
   )
 }

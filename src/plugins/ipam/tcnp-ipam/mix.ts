@@ -143,6 +143,7 @@ function familiesAt({ portId, subnets }: Carrier, { neutronConf }: Config, choic
     choice,
     ipVersions: neutronConf.ipVersions,
     what: `port ${portId}`,
+    network: `the network of port ${portId}`,
   })
   const automatic = families.flatMap(each => each.subnets).find(each => each.isAutomatic)
   if (automatic !== undefined)

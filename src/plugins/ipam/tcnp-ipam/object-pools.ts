@@ -22,6 +22,7 @@ import { atMost } from '#base'
 import type { Call } from '#cni'
 import type { CloudSession } from '#openstack'
 import type { World } from '../../world.ts'
+import { adoptedDriver } from './adopted/driver.ts'
 import { parseConfig } from './config.ts'
 import { nicDriverOf } from './eni/driver-of.ts'
 import { reachCloud } from './lists.ts'
@@ -45,6 +46,7 @@ export type DriverMaker = (
 const driverMakers: Readonly<Record<string, DriverMaker>> = {
   separate: (known, _, session) => portDriverOf(known, session),
   eni: nicDriverOf,
+  adopted: (_, __, session) => adoptedDriver(session),
 }
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */

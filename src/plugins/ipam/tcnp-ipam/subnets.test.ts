@@ -26,7 +26,14 @@ const all = [second, host, six, subnet('t4', '10.2.0.0/24')]
 
 function families(choice: Partial<Pick<Choice, 'subnets' | 'addresses' | 'chosen'>> = {}, ipVersions?: number[]) {
   const whole = { subnets: [], addresses: [], chosen: {}, ...choice }
-  return familiesOf({ all, usual: subnetsOfPort(all), choice: whole, ipVersions, what: 'port p1' })
+  return familiesOf({
+    all,
+    usual: subnetsOfPort(all),
+    choice: whole,
+    ipVersions,
+    what: 'port p1',
+    network: 'its network',
+  })
 }
 
 const idsOf = (found: ReturnType<typeof families>) => found.map(each => each.subnets.map(({ id }) => id))
@@ -52,9 +59,20 @@ test('familiesOf() takes subnets by id, name and CIDR, in the order they are nam
 test('familiesOf() refuses a subnet that the network does not have, with those that it has', () =>
   refuses(
     () => families({ subnets: ['h4', 'x'] }),
-    /^Cannot find subnet "x" of "neutronConf.subnets": the network of port p1 does not have it$/,
+    /^Cannot find subnet "x" of "neutronConf.subnets": its network does not have it$/,
     /10.0.0.0\/24 \("name-h4", h4\)/,
   ))
+
+test('familiesOf() looks for a name on every network that is used, and leaves out one with none of them', () => {
+  const [here, there] = [subnet('a', '10.8.0.0/24'), subnet('b', '10.9.0.0/24')]
+  const choice = { subnets: ['a', 'b'], addresses: [], chosen: {} }
+  const on = (all: PlaceSubnet[], elsewhere: PlaceSubnet[], subnets = choice.subnets) =>
+    idsOf(
+      familiesOf({ all, usual: all, choice: { ...choice, subnets }, ipVersions: undefined, what: 'net', elsewhere }),
+    )
+  assert.deepEqual([on([here], [there]), on([there], [here])], [[['a']], [['b']]])
+  refuses(() => on([there], [here], ['a']), /^Cannot give addresses of net: it has no subnet of "neutronConf.subnets"$/)
+})
 
 test('familiesOf() passes over the operator’s subnets on a network that the pod chose', () => {
   const chosen = { networks: 'CNI_ARGS NEUTRON_NETWORK' }

@@ -73,16 +73,21 @@ export type FamilyOptions = {
   readonly choice: Pick<Choice, 'subnets' | 'addresses' | 'chosen'>
   /** IP versions that the operator wants, each; undefined: what there is. */
   readonly ipVersions: readonly number[] | undefined
-  /** For errors: `network ID`, `port ID`. */
+  /** For errors: what has the addresses. */
   readonly what: string
+  /** For errors, where it is not the same: what has the subnets. */
+  readonly network?: string
+  /** Subnets of the other networks that are used: a name of theirs is none that is missing here. */
+  readonly elsewhere?: readonly PlaceSubnet[]
 }
 
 /**
  * Which subnets an attachment's addresses come from, per IP version.
  * @throws {CniError} 7 where a subnet that is named is not there, or an address is in none of them
  */
-export function familiesOf({ all, usual, choice, ipVersions, what }: FamilyOptions): Family[] {
-  const named = namedSubnets(all, choice, what)
+export function familiesOf(options: FamilyOptions): Family[] {
+  const { all, usual, choice, ipVersions, what } = options
+  const named = namedSubnets(options)
   const subnets = named.length > 0 ? named : usual
   const versions = ipVersions ?? [4, 6]
   const families = versions.flatMap((version): Family[] => {
@@ -106,21 +111,22 @@ export function familiesOf({ all, usual, choice, ipVersions, what }: FamilyOptio
 const listKey = ({ chosen }: Pick<Choice, 'chosen'>) => `"${chosen.subnets ?? 'neutronConf.subnets'}"`
 
 /** The subnets that are named, in order. Where the pod chose another network, the operator's names may not be of it. */
-function namedSubnets(
-  all: readonly PlaceSubnet[],
-  choice: Pick<Choice, 'subnets' | 'chosen'>,
-  what: string,
-): PlaceSubnet[] {
+function namedSubnets({ all, choice, what, network = what, elsewhere = [] }: FamilyOptions): PlaceSubnet[] {
   const isLoose = choice.chosen.networks !== undefined && choice.chosen.subnets === undefined
   const found = choice.subnets.flatMap(wanted => {
     const fitting = all.filter(each => isCalled(each, wanted))
-    if (fitting.length === 0 && !isLoose)
+    if (fitting.length === 0 && !isLoose && !elsewhere.some(each => isCalled(each, wanted)))
       throw invalid(
-        `Cannot find subnet "${wanted}" of ${listKey(choice)}: the network of ${what} does not have it`,
+        `Cannot find subnet "${wanted}" of ${listKey(choice)}: ${network} does not have it`,
         `it has ${describeAll(all)}`,
       )
     return fitting
   })
+  if (found.length === 0 && choice.subnets.length > 0 && !isLoose)
+    throw invalid(
+      `Cannot give addresses of ${what}: it has no subnet of ${listKey(choice)}`,
+      `it has ${describeAll(all)}`,
+    )
   return [...new Set(found)]
 }
 
@@ -146,6 +152,11 @@ function withAddresses(
       const ip = parseIp(address)
       const subnet = family.subnets.find(({ cidr }) => prefixContains(parsePrefix(cidr), ip))
       if (isV4(ip) !== (family.version === 4) || subnet === undefined) continue
+      if (subnet.isAutomatic)
+        throw invalid(
+          `Cannot give address ${address} of "${chosen.addresses}": in subnet ${describeSubnet(subnet)} a port's address is made from its MAC`,
+          'choose the MAC instead',
+        )
       rest.delete(address)
       return { ...family, subnets: [subnet], address }
     }

@@ -4,6 +4,7 @@ import type { AddressOwner, Journal } from '#allocator'
 import { type Call, CniError, codes, type Plugin, type Result, type ValidAttachment } from '#cni'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
+import { adopted } from './adopted/adopted.ts'
 import { choose } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
 import { eni } from './eni/eni.ts'
@@ -19,7 +20,7 @@ const GC_GUARD_MS = 100
 
 const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, mix_route: mix, separate, eni }
 /** Releases and CHECK ask all: the journal says whose an address is. */
-const everySource = [...new Set(Object.values(sources))]
+const everySource = [...new Set([...Object.values(sources), adopted])]
 
 /** Addresses of Neutron for pods; "neutronConf.mode" says how. */
 export const tcnpIpam: Plugin<World> = {

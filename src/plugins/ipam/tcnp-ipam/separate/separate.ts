@@ -10,8 +10,9 @@ import {
   type ObjectPool,
 } from '#allocator'
 import { deadlineIn, formatIp, parsePrefix } from '#base'
-import { type Call, CniError, codes } from '#cni'
+import type { Call } from '#cni'
 import type { World } from '../../../world.ts'
+import { adopted } from '../adopted/adopted.ts'
 import { type Choice, isSpecial } from '../choice.ts'
 import type { Config } from '../config.ts'
 import { lookAgain, lookUp } from '../lookup.ts'
@@ -39,7 +40,7 @@ function heldBy(owner: ReturnType<typeof ownerOf>, { journal }: World): CloudObj
 }
 
 async function acquire(config: Config, call: Call, world: World, choice: Choice): Promise<Given> {
-  refuseChoice(choice)
+  if (choice.port !== undefined) return await adopted.acquire(config, call, world, choice)
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
   const site = await lookUp(world, lookForSite(cloud, choice), call)
   const candidates = candidatesOf(site, config, choice)
@@ -57,16 +58,6 @@ async function acquire(config: Config, call: Call, world: World, choice: Choice)
   throw new Error('there is a last candidate, and it returns or throws')
 }
 
-/** Ports that exist are somebody's. */
-function refuseChoice({ chosen }: Choice): void {
-  if (chosen.port === undefined) return
-  throw new CniError(
-    codes.invalidConfig,
-    `Cannot do what "${chosen.port}" says in mode "separate": it makes the ports of its pods itself`,
-    { details: 'ask for an address and a MAC instead' },
-  )
-}
-
 type Candidate = {
   readonly network: SiteNetwork
   readonly families: readonly Family[]
@@ -79,8 +70,10 @@ function candidatesOf({ networks }: Site, { neutronConf }: Config, choice: Choic
   const failures: unknown[] = []
   const found = networks.flatMap(network => {
     const what = `network "${network.name}" (${network.id})`
+    const elsewhere = networks.flatMap(each => (each === network ? [] : each.subnets))
     try {
-      const options = { all: network.subnets, usual: network.subnets, choice, ipVersions: neutronConf.ipVersions, what }
+      const { ipVersions } = neutronConf
+      const options = { all: network.subnets, usual: network.subnets, choice, ipVersions, what, elsewhere }
       const special = specialOf(choice, familiesOf(options))
       return [{ network, families: familiesOf({ ...options, choice: { ...choice, addresses: [] } }), special }]
     } catch (error) {
