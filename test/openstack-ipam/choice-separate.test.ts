@@ -57,7 +57,11 @@ for (const longLived of [true, false]) {
     for (const round of [1, 2]) {
       assert.deepEqual(served(await node.call('ADD', `c${round}`, ipam, wish)), ['10.60.0.77/24'])
       assert.equal((await portOf('10.60.0.77/24'))!.mac_address, 'fa:16:3e:77:77:77')
-      refused(await node.call('ADD', 'other', ipam, choosing('IP=10.60.0.77')), 102, /10\.60\.0\.77/)
+      refused(
+        await node.call('ADD', 'other', ipam, choosing('IP=10.60.0.77')),
+        102,
+        /IP address 10\.60\.0\.77 already allocated .*; port \S+ \("mooring-\S+", mooring:separate n1\) has it$/,
+      )
       assert.equal((await node.call('DEL', `c${round}`, ipam)).exitCode, 0)
     }
     await until(async () => (await ports()).length === 0, 'the removal')
@@ -112,12 +116,30 @@ test('of two nodes that take a port at the same moment one has it', async t => {
     longLived: true,
   })
   const mine = await neutron.ports.create({ network_id: network.id }, limits())
-  const ipam = config({ allow: ['port'] })
-  const replies = await Promise.all(
-    [node, other].map(each => each.call('ADD', 'c1', ipam, choosing(`NEUTRON_PORT=${mine.id}`))),
-  )
+  const take = (each: typeof node, name: string) =>
+    each.call('ADD', 'c1', config({ allow: ['port'], node: name }), choosing(`NEUTRON_PORT=${mine.id}`))
+  const replies = await Promise.all([take(node, 'n1'), take(other, 'n2')])
   assert.deepEqual(replies.map(each => each.exitCode).sort(), [0, 1], replies.map(each => each.stdout).join())
   refused(replies.find(each => each.exitCode === 1)!, 102, /another attachment has it/)
+})
+
+test('a port that was taken although the answer was lost is the pod’s, and goes back after DEL', async t => {
+  const { node, config, subnet, neutron, network, simulator } = await setUp(t)
+  await subnet('a', '10.60.0.0/24')
+  const mine = await neutron.ports.create({ network_id: network.id }, limits())
+  simulator.inject({ act: 'cut-after', method: 'PUT', path: '/ports/' })
+  const ipam = config({ allow: ['port'] })
+  served(await node.call('ADD', 'c1', ipam, choosing(`NEUTRON_PORT=${mine.id}`)))
+  const gc = { config: { 'cni.dev/valid-attachments': [] } }
+  assert.equal((await node.call('GC', '', ipam, gc)).exitCode, 0)
+  const isBack = async () => (await neutron.ports.get(mine.id, limits()))!.device_id === ''
+  await until(async () => {
+    await node.call('GC', '', ipam, gc)
+    return await isBack()
+  }, 'the return')
+  const server = await neutron.ports.update(mine.id, { device_id: 'somebody', device_owner: 'compute:x' }, limits())
+  assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+  assert.equal((await neutron.ports.get(mine.id, limits()))!.device_id, server.device_id)
 })
 
 test('several networks and subnets: the next serves when one is full, and what is freed is used again', async t => {

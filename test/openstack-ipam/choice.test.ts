@@ -198,6 +198,28 @@ test('dual-stack is all or nothing: without an address of one version the pod ge
   assert.equal(served(await add(3)).length, 2)
 })
 
+test('a SLAAC subnet is refused by name, and an ADD without IPv6 leaves the port its address of it', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  const { neutron } = adminCloud(t, simulator)
+  const network = await neutron.networks.create({ name: 'auto' }, limits())
+  const make = (name: string, cidr: string, ip_version: 4 | 6, more: object = {}) =>
+    neutron.subnets.create({ network_id: network.id, name, cidr, ip_version, ...more }, limits())
+  await make('four', '10.79.0.0/24', 4)
+  await make('six', 'fd00:79::/64', 6, { ipv6_address_mode: 'slaac', ipv6_ra_mode: 'slaac' })
+  const host = await neutron.ports.create({ network_id: network.id }, limits())
+  const config = (more: object) => asAdmin(ipam, simulator, { hostPort: host.id, ...more })
+  const add = (more: object) => node.call('ADD', 'c1', config(more))
+  refused(
+    await add({}),
+    7,
+    /^Cannot give addresses of subnet fd00:79::\/64 \("six", .*\): a port has one address of it/,
+  )
+  const [address] = served(await add({ ipVersions: [4] }))
+  const now = (await neutron.ports.get(host.id, limits()))!.fixed_ips.map(each => each.ip_address)
+  const before = host.fixed_ips.map(each => each.ip_address)
+  assert.deepEqual(now.sort(), [...before, address!.replace('/24', '')].sort())
+})
+
 test('what is the node’s port’s alone is refused by name, whoever asks', async t => {
   const { node, ipam } = await setUp(t, true, { allow: ['mac', 'port', 'securityGroup', 'portSecurity'] })
   for (const pair of [

@@ -3,7 +3,7 @@
 import { AllocationError, type Journal, type Limits, listPortAddresses } from '#allocator'
 import { atMost } from '#base'
 import { CniError, codes } from '#cni'
-import { type Neutron, OpenStackError } from '#openstack'
+import { type Neutron, OpenStackError, type Port } from '#openstack'
 import type { Place } from './host-port.ts'
 import { describeSubnet, type Family, type PlaceSubnet } from './subnets.ts'
 
@@ -25,8 +25,9 @@ export async function explain(
 ): Promise<unknown> {
   if (!(error instanceof AllocationError) || !(error.cause instanceof OpenStackError)) return error
   if (error.subnetIds.length > 0) return explainFull(error, error.cause, place, families, journal)
-  if (error.fault === 'taken') return await explainTaken(error, place, families, neutron, limits)
-  return error
+  if (error.fault !== 'taken') return error
+  const addresses = families.flatMap(({ address }) => address ?? [])
+  return await explainTaken(error, { networkId: place.networkId, addresses }, neutron, limits)
 }
 
 function explainFull(
@@ -57,28 +58,28 @@ function countsOf(subnet: PlaceSubnet, here: readonly { readonly state: string }
   return `${describeSubnet(subnet)}: ${subnet.size === undefined ? ours : `of its ${subnet.size} addresses ${ours}`}`
 }
 
-async function explainTaken(
-  error: AllocationError,
-  { networkId }: Pick<Place, 'networkId'>,
-  families: readonly Family[],
+/** The error for an address that was chosen and is somebody else's, with the holder as far as Neutron shows it. */
+export async function explainTaken(
+  error: AllocationError | OpenStackError,
+  { networkId, addresses }: { readonly networkId: string; readonly addresses: readonly string[] },
   neutron: Neutron,
   { deadline, signal }: Limits,
 ): Promise<CniError> {
-  const addresses = families.flatMap(({ address }) => address ?? [])
   const found = await neutron.ports
     .list({ network_id: networkId, ip_address: addresses }, { deadline: atMost(deadline, ASK_MS), signal })
     .catch(() => undefined)
-  const holders = found?.map(
-    ({ id, name, device_owner, device_id }) => `port ${id} ("${name}", ${device_owner || 'no owner'} ${device_id})`,
-  )
-  const who =
-    holders === undefined
-      ? ''
-      : holders.length === 0
-        ? '; no port that this user is shown has it'
-        : `; ${holders.join(', ')} has it`
-  return new CniError(codes.addressUnavailable, `${error.message}${who}`, {
+  const text = error instanceof OpenStackError ? error.summary : error.message
+  return new CniError(codes.addressUnavailable, `${text}${describeHolders(found)}`, {
     details: 'choose another address, or delete the port that holds it',
     cause: error,
   })
+}
+
+function describeHolders(ports: readonly Port[] | undefined): string {
+  if (ports === undefined) return ''
+  if (ports.length === 0) return '; no port that this user is shown has it'
+  const holders = ports.map(
+    ({ id, name, device_owner, device_id }) => `port ${id} ("${name}", ${device_owner || 'no owner'} ${device_id})`,
+  )
+  return `; ${holders.join(', ')} has it`
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { hostname } from 'node:os'
 import { type CloudObject, listObjectPools, listOwnedObjects, nameOfMark, type ObjectPool } from '#allocator'
 import { type Call, CniError, codes } from '#cni'
 import type { Port } from '#openstack'
@@ -57,10 +58,10 @@ async function findChosen({ session: { neutron } }: OpenedCloud, choice: Choice,
 }
 
 function poolOf({ neutronConf }: Config, world: World, { access }: OpenedCloud): ObjectPool {
-  const { max, dataDir } = neutronConf
+  const { cluster, node = hostname(), max, dataDir } = neutronConf
   const settings = { name: 'ports that pods choose', reserve: 0, max, usableAfterMs: 0, coolDownMs: 0, idleMs: 0 }
   return objectPoolFor(world, {
-    pool: JSON.stringify([KIND, access, world.dataDir]),
+    pool: JSON.stringify([KIND, access, cluster, node]),
     kind: KIND,
     access,
     detail: '',

@@ -11,6 +11,7 @@ import {
 } from '#allocator'
 import { deadlineIn, formatIp, parsePrefix } from '#base'
 import type { Call } from '#cni'
+import { OpenStackError } from '#openstack'
 import type { World } from '../../../world.ts'
 import { adopted } from '../adopted/adopted.ts'
 import { type Choice, isSpecial } from '../choice.ts'
@@ -20,6 +21,7 @@ import { objectPoolFor, objectReleases } from '../object-pools.ts'
 import type { OpenedCloud } from '../sessions.ts'
 import { type Given, ownerOf, type Source } from '../source.ts'
 import { dnsOf, type Family, familiesOf, type PlaceSubnet, resultIp } from '../subnets.ts'
+import { explainTaken } from '../unavailable.ts'
 import { MODE, type PortPlace, type SpecialPort } from './driver.ts'
 import { lookForSite, type Site, type SiteNetwork } from './site.ts'
 
@@ -50,6 +52,13 @@ async function acquire(config: Config, call: Call, world: World, choice: Choice)
       const port = await pool.acquire(ownerOf(call), call, { special: candidate.special })
       return toGiven(port, candidate.families)
     } catch (error) {
+      if (error instanceof OpenStackError && error.type === 'IpAddressAlreadyAllocated')
+        throw await explainTaken(
+          error,
+          { networkId: candidate.network.id, addresses: choice.addresses },
+          cloud.session.neutron,
+          call,
+        )
       // The next network is for when this one has no room.
       const isFull = error instanceof AllocationError && error.fault === 'full'
       if (!isFull || index === candidates.length - 1) throw error
