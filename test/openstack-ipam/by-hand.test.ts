@@ -112,6 +112,14 @@ test('ip reserve and free: of whole ports too', async t => {
   using own = openJournal(directory)
   await reserveAhead({ ...node.world, journal: own }, { count: 0, untilMs: 0 }, limits())
   await until(() => freeOf(journal) === 1, 'the end of it')
+
+  // Who leaves the node for good wants none of it.
+  await ip('reserve', '3', ...named)
+  await node.call('DEL', 'c1', ipam)
+  await node[Symbol.asyncDispose]()
+  const drained = await mooring('drain', '--data-dir', directory, ...named)
+  assert.equal(drained.status, 0, drained.output)
+  assert.deepEqual(listLeases(own), [])
 })
 
 test('ip free: counts what a pod could have, here and in Neutron', async t => {

@@ -4,6 +4,7 @@ import {
   type CloudObject,
   findObjectPool,
   forgetObjectPool,
+  forgetReserveAhead,
   isObjectReleased,
   type Journal,
   type KnownPool,
@@ -175,6 +176,7 @@ async function drainObjectPool(world: ObjectWorld, known: KnownPool, limits: Lim
   const before = listObjects(journal, pool)
   let failure: { error?: unknown } = {}
   try {
+    forgetReserveAhead(journal, pool)
     await objectPoolFor(world, { ...known, settings: { ...settings, reserve: 0 } }).settle(limits)
   } catch (error) {
     failure = { error }
