@@ -51,10 +51,11 @@ export type CloudPorts = {
   readonly notFound: readonly { readonly address: string; readonly text: string }[]
 }
 
-/** True for a port that was made for a pod of one of these, by what stands in it. */
-export function isOwn(port: Port, owners: readonly OwnerMark[]): boolean {
-  const said = readDescription(port.description ?? '')
-  return said !== undefined && owners.some(({ cluster, node }) => said.cluster === cluster && said.node === node)
+/** True for a port that was made for pods of one of these, by what stands in it. */
+function isOwn({ description = '', device_id, device_owner }: Port, owners: readonly OwnerMark[]): boolean {
+  if (!device_owner.startsWith('mooring:')) return false
+  const said = readDescription(description)?.cluster ?? /cluster (\S+), node/.exec(description)?.[1]
+  return owners.some(({ cluster, node }) => said === cluster && device_id === node)
 }
 
 /** Nova's word for the owner of a server's port, before the zone's name. */

@@ -5,7 +5,7 @@
 import { markOfName } from '#allocator'
 import { compareIp, parseIp, prefixContains, tryParsePrefix } from '#base'
 import type { AddressPair, Interface, Port } from '#openstack'
-import { type CloudPorts, type CloudServer, isOwn } from './cloud-ports.ts'
+import type { CloudPorts, CloudServer } from './cloud-ports.ts'
 import { describeHolder, type Holder, type Lease } from './leases.ts'
 
 /** What an address of a port is for. `primary`: the server itself; `unknown`: the journal of this node says nothing of it. */
@@ -70,6 +70,8 @@ export type JournalFacts = {
   readonly leases: readonly Lease[]
   /** Ports whose addresses are leases one by one. */
   readonly knownPorts: readonly string[]
+  /** What ports shall let pass although it is no address of theirs, by port. */
+  readonly pairs: ReadonlyMap<string, readonly string[]>
 }
 
 /** Which ports are looked at. */
@@ -131,7 +133,7 @@ function reportOf(port: Port, facts: CloudPorts, journal: JournalFacts, server: 
   const leases = journal.leases.filter(lease => lease.portId === port.id || (mark !== undefined && lease.mark === mark))
   const addresses = addressesOf(port, facts, leases)
   const isKnown = journal.knownPorts.includes(port.id) || leases.length > 0
-  const isLost = isOwn(port, facts.owners) && !isKnown
+  const isLost = mark !== undefined && facts.owners.length > 0 && !isKnown
   return {
     ...{ id: port.id, name: port.name, description: port.description ?? '', status: port.status },
     mac: port.mac_address,
@@ -145,7 +147,8 @@ function reportOf(port: Port, facts: CloudPorts, journal: JournalFacts, server: 
     faults: [
       ...(server?.interfaces === undefined ? [] : novaFaults(port, server, server.interfaces)),
       ...(isKnown ? journalFaults(port, addresses, leases) : []),
-      ...(isLost ? ['its description says that it is of this node, and the journal does not know it'] : []),
+      ...pairFaults(port, journal.pairs.get(port.id) ?? []),
+      ...(isLost ? ["it has Mooring's mark, and the journal of this node does not know it"] : []),
     ],
   }
 }
@@ -166,7 +169,7 @@ function addressesOf(port: Port, facts: CloudPorts, leases: readonly Lease[]): A
   const fixed = port.fixed_ips.map(each => one(each.ip_address, each.subnet_id))
   // Of the pairs, those that are addresses of pods; the others are listed with the port.
   const pairs = (port.allowed_address_pairs ?? [])
-    .map(({ ip_address }) => ip_address.replace(/\/(32|128)$/, ''))
+    .map(({ ip_address }) => canonical(ip_address))
     .filter(pair => leases.some(({ address }) => address === pair) && !fixed.some(({ address }) => address === pair))
     .map(pair => one(pair, null))
   return [...fixed, ...pairs].sort((a, b) => compareIp(parseIp(a.address), parseIp(b.address)))
@@ -208,6 +211,17 @@ function journalFaults(port: Port, addresses: readonly AddressReport[], leases: 
   })
   return [...lost, ...strange]
 }
+
+/** Without port security everything passes. */
+function pairFaults(port: Port, wanted: readonly string[]): string[] {
+  if (port.port_security_enabled === false) return []
+  const held = (port.allowed_address_pairs ?? []).map(({ ip_address }) => canonical(ip_address))
+  const missing = wanted.filter(each => !held.includes(canonical(each)))
+  return missing.map(each => `${each} is recorded as an allowed pair, and the port does not have it`)
+}
+
+/** The same text for an address and for the prefix that is that address alone. */
+const canonical = (text: string) => text.replace(/\/(32|128)$/, '')
 
 /** One pair may let a whole prefix pass. */
 const inPairs = ({ allowed_address_pairs = [] }: Port, address: string): boolean =>

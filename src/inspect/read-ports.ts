@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { hostname } from 'node:os'
-import { type Journal, listKnownPorts } from '#allocator'
+import { type Journal, listEntries, listKnownLists, listKnownPorts } from '#allocator'
 import type { Host } from '#host'
 import { type CloudSession, cloudFromConf, type Limits, loadCloud, openCloud } from '#openstack'
 import { type CloudReference, type NeutronUse, neutronUseOf } from '#plugins'
@@ -38,6 +38,7 @@ export async function readPorts(
   const knownPorts = journal === undefined ? [] : listKnownPorts(journal).map(({ portId }) => portId)
   const leases = journal === undefined ? [] : listLeases(journal)
   const recorded = new Set([...knownPorts, ...leases.map(({ portId }) => portId).filter(id => id !== '')])
+  const pairs = new Map(journal === undefined ? [] : pairsOf(journal))
   const found: CloudPorts[] = []
   for (const [cloud, uses] of clouds) {
     const nics = addresses.length > 0 ? [] : await Promise.all(uses.map(use => nicOf(use, host)))
@@ -48,9 +49,18 @@ export async function readPorts(
     if (addresses.length === 0 && ports.servers.length === 0) warnings.push(noServer(ports.cloud, nics))
     found.push(ports)
   }
-  const report = joinPorts(found, { leases, knownPorts }, { ofThisNode: addresses.length === 0, withoutPrimary })
+  const report = joinPorts(found, { leases, knownPorts, pairs }, { ofThisNode: addresses.length === 0, withoutPrimary })
   return { report, warnings: [...new Set(warnings)] }
 }
+
+/** Those that were written; what is on its way may be there or not. */
+const pairsOf = (journal: Journal): [portId: string, entries: string[]][] =>
+  listKnownLists(journal)
+    .filter(({ kind }) => kind === 'pairs')
+    .map(list => [
+      list.objectId,
+      listEntries(journal, list).flatMap(({ entry, state }) => (state === 'held' ? [entry] : [])),
+    ])
 
 async function open(reference: CloudReference, warn: (text: string) => void): Promise<CloudSession & AsyncDisposable> {
   const cloud = 'conf' in reference ? cloudFromConf(reference.conf) : await loadCloud(reference.name)

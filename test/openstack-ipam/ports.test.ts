@@ -145,11 +145,22 @@ test('ports: a port per pod is with those that no server has; one that the journ
   const after = await read()
   const page = formatPorts(after).join('\n')
   assert.match(page, /^ {4}mooring cluster=mooring node=worker-1$/m)
-  assert.deepEqual(after.others[0]!.faults, [
-    'its description says that it is of this node, and the journal does not know it',
-  ])
+  assert.deepEqual(after.others[0]!.faults, ["it has Mooring's mark, and the journal of this node does not know it"])
   assert.deepEqual(after.faults, [
     `Neutron does not show port ${own!.id}, which is recorded for eth0 of demo/redis-0 in network cni0`,
+  ])
+})
+
+test('ports: addresses of pods that pass by pairs are on the port that holds them, and a pair that is gone is marked', async t => {
+  const { cloud, port, pod, read } = await nodeWithPod(t, { binding: 'allowed_address_pairs' })
+  const { servers, others, faults } = await read()
+  assert.deepEqual([faults, others.flatMap(each => each.faults), servers[0]!.ports[0]!.faults], [[], [], []])
+  assert.deepEqual(others.length, 1)
+  assert.equal(others[0]!.addresses.find(({ address }) => address === pod)!.holder!.pod, 'demo/redis-0')
+  const [pair] = servers[0]!.ports[0]!.allowedAddressPairs
+  await cloud.neutron.ports.update(port.id, { allowed_address_pairs: [] }, limits())
+  assert.deepEqual((await read()).servers[0]!.ports[0]!.faults, [
+    `${pair!.ip_address} is recorded as an allowed pair, and the port does not have it`,
   ])
 })
 
