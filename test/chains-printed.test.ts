@@ -117,6 +117,20 @@ describe('network lists as printed', { skip }, () => {
   const assertReaches = (pod: Netns, address: string) =>
     assert.match(run('ip', ['netns', 'exec', pod.name, 'ping', '-qc1', '-W5', address]), /1 received/)
 
+  test('host-device, tcnp-ipam in mode eni, veth-host: to the letter', async () => {
+    const { simulator } = made
+    const { username, password, project } = simulator.accounts.demo
+    await live({
+      type: 'host-device',
+      ipam: {
+        type: 'tcnp-ipam',
+        openstackConf: { username, password, project, domain: 'default', authUrl: simulator.authUrl },
+        neutronConf: { networks: [simulator.demo().network_id], mode: 'eni' },
+        routes: [{ dst: '0.0.0.0/0' }],
+      },
+    })
+  })
+
   test('host-device, tcnp-ipam, veth-host: a NIC of the server, and a second one for services', async t => {
     const { node, simulator } = made
     const { username, password, project } = simulator.accounts.demo
