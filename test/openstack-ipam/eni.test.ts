@@ -62,13 +62,13 @@ test('an ADD from the reserve makes no call to the cloud, and the reserve is mad
   const it = await serverNode(t, { reserve: 2 })
   ok(await it.node.call('STATUS', '', it.ipam))
   await inStates(it, 'free', 'free')
-  it.simulator.inject({ act: 'delay', latencyMs: 400, times: 0 })
+  it.simulator.inject({ act: 'cut', times: 0 })
   const begin = performance.now()
   const reply = ok(await it.node.call('ADD', 'c1', it.ipam))
-  const ms = performance.now() - begin
-  t.diagnostic(`warm ADD: ${ms.toFixed(1)} ms`)
-  assert.ok(ms < 200)
+  t.diagnostic(`warm ADD: ${(performance.now() - begin).toFixed(1)} ms`)
   assert.ok(it.attached().includes(macOf(reply)))
+  await it.heal()
+  await inStates(it, 'assigned', 'free', 'free')
 })
 
 test('8 ADDs at once with a cap of 4: four are served, four are told the numbers, and served when NICs come back', async t => {
@@ -148,7 +148,7 @@ test('a port whose attachment was never carried out is removed, by the next proc
   const reply = await it.node.call('ADD', 'c1', it.ipam, { timeoutMs: 1_500 })
   assert.equal(reply.json.code, 11)
   await it.restart()
-  await fetch(`${it.simulator.url}/simulator/inject`, { method: 'DELETE' })
+  await it.heal()
   ok(await it.node.call('ADD', 'c2', it.ipam))
   await until(() => it.marked().every(each => each.device_id === it.serverId), 'the removal', 15_000)
   await until(() => it.marked().length === 1, 'one NIC')

@@ -25,6 +25,8 @@ export type ServerNode = {
   marked(): { id: string; name: string; device_id: string; description: string; mac_address: string }[]
   /** Ends the node's process as `kill -9` does not: tidily. Another one follows, in the same boot unless told otherwise. */
   restart(bootId?: string): Promise<Node>
+  /** Ends every injected fault that was not met yet. */
+  heal(): Promise<void>
   limits(): { deadline: ReturnType<typeof deadlineIn> }
 }
 
@@ -78,6 +80,7 @@ export async function serverNode(
       it.node = startNode({ directory, host, longLived, bootId })
       return it.node
     },
+    heal: async () => void (await fetch(`${simulator.url}/simulator/inject`, { method: 'DELETE' })),
     limits: () => ({ deadline: deadlineIn(5_000) }),
   }
   t.after(() => it.node[Symbol.asyncDispose]())
