@@ -255,3 +255,23 @@ test('an idle NIC of another network gives up its slot', async t => {
   await until(async () => (await it.node.call('ADD', 'c1', other)).exitCode === 0, 'a NIC of the other network')
   assert.equal(it.attached().length, 1)
 })
+
+test('pods of two networks at once have their NICs attached one by one, and not one above the cap', async t => {
+  const it = await serverNode(t, { maxNics: 4 })
+  const network = await it.cloud.neutron.networks.create({ name: 'second' }, it.limits())
+  await it.cloud.neutron.subnets.create({ network_id: network.id, cidr: '10.79.0.0/24', ip_version: 4 }, it.limits())
+  const { openstackConf, neutronConf } = it.ipam
+  const other = { openstackConf, neutronConf: { ...neutronConf, networks: ['second'] } }
+  let attachedMax = 0
+  const watch = () => {
+    attachedMax = Math.max(attachedMax, it.attached().length)
+  }
+  it.simulator.state.listeners.add(watch)
+  const replies = await Promise.all(
+    Array.from({ length: 8 }, (_, id) => it.node.call('ADD', `c${id}`, id % 2 === 0 ? it.ipam : other)),
+  )
+  it.simulator.state.listeners.delete(watch)
+  assert.equal(replies.filter(each => each.exitCode === 0).length, 3)
+  assert.equal(attachedMax, 3)
+  assertNoLeak(it)
+})

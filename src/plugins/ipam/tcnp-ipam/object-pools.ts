@@ -32,7 +32,7 @@ import { isInlineAccess } from './sessions.ts'
 import { ownerOf, type Source } from './source.ts'
 
 /** What a pool of objects needs of a world. */
-export type ObjectWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals' | 'clouds' | 'host'>
+export type ObjectWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals' | 'clouds' | 'host' | 'dataDir'>
 
 /** Makes the driver of a pool from what the journal keeps of it. */
 export type DriverMaker = (

@@ -161,7 +161,7 @@ function complaint(portId: string, { lost, repaired, strange }: RoundReport): st
  * @returns disposing of it ends the work in the background.
  */
 export function startPorts(
-  world: PortWorld & Pick<World, 'clouds' | 'host'>,
+  world: PortWorld & Pick<World, 'clouds' | 'host' | 'dataDir'>,
   warn: (error: unknown) => void,
 ): AsyncDisposable {
   const all = poolsOf(world.journal)
@@ -183,7 +183,7 @@ export function startPorts(
 }
 
 async function takeUp(
-  world: PortWorld & Pick<World, 'clouds' | 'host'>,
+  world: PortWorld & Pick<World, 'clouds' | 'host' | 'dataDir'>,
   all: Pools,
   isOver: () => boolean,
 ): Promise<void> {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { join } from 'node:path'
 import {
   type CloudObject,
   type KnownPool,
@@ -19,7 +20,7 @@ export const ENI = 'eni'
 /** The driver of a pool of NICs, from what the journal keeps of the pool. */
 export function nicDriverOf(
   { pool, detail }: Pick<KnownPool, 'pool' | 'detail'>,
-  { journal, host }: Pick<World, 'journal' | 'host'>,
+  { journal, host, dataDir }: Pick<World, 'journal' | 'host' | 'dataDir'>,
   cloud: CloudSession,
   kick: (pool: string) => void,
 ): ObjectDriver {
@@ -35,5 +36,7 @@ export function nicDriverOf(
     kick(idle.pool)
     return true
   }
-  return nicDriver({ cloud, host, pool: JSON.parse(detail) as NicPool, known, makeRoom })
+  const nicPool = JSON.parse(detail) as NicPool
+  const lockFile = join(dataDir, `server-${nicPool.server.id}.lock`)
+  return nicDriver({ cloud, host, pool: nicPool, lockFile, known, makeRoom })
 }

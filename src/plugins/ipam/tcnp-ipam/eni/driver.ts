@@ -12,6 +12,7 @@ import {
   type ObjectRequest,
   type ObjectState,
   type Room,
+  withFileLock,
 } from '#allocator'
 import { atMost } from '#base'
 import { type CloudSession, OpenStackError, type Port } from '#openstack'
@@ -30,6 +31,8 @@ export type NicOptions = {
   readonly cloud: Pick<CloudSession, 'neutron' | 'nova'>
   readonly host: World['host']
   readonly pool: NicPool
+  /** Held while a NIC is attached: one at a time per server, and none is counted twice. */
+  readonly lockFile: string
   /** What the journal knows of this node's NICs, those of other pools too. */
   readonly known: () => readonly CloudObject[]
   /** Has an idle NIC of another pool detached, where there is one; in the background. */
@@ -47,10 +50,14 @@ export function nicDriver(options: NicOptions): ObjectDriver {
   const attachedPorts = (limits: Limits) => neutron.ports.list({ device_id: server }, limits)
 
   async function create([request]: readonly ObjectRequest[], limits: Limits): Promise<MadeObject[]> {
+    return (await withFileLock(options.lockFile, () => createAlone(request!, limits), limits))!
+  }
+
+  async function createAlone(request: ObjectRequest, limits: Limits): Promise<MadeObject[]> {
     const room = roomOf(pool, await attachedPorts(limits))
     if (room.count === 0) throw full(options, `Cannot attach a NIC: ${room.text}`)
     refuseAfterBroken(options)
-    const port = await makePort(neutron, pool, request!, limits)
+    const port = await makePort(neutron, pool, request, limits)
     try {
       await attach(port.id, limits)
     } catch (error) {
@@ -61,7 +68,7 @@ export function nicDriver(options: NicOptions): ObjectDriver {
     }
     const flaw = await findFlaw(options, port, limits, pool.plugMs)
     if (flaw === undefined) await awaitActive(port.id, limits)
-    return [{ ...toMade(port, request!.mark), flaw }]
+    return [{ ...toMade(port, request.mark), flaw }]
   }
 
   async function attach(id: string, limits: Limits): Promise<void> {
