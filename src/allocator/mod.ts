@@ -88,3 +88,4 @@ export {
   listEntries,
   listKnownLists,
 } from './shared/store.ts'
+export { lateFor } from './waiters.ts'

@@ -3,6 +3,7 @@
 // tcnp-ipam in mode eni against the simulated OpenStack: a NIC of the server for each pod. Needs no root.
 
 import assert from 'node:assert/strict'
+import { hostname } from 'node:os'
 import { test } from 'node:test'
 import { listObjects } from '#allocator'
 import { type Reply, until } from './node.ts'
@@ -224,10 +225,38 @@ test('the description in Neutron says whose a NIC is', async t => {
   const it = await serverNode(t)
   const text = () => it.marked()[0]!.description
   ok(await it.node.call('ADD', 'c1', it.ipam))
-  const whose = `Mooring NIC of server ${it.serverId}, eth0 of container c1 in network cni0`
-  await until(() => text() === whose, 'the owner')
+  const ours = `mooring cluster=mooring node=${hostname()}`
+  await until(() => text() === `${ours} container=c1 interface=eth0 network=cni0`, 'the owner')
   ok(await it.node.call('DEL', 'c1', it.ipam))
-  await until(() => text() === `Mooring NIC of server ${it.serverId}`, 'nobody')
+  await until(() => text() === ours, 'nobody')
+})
+
+test('a second ADD of an attachment is error 104 and takes nothing from the first', async t => {
+  const it = await serverNode(t, { reserve: 1 })
+  ok(await it.node.call('ADD', 'c1', it.ipam))
+  await inStates(it, 'assigned', 'free')
+  assert.equal((await it.node.call('ADD', 'c1', it.ipam)).json.code, 104)
+  await inStates(it, 'assigned', 'free')
+})
+
+test('a caller who goes away while the link is awaited leaves a NIC for the next', async t => {
+  const it = await serverNode(t, { reserve: 1, plugMs: 3_000 })
+  ok(await it.node.call('STATUS', '', it.ipam))
+  await inStates(it, 'free')
+  const [mac] = it.attached()
+  it.away.add(mac!)
+  assert.equal((await it.node.call('ADD', 'c1', it.ipam, { timeoutMs: 100 })).json.code, 11)
+  it.away.clear()
+  await inStates(it, 'free', 'free')
+})
+
+test('a chosen address and MAC are those of the NIC; an existing port is refused', async t => {
+  const it = await serverNode(t, { allow: ['address', 'mac', 'port'] })
+  const choose = (cni: object) => ({ config: { args: { cni } } })
+  const reply = ok(await it.node.call('ADD', 'c1', it.ipam, choose({ ips: ['10.10.10.77'], mac: 'fa:16:3e:00:00:77' })))
+  assert.deepEqual([reply.json.ips![0]!.address, macOf(reply)], ['10.10.10.77/24', 'fa:16:3e:00:00:77'])
+  ok(await it.node.call('DEL', 'c1', it.ipam))
+  await until(() => it.marked().length === 0, 'the removal: nobody else asked for it')
 })
 
 test('CHECK names a port that was detached, and one that is gone', async t => {

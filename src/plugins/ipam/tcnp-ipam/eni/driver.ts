@@ -17,8 +17,10 @@ import {
 import { atMost } from '#base'
 import { type CloudSession, OpenStackError, type Port } from '#openstack'
 import type { World } from '../../../world.ts'
+import { disassociateFloatingIps } from '../floating-ips.ts'
+import { descriptionOf } from '../separate/owner-mark.ts'
 import { awaitLink } from './link.ts'
-import { describeNic, makePort, type NicPool } from './port.ts'
+import { makePort, type NicPool } from './port.ts'
 
 /** From the link until Neutron says that the port passes packets; some clouds never say it. */
 const ACTIVE_MS = 30_000
@@ -94,7 +96,7 @@ export function nicDriver(options: NicOptions): ObjectDriver {
     const names = [...states].filter(([, state]) => MAY_BE_LOOSE.has(state)).map(([mark]) => nameOfMark(mark))
     const [attached, described, named] = await Promise.all([
       attachedPorts(limits),
-      neutron.ports.list({ description: pool.description, device_id: '' }, limits),
+      neutron.ports.list({ description: descriptionOf(pool.owner, undefined), device_id: '' }, limits),
       names.length === 0 ? [] : neutron.ports.list({ name: names, device_id: '' }, limits),
     ])
     const made: MadeObject[] = []
@@ -129,15 +131,14 @@ export function nicDriver(options: NicOptions): ObjectDriver {
   }
 
   async function describe({ id }: CloudObject, owner: AddressOwner, limits: Limits): Promise<void> {
-    await neutron.ports.update(id, { description: describeNic(pool, owner) }, { ...limits, repeat: true })
+    await neutron.ports.update(id, { description: descriptionOf(pool.owner, owner) }, { ...limits, repeat: true })
   }
 
-  /** A floating IP goes first: it would lead to whoever has the NIC next. */
   async function recycle(objects: readonly CloudObject[], limits: Limits): Promise<void> {
-    const floating = await neutron.floatingIps.list({ port_id: objects.map(each => each.id) }, limits)
-    for (const { id } of floating) await neutron.floatingIps.disassociate(id, limits)
-    for (const { id } of objects)
-      await neutron.ports.update(id, { description: describeNic(pool, undefined) }, { ...limits, repeat: true })
+    const ids = objects.map(each => each.id)
+    await disassociateFloatingIps(neutron, ids, limits)
+    for (const id of ids)
+      await neutron.ports.update(id, { description: descriptionOf(pool.owner, undefined) }, { ...limits, repeat: true })
   }
 
   const room = async (limits: Limits) => roomOf(pool, await attachedPorts(limits))

@@ -1,33 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { type AddressOwner, type Limits, nameOfMark, type ObjectAddress, type ObjectRequest } from '#allocator'
+import { type Limits, nameOfMark, type ObjectAddress, type ObjectRequest } from '#allocator'
 import { type Neutron, OpenStackError, type Port } from '#openstack'
+import { descriptionOf, type OwnerMark } from '../separate/owner-mark.ts'
 import type { Family } from '../subnets.ts'
 import type { Site } from './site.ts'
 
 /** What makes the NICs of one pool what they are. Plain JSON, for the journal. */
-export type NicPool = Omit<Site, 'subnets'> & {
+export type NicPool = Omit<Site, 'networks'> & {
+  readonly network: { readonly id: string; readonly name: string }
   readonly families: readonly Family[]
-  /** Undefined: what Neutron gives by itself. */
-  readonly securityGroups: readonly string[] | undefined
   readonly portSecurity: boolean | undefined
-  /** In Neutron, of every NIC of this node that nobody has: so that one is found without the journal. */
-  readonly description: string
+  /** Stands in the description of every NIC in Neutron. */
+  readonly owner: OwnerMark
   /** From Nova's answer until the kernel must have found the NIC. */
   readonly plugMs: number
 }
 
 /** What one attachment asks for beyond its pool; JSON in `ObjectRequest.special`. */
 export type SpecialNic = { readonly addresses: readonly ObjectAddress[]; readonly mac: string | undefined }
-
-const DESCRIPTION_MAX = 255
-
-/** What Neutron's description of a NIC says of its owner. */
-export function describeNic({ description }: NicPool, owner: AddressOwner | undefined): string {
-  if (owner === undefined) return description
-  const { network, containerId, ifName } = owner
-  return `${description}, ${ifName} of container ${containerId} in network ${network}`.slice(0, DESCRIPTION_MAX)
-}
 
 /** Makes the port of a NIC, with an address of each family: of its first subnet, else of the next. */
 export async function makePort(
@@ -50,7 +41,7 @@ export async function makePort(
       return await neutron.ports.create(
         {
           name,
-          description: describeNic(pool, owner),
+          description: descriptionOf(pool.owner, owner),
           network_id: pool.network.id,
           fixed_ips: wanted,
           ...(mac === undefined ? {} : { mac_address: mac }),

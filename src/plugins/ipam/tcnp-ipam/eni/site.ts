@@ -9,15 +9,18 @@ import type { Config } from '../config.ts'
 import { findHostPort, findNetworks, type HostInterface, type WantedNetworks } from '../host-port.ts'
 import type { Look } from '../lookup.ts'
 import { findHostInterface, networksOf } from '../place.ts'
+import { findGroups, inOrder, type SiteNetwork } from '../separate/site.ts'
 import type { OpenedCloud } from '../sessions.ts'
-import { type PlaceSubnet, toPlaceSubnet } from '../subnets.ts'
+import { toPlaceSubnet } from '../subnets.ts'
 
 /** Where the NICs of this node's pods come from. Plain JSON, for the journal. */
 export type Site = {
   /** The node itself, as Nova knows it. */
   readonly server: { readonly id: string; readonly name: string }
-  readonly network: { readonly id: string; readonly name: string }
-  readonly subnets: readonly PlaceSubnet[]
+  /** In order of preference. */
+  readonly networks: readonly SiteNetwork[]
+  /** By id; undefined: what Neutron gives by itself. */
+  readonly securityGroups: readonly string[] | undefined
   /** NICs that the server may have, its own and foreign ones among them. */
   readonly nicsMax: number
   /** Who says so, for messages. */
@@ -37,37 +40,50 @@ export async function lookForSite(
   { neutronConf }: Config,
   world: World,
   cloud: OpenedCloud,
-  choice?: Pick<Choice, 'networks' | 'chosen'>,
+  choice: Pick<Choice, 'networks' | 'securityGroups' | 'chosen'>,
 ): Promise<Look<Site>> {
   const { server, hostPort, maxNics } = neutronConf
   const networks = networksOf({ neutronConf }, choice)
+  const { securityGroups: names, chosen } = choice
+  const groups = { names, key: chosen.securityGroups ?? 'neutronConf.securityGroups' }
   // Neither is needed where server and network are named.
   const isNamed = server !== undefined && networks.networks.length > 0
   const uplink = isNamed ? undefined : await findHostInterface({ neutronConf }, world)
   const nic = uplink === undefined ? undefined : [uplink.name, uplink.mac.join('.')]
   return {
-    lookup: JSON.stringify(['eni', cloud.access, server, networks.networks, hostPort, maxNics, nic]),
+    lookup: JSON.stringify(['eni', cloud.access, server, networks.networks, names, hostPort, maxNics, nic]),
     action: 'find the server of this node',
-    look: limits => findSite(cloud.session, neutronConf, { networks, uplink }, limits),
+    look: limits => findSite(cloud.session, neutronConf, { networks, groups, uplink }, limits),
   }
 }
 
+type Wanted = {
+  readonly networks: WantedNetworks
+  readonly groups: { readonly names: readonly string[] | undefined; readonly key: string }
+  readonly uplink: HostInterface | undefined
+}
+
 async function findSite(
-  { neutron, nova }: CloudSession,
+  session: CloudSession,
   { server: named, hostPort, maxNics }: Config['neutronConf'],
-  { networks, uplink }: { networks: WantedNetworks; uplink: HostInterface | undefined },
+  { networks, groups, uplink }: Wanted,
   limits: Limits,
 ): Promise<Site> {
+  const { neutron, nova } = session
   const allowed = await findNetworks(neutron, networks, limits)
   const isNamed = named !== undefined && allowed !== undefined
   const port = isNamed ? undefined : await findHostPort(neutron, { hostPort, uplink, limits })
   const server = await findServer(nova, named, port, limits)
-  const network = allowed?.[0] ?? (await networkOf(port!, neutron, limits))
-  const subnets = await neutron.subnets.list({ network_id: network.id }, limits)
+  const ordered = allowed === undefined ? [await networkOf(port!, neutron, limits)] : inOrder(allowed, networks)
+  const subnets = await Promise.all(ordered.map(({ id }) => neutron.subnets.list({ network_id: id }, limits)))
   return {
     server: { id: server.id, name: server.name },
-    network: { id: network.id, name: network.name },
-    subnets: subnets.map(subnet => toPlaceSubnet(subnet, 'network')),
+    networks: ordered.map(({ id, name }, index) => ({
+      id,
+      name,
+      subnets: subnets[index]!.map(subnet => toPlaceSubnet(subnet, 'network')),
+    })),
+    securityGroups: await findGroups(session, groups, limits),
     ...(await findCapacity(nova, maxNics, server, limits)),
   }
 }

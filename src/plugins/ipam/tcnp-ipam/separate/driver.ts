@@ -12,6 +12,7 @@ import {
 } from '#allocator'
 import { atMost } from '#base'
 import { type CloudSession, type FixedIpRequest, OpenStackError, type Port, type PortCreateTagged } from '#openstack'
+import { disassociateFloatingIps } from '../floating-ips.ts'
 import type { PlaceSubnet } from '../subnets.ts'
 import { descriptionOf, deviceOwnerOf, type OwnerMark, tagsOf } from './owner-mark.ts'
 import { findFree } from './room.ts'
@@ -119,24 +120,16 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
   }
 
   async function recycle(objects: readonly CloudObject[], limits: Limits): Promise<void> {
-    const bound = await findFloatingIps(objects, limits)
-    for (const id of bound) await neutron.floatingIps.disassociate(id, limits)
+    await disassociateFloatingIps(
+      neutron,
+      objects.map(each => each.id),
+      limits,
+    )
     const description = descriptionOf(mark, undefined)
     for (let at = 0; at < objects.length; at += PARALLEL)
       await Promise.all(
         objects.slice(at, at + PARALLEL).map(({ id }) => neutron.ports.update(id, { description }, limits)),
       )
-  }
-
-  /** What leads to a released port is meant for its last owner. */
-  async function findFloatingIps(objects: readonly CloudObject[], limits: Limits): Promise<string[]> {
-    try {
-      return (await neutron.floatingIps.list({ port_id: objects.map(each => each.id) }, limits)).map(each => each.id)
-    } catch (error) {
-      // A Neutron without routers has no floating IPs, and a user who may not see them cannot have made one.
-      if (error instanceof OpenStackError && (error.status === 403 || error.status === 404)) return []
-      throw error
-    }
   }
 
   return {

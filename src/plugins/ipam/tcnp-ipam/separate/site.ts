@@ -2,7 +2,7 @@
 
 import type { Limits } from '#allocator'
 import { CniError, codes } from '#cni'
-import type { CloudSession } from '#openstack'
+import type { CloudSession, Network } from '#openstack'
 import type { Choice } from '../choice.ts'
 import { findNetworks, type WantedNetworks } from '../host-port.ts'
 import type { Look } from '../lookup.ts'
@@ -50,16 +50,7 @@ async function findSite(
       'Cannot tell on which network the ports of pods are to be made: "neutronConf.networks" names none',
       'name one, or several in order of preference, by id or name',
     )
-  // In the order in which they are named: that is the order of preference.
-  const ordered = wanted.networks.flatMap(each => {
-    const fitting = found.filter(({ id, name }) => id === each.toLowerCase() || name === each)
-    if (fitting.length > 1)
-      throw invalid(
-        `Cannot choose network "${each}" of "${wanted.key}": ${fitting.length} have this name`,
-        `name one by its id: ${fitting.map(({ id }) => id).join(', ')}`,
-      )
-    return fitting
-  })
+  const ordered = inOrder(found, wanted)
   const [subnets, securityGroups, extensions] = await Promise.all([
     Promise.all(ordered.map(({ id }) => neutron.subnets.list({ network_id: id }, limits))),
     findGroups({ neutron, identity }, groups, limits),
@@ -76,7 +67,20 @@ async function findSite(
   }
 }
 
-async function findGroups(
+/** In the order in which they are named: that is the order of preference. @throws {CniError} 7 where two have one name */
+export const inOrder = (found: readonly Network[], { networks, key }: WantedNetworks): Network[] =>
+  networks.flatMap(each => {
+    const fitting = found.filter(({ id, name }) => id === each.toLowerCase() || name === each)
+    if (fitting.length > 1)
+      throw invalid(
+        `Cannot choose network "${each}" of "${key}": ${fitting.length} have this name`,
+        `name one by its id: ${fitting.map(({ id }) => id).join(', ')}`,
+      )
+    return fitting
+  })
+
+/** Security groups by their ids; undefined where nobody named any. @throws {CniError} 7 for a name that is not one group */
+export async function findGroups(
   { neutron, identity }: Pick<CloudSession, 'neutron' | 'identity'>,
   { names, key }: { names: readonly string[] | undefined; key: string },
   limits: Limits,
