@@ -5,6 +5,7 @@ import pino, { type Logger } from 'pino'
 import { openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
 import { holdNamespaces, openSessions, startPorts, worldOf } from '#plugins'
+import { watchLevels } from './levels.ts'
 import { lockDataDirectory } from './lock.ts'
 import { listen } from './server.ts'
 import { startServing } from './serving.ts'
@@ -19,6 +20,8 @@ export type AgentOptions = {
   readonly netns?: string | undefined
   /** How often records are compared with the node. */
   readonly reconcileMs: number
+  /** The node's share of the requests per second that its cloud permits, where somebody knows it. */
+  readonly requestsPerSecond?: number | undefined
   readonly logger: Logger
   /** Attach pods of nobody after the start, so that the first real ones are fast. @default true */
   readonly warmUp?: boolean
@@ -68,7 +71,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     await checkpoint.terminate()
   })
   const host = undo.use(await threadedHost(options.netns))
-  const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message) }))
+  const gate = { watchful: true, sharePerSecond: options.requestsPerSecond }
+  const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message), gate }))
+  undo.use(watchLevels(clouds, logger))
   const world = worldOf({ host, journal, clouds, bootId: readBootId(), longLived: true, dataDir })
   undo.use(startPorts(world, error => logger.warn({ err: error }, 'address pool')))
   undo.use(holdNamespaces(world))

@@ -41,6 +41,12 @@ program
       .env('MOORING_LOG_LEVEL')
       .default('info'),
   )
+  .addOption(
+    new Option(
+      '--requests-per-second <number>',
+      "this node's share of the requests that its cloud permits, where it limits them",
+    ).env('MOORING_REQUESTS_PER_SECOND'),
+  )
   .option('--no-warm-up', 'do not attach pods of nobody after the start to make the first real ones fast')
   .action(async options => {
     const { runAgent } = await import('./agent.ts')

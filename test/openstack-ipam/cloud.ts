@@ -8,7 +8,7 @@ import type { TestContext } from 'node:test'
 import { deadlineIn } from '#base'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { type Simulator, startSimulator } from '#simulator'
-import { type Node, nodeDirectory, nodeWithNic, startNode } from './node.ts'
+import { type Node, type NodeOptions, nodeDirectory, nodeWithNic, startNode } from './node.ts'
 
 export type IpamConfig = {
   openstackConf: { username: string; password: string; project: string; domain: string; authUrl: string }
@@ -33,7 +33,7 @@ export async function setUp(
   t: TestContext,
   longLived = true,
   neutronConf: object = {},
-  boot: { readonly bootId?: string } = {},
+  boot: Pick<NodeOptions, 'bootId' | 'gate'> = {},
 ): Promise<Setup> {
   const simulator = await startSimulator()
   t.after(() => simulator.close())

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import type { Health } from '#openstack'
 import type { Limits } from '../port/lock.ts'
 import type { Owner } from '../port/plan.ts'
 
@@ -156,6 +157,8 @@ export type ObjectAccess = {
   readonly access: string
   readonly settings: ObjectSettings
   readonly detail: string
+  /** What may be asked of the cloud at the moment; left out, anything. */
+  readonly health?: (() => Health) | undefined
 }
 
 /** An object that was released, and that nobody has cleaned since. */

@@ -58,6 +58,8 @@ const LOOK_MS = 600_000
 const LOOK_LOST_MS = 2_000
 const WHAT = 'an address'
 const SERVICE = 'the cloud'
+/** Between two looks whether deletes may go on. */
+const RETRY_MS_MIN = 500
 
 type Refusal = { readonly error: Error; readonly pauseMs: number; readonly endsMs: number }
 
@@ -92,7 +94,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
         driver,
         poolDigits,
         settings: settings(),
-        limits,
+        limits: { ...limits, purpose: listObjectWants(journal, pool).length > 0 ? 'pod' : 'refill' } as const,
         look: isLookDue(),
         refill: longLived && now >= refillNotBeforeMs,
         refusal: refusal !== undefined && now < refusal.endsMs ? refusal.error : undefined,
@@ -102,7 +104,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
       const report = await settleObjects(turn)
       note(report)
       tell(report)
-      if (!enough?.()) await tidyObjects(turn)
+      if (!enough?.()) await tidyObjects({ ...turn, limits: { ...limits, purpose: 'reclaim' } })
       return report
     }
     // One writer per pool on this machine: what one makes, the other would count twice.
@@ -145,6 +147,8 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   async function background(signal: AbortSignal): Promise<Next> {
     const report = await round({ deadline: deadlineIn(ROUND_MS), signal })
     if (waiters.size > 0) return 'again'
+    const health = access.health?.()
+    if (health?.level === 'allocate-only') return { inMs: Math.max(RETRY_MS_MIN, health.retryMs) }
     if (hasObjectWork(journal, pool)) return 'unfinished'
     if (report?.refillFailed) return { inMs: REFILL_PAUSE_MS }
     const idleInMs = report?.idleAtMs === undefined ? LOOK_MS : Math.max(1, report.idleAtMs - Date.now())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { OpenStackError } from '#openstack'
+import { type Health, OpenStackError } from '#openstack'
 import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from '../port/error.ts'
@@ -46,6 +46,8 @@ export type ObjectRoundOptions = Omit<KnownPool, 'seenBootId'> & {
   /** The first digits of the marks of this pool. */
   readonly poolDigits: string
   readonly limits: Limits
+  /** What may be asked of the cloud at the moment; left out, anything. */
+  readonly health?: (() => Health) | undefined
   /** True where the process stays: idle objects are kept, and owners are written into the cloud. */
   readonly longLived: boolean
   /** False for a while after a refill failed. */

@@ -11,7 +11,8 @@ import { findObject, forgetObject, listLooseObjects, listObjectWants, listUndesc
  * @throws {OpenStackError} the first, when all were tried
  */
 export async function tidyObjects(options: ObjectRoundOptions): Promise<void> {
-  await removeRetired(options)
+  // While the cloud fails often a delete can wait; its outcome would often not be known.
+  if ((options.health?.().level ?? 'normal') === 'normal') await removeRetired(options)
   if (isPressed(options)) return
   await recycle(options, listLooseObjects(options.journal, options.pool))
   if (options.longLived) await describeOwned(options)

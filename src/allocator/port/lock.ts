@@ -4,10 +4,15 @@ import { mkdir, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { type Deadline, isPast, remainingMs } from '#base'
 import { tryLock } from '#libc'
+import type { Purpose } from '#openstack'
 import { AllocationError } from './error.ts'
 
-/** How long a caller waits, and whether it still does. */
-export type Limits = { readonly deadline: Deadline; readonly signal?: AbortSignal | undefined }
+/** How long a caller waits, whether it still does, and what for. */
+export type Limits = {
+  readonly deadline: Deadline
+  readonly signal?: AbortSignal | undefined
+  readonly purpose?: Purpose | undefined
+}
 
 // flock(2) cannot be waited for without blocking the thread. Between these: at random, so that many waiters spread.
 const PAUSE_MS_MIN = 10

@@ -9,7 +9,6 @@ import {
   OpenStackError,
   type Port,
   type Ports,
-  type Purpose,
 } from '#openstack'
 import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
@@ -191,7 +190,7 @@ const hasWork = ({ journal, portId }: RoundOptions) =>
 const mayRemove = ({ neutron }: RoundOptions) => (neutron.health?.().level ?? 'normal') === 'normal'
 
 /** The limits of a call, with what it is for: the most urgent thing that the round may do. */
-function limitsOf({ journal, portId, refill, settings, limits }: RoundOptions): Limits & { purpose: Purpose } {
+function limitsOf({ journal, portId, refill, settings, limits }: RoundOptions): Limits {
   if (listWants(journal, portId).length > 0) return { ...limits, purpose: 'pod' }
   return { ...limits, purpose: refill && settings.reserve > 0 ? 'refill' : 'reclaim' }
 }

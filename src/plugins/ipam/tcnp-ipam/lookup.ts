@@ -53,7 +53,9 @@ function lookTogether<T>(world: World, wanted: Look<T>, limits: Limits): Promise
   flights.set(world.journal, all)
   const { lookup, action } = wanted
   const flight = (all.get(lookup) ??
-    lookAgain(world, wanted, { deadline: deadlineIn(LOOK_MS) }).finally(() => all.delete(lookup))) as Promise<T>
+    lookAgain(world, wanted, { deadline: deadlineIn(LOOK_MS), purpose: limits.purpose }).finally(() =>
+      all.delete(lookup),
+    )) as Promise<T>
   all.set(lookup, flight)
   return withinLimits(flight, limits, action)
 }

@@ -21,7 +21,7 @@ import {
 } from '#allocator'
 import { atMost } from '#base'
 import type { Call } from '#cni'
-import type { CloudSession } from '#openstack'
+import type { CloudSession, Health } from '#openstack'
 import type { World } from '../../world.ts'
 import { adoptedDriver } from './adopted/driver.ts'
 import { parseConfig } from './config.ts'
@@ -69,8 +69,14 @@ export function objectPoolFor(world: ObjectWorld, known: Omit<KnownPool, 'seenBo
   const all = poolsOf(world.journal)
   const { pool, kind, access, settings, detail } = known
   const kick = (name: string) => all.byName.get(name)?.kick()
-  const driver = async () => driverMakers[kind]!(known, world, await reachCloud(world, access), kick)
-  const next = { driver, access, settings, detail }
+  let session: CloudSession | undefined
+  const driver = async () => {
+    session = await reachCloud(world, access)
+    return driverMakers[kind]!(known, world, session, kick)
+  }
+  const health = (): Health =>
+    session?.health(kind === 'eni' ? 'compute' : 'network') ?? { level: 'normal', retryMs: 0 }
+  const next = { driver, access, settings, detail, health }
   const open = all.byName.get(pool)
   open?.use(next)
   if (open !== undefined) return open

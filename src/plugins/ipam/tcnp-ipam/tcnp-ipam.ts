@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { AddressOwner, Journal } from '#allocator'
+import type { AddressOwner, Journal, Limits } from '#allocator'
 import { type Call, CniError, codes, type Plugin, type Result, type ValidAttachment } from '#cni'
+import { levelNames } from '#openstack'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
 import { adopted } from './adopted/adopted.ts'
@@ -44,9 +45,10 @@ async function mapped<T>(work: Promise<T>): Promise<T> {
 async function add(call: Call, world: World): Promise<Result> {
   const config = parseConfig(call.config)
   const choice = choose(config, call)
+  const urgent: Call & Limits = { ...call, purpose: 'pod' }
   // Read first: a file that is missing must not cost an address.
   const resolv = config.resolvConf === undefined ? undefined : await readResolvConf(config.resolvConf)
-  const { interfaces, ips, dns } = await sources[config.neutronConf.mode].acquire(config, call, world, choice)
+  const { interfaces, ips, dns } = await sources[config.neutronConf.mode].acquire(config, urgent, world, choice)
   return { ...(interfaces === undefined ? {} : { interfaces }), ips, routes: [...config.routes], dns: resolv ?? dns }
 }
 
@@ -105,13 +107,22 @@ async function examine(config: Config, world: World): Promise<Verdict> {
   } catch (error) {
     const known = error instanceof CniError ? error : fromCloud(error)
     if (known === undefined) throw error
-    const { message, details } = known
+    const { message } = known
+    const texts = [known.details, await sicknessOf(config, world)].filter(each => each !== undefined)
+    const details = texts.length === 0 ? undefined : texts.join('; ')
     return {
       atMs: performance.now(),
       error: new CniError(codes.notAvailable, `No address can be given: ${message}`, { details, cause: error }),
       passes: known.code === codes.tryAgainLater,
     }
   }
+}
+
+/** The level of the configuration's cloud in words, undefined at `normal`. */
+async function sicknessOf({ cloud, neutronConf }: Config, world: World): Promise<string | undefined> {
+  const opened = await world.clouds.open(cloud, { dataDir: neutronConf.dataDir }).catch(() => undefined)
+  const level = opened?.session.health(neutronConf.mode === 'eni' ? 'compute' : 'network').level ?? 'normal'
+  return level === 'normal' ? undefined : `the node is at ${levelNames[level]}`
 }
 
 async function gc(call: Call, world: World, valid: readonly ValidAttachment[] | undefined): Promise<void> {
