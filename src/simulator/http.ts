@@ -7,7 +7,7 @@
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Answer, type Call, notJson, pause, type RouteTable, type Service } from './call.ts'
+import { type Answer, asObject, type Call, notJson, pause, type RouteTable, type Service } from './call.ts'
 import { Fault } from './fault.ts'
 import { type Injection, type Injections, meet, record } from './injection.ts'
 import { validate } from './keystone/token.ts'
@@ -84,7 +84,20 @@ async function answerService(
   const answer = await serve(front, mount, request, body, injection)
   if (injection?.act === 'cut-after') return 'cut'
   if (injection?.act === 'hang-after') return 'hang'
+  if (injection?.act === 'partial') return partialAnswer(answer, injection.missing ?? 1)
   return injection?.act === 'answer-after' ? injectedAnswer(injection, mount) : answer
+}
+
+/** What a read tells, without the last entries of its list, or of a port's addresses. */
+function partialAnswer(answer: Answer, missing: number): Answer {
+  const less = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.slice(0, Math.max(0, value.length - missing))
+    const object = asObject(value)
+    return object !== undefined && 'fixed_ips' in object ? { ...object, fixed_ips: less(object['fixed_ips']) } : value
+  }
+  const body = asObject(answer.body)
+  if (answer.status !== 200 || body === undefined) return answer
+  return { ...answer, body: Object.fromEntries(Object.entries(body).map(([key, value]) => [key, less(value)])) }
 }
 
 /** Every service says by which id the request stands in its log; a refused request line has none yet. */

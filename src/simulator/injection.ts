@@ -20,6 +20,8 @@ export type InjectedAct =
   | 'hang-after'
   /** A read that shows the state of `ageMs` ago. */
   | 'stale'
+  /** A read that leaves out the last `missing` entries: objects of a list, addresses of a port. */
+  | 'partial'
 
 export type Injection = {
   readonly act: InjectedAct
@@ -39,6 +41,8 @@ export type Injection = {
   readonly headers?: Readonly<Record<string, string>>
   /** For `stale`; 60 000 by default. */
   readonly ageMs?: number
+  /** For `partial`; 1 by default. */
+  readonly missing?: number
 }
 
 /** One request that was handled. */
@@ -61,7 +65,16 @@ export type Injections = { armed: Armed[]; readonly records: RequestRecord[]; se
 /** Requests that are remembered; older ones are forgotten, the sequence goes on. */
 const RECORDS_MAX = 20_000
 
-const acts: readonly string[] = ['delay', 'answer', 'answer-after', 'cut', 'cut-after', 'hang-after', 'stale']
+const acts: readonly string[] = [
+  'delay',
+  'answer',
+  'answer-after',
+  'cut',
+  'cut-after',
+  'hang-after',
+  'stale',
+  'partial',
+]
 
 export const newInjections = (): Injections => ({ armed: [], records: [], sequence: 0 })
 

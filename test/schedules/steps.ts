@@ -12,10 +12,12 @@ import { assertNow, attachmentOf } from './oracle.ts'
 import type { Step } from './schedule.ts'
 import { heal, isCondemned, type Pod, passTime, podOf, type World } from './world.ts'
 
-/** Again later, no address left, the cloud's own refusal, a second ADD. */
-const ADD_CODES = [11, 101, 102, 104]
 /** Its namespace went while it was under way. */
 const INVALID_NETNS = 8
+/** One answer did not show the node's own address. */
+const INVALID_CONFIG = 7
+/** That, again later, no address left, the cloud's own refusal, a second ADD. */
+const ADD_CODES = [INVALID_CONFIG, 11, 101, 102, 104]
 /** A DEL waits for no cloud, but here for the other schedules at the same time. */
 const DEL_MS = 10_000
 /** After an ADD, until a list that does not know it may be held against it; less what answers take here. */

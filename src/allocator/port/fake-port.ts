@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type FixedIp, type FixedIpRequest, type FloatingIp, OpenStackError, type Port } from '#openstack'
 import type { PortNeutron } from './round.ts'
 
-/** What a test does to one request: fail before it, lose the answer after it, show an older port. */
-export type Mishap = 'refused' | 'unavailable' | 'lostAnswer' | 'stale'
+/** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two addresses. */
+export type Mishap = 'refused' | 'unavailable' | 'lostAnswer' | 'stale' | 'partial'
 
 export type FakePort = PortNeutron & {
   readonly id: string
@@ -21,6 +21,8 @@ export type FakePort = PortNeutron & {
   /** Somebody else adds an address. */
   addForeign(address: string): void
   removeForeign(address: string): void
+  /** The database is that of another day: two addresses, and a revision long past. */
+  restoreOlder(): void
   /** Somebody else points a floating IP at an address. */
   bind(address: string): void
   /** Called within a write, between reading the port and changing it. */
@@ -96,6 +98,10 @@ export function fakePort({
       fixedIps = fixedIps.filter(each => each.ip_address !== address)
       revision++
     },
+    restoreOlder() {
+      fixedIps = fixedIps.slice(0, 2)
+      revision = 1
+    },
     bind(address) {
       floatingIps.push({
         id: `fip-${address}`,
@@ -111,6 +117,7 @@ export function fakePort({
         await sleep(fake.latencyMs)
         const mishap = mishaps.get.shift()
         if (mishap === 'stale') return show(before)
+        if (mishap === 'partial') return show({ fixedIps: fixedIps.slice(0, -2), revision })
         if (mishap !== undefined) throw failure(503, 'HTTPServiceUnavailable', 'transient')
         return show({ fixedIps, revision })
       },

@@ -211,7 +211,7 @@ test('an address that an operator took from its pod, and that Neutron gives agai
   const { journal, pool } = poolOn(t, directoryFor(t), port)
   const [first] = await pool.acquire(owner(1), S4, soon())
   port.removeForeign(first!.address)
-  await assert.rejects(pool.acquire(owner(2), S4, soon()), { kind: 'exhausted' })
+  await assert.rejects(pool.acquire(owner(2), S4, soon()), /none is left/)
   assert.deepEqual(
     listAssignedAddresses(journal).map(each => [each.address, each.owner!.containerId]),
     [[first!.address, 'c1']],
@@ -249,6 +249,59 @@ test('acquire() asks again when an answer is older than one seen before', async 
   await pool.acquire(owner(2), S4, soon())
   assert.equal(listAssignedAddresses(journal).length, 2)
   assertSettled(journal, port)
+})
+
+test('one answer that lacks addresses takes none from anybody', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 2 })
+  for (const id of [1, 2, 3]) await pool.acquire(owner(id), S4, soon())
+  await until(() => port.addresses().length === 6, 'the reserve')
+  const before = port.addresses()
+  port.mishaps.get.push('partial')
+  await Promise.all([4, 5, 6].map(id => pool.acquire(owner(id), S4, soon())))
+  assert.deepEqual(
+    before.filter(address => !port.addresses().includes(address)),
+    [],
+  )
+  assert.deepEqual(listQuarantined(journal), [])
+})
+
+test('a first answer that lacks addresses takes none from the node', async t => {
+  const port = fakePort()
+  port.addForeign('10.0.0.250')
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  port.mishaps.get.push('partial')
+  await pool.acquire(owner(1), S4, soon())
+  assert.deepEqual(port.addresses().slice(0, 1), ['10.0.0.10'])
+  assert.ok(port.addresses().includes('10.0.0.250'))
+  assert.deepEqual(listQuarantined(journal), [])
+})
+
+test('what an operator takes from a pod is put back', async t => {
+  const port = fakePort()
+  const restored: string[] = []
+  const { pool } = poolOn(t, directoryFor(t), port, { onReport: report => restored.push(...report.repaired) })
+  const [first] = await pool.acquire(owner(1), S4, soon())
+  port.removeForeign(first!.address)
+  await pool.settle(soon())
+  assert.deepEqual(restored, [first!.address])
+  assert.ok(port.addresses().includes(first!.address))
+})
+
+test('answers that stay old take nothing from anybody, and a database that was restored is believed', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  for (const id of [1, 2, 3]) await pool.acquire(owner(id), S4, soon())
+  releaseOwner(journal, owner(3))
+  port.mishaps.get.push(...Array.from({ length: 4 }, () => 'stale' as const))
+  await pool.settle(soon())
+  assertSettled(journal, port)
+  assert.deepEqual(Object.values(states(journal, port)).sort(), ['assigned', 'assigned', 'foreign'])
+  port.restoreOlder()
+  await pool.acquire(owner(4), S4, soon())
+  await pool.settle(soon())
+  assertSettled(journal, port)
+  assert.equal(listAssignedAddresses(journal).length, 3)
 })
 
 test('an address whose removal is still on its way to the cloud is nobody’s next', async t => {

@@ -16,6 +16,7 @@ import { wholeBlocks } from './blocks.ts'
 import type { PortCover } from './cover.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
+import { type Look, lookAtPort } from './look.ts'
 import {
   comparePort,
   countBySubnet,
@@ -132,7 +133,6 @@ export type RoundReport = {
 
 const TRIES_MAX = 64
 const UNKNOWN_MAX = 3
-const STALE_MAX = 5
 const RETRY_MS = 100
 /** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
@@ -160,11 +160,15 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
   }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     options.step?.('get')
-    const [port, bindings] = await Promise.all([lookAtPort(options), lookAtBindings(options)])
+    const [look, bindings] = await Promise.all([
+      lookAtPort({ ...options, limits: limitsOf(options) }),
+      lookAtBindings(options),
+    ])
+    const { port } = look
     if (mayRemove(options)) await releaseBindings(options, port, bindings)
     await cover(options, state, port)
     options.step?.('compare')
-    const plan = compareAndPlan(options, state, report, port, bindings)
+    const plan = compareAndPlan(options, state, report, look, bindings)
     options.onAssigned?.()
     if (options.enough?.()) break
     report.hasSurplus = plan.surplus.length > 0
@@ -210,24 +214,6 @@ const addressesOf = (port: Port) => port.fixed_ips.map(each => each.ip_address)
 
 const isFull = (error: unknown): error is AllocationError => error instanceof AllocationError && error.fault === 'full'
 
-/** The port as it is now. An answer older than one we have seen comes from a replica that lags: it is asked again. */
-async function lookAtPort(options: RoundOptions): Promise<Port> {
-  const { journal, neutron, portId } = options
-  for (let stale = 0; ; stale++) {
-    const limits = limitsOf(options)
-    const port = await neutron.ports.get(portId, limits)
-    if (port === undefined)
-      throw new AllocationError(
-        'gone',
-        `Cannot use port ${portId}: Neutron does not know it; it was deleted, or belongs to another project`,
-      )
-    const known = findKnownPort(journal, portId)?.revision ?? 0
-    // A database that was restored shows older revisions for good: after some looks they count.
-    if ((port.revision_number ?? known) >= known || stale === STALE_MAX) return port
-    await pause(RETRY_MS * 2 ** stale, limits)
-  }
-}
-
 /** Floating IPs of the port by the address they lead to; also addresses that the port does not have any more. */
 async function lookAtBindings(options: RoundOptions): Promise<Map<string, string>> {
   const { neutron, portId } = options
@@ -260,7 +246,7 @@ function compareAndPlan(
   options: RoundOptions,
   state: State,
   report: RoundReport,
-  port: Port,
+  { port, isOlder }: Look,
   bindings: ReadonlyMap<string, string>,
 ): Plan {
   const { journal, portId, bootId, access, settings } = options
@@ -270,7 +256,8 @@ function compareAndPlan(
     const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
     disownEarlierBoots(journal, portId, bootId)
-    compare(options, report, port)
+    // What an old answer has or lacks says nothing; a write on its ground is refused, unless it is the newest after all.
+    if (!isOlder) compare(options, report, port)
     noteFloatingIps(journal, portId, bindings)
     return serve(options, state)
   })
@@ -530,7 +517,7 @@ function recordMade(options: RoundOptions, state: State, { made, intent, answer,
       noteNotFull(journal, portId, subnet_id)
     }
     forgetIntent(journal, intent)
-    noteRevision(journal, portId, answer.revision_number ?? 0)
+    noteRevision(journal, portId, answer.revision_number)
     serve(options, state)
   })
 }
@@ -650,6 +637,6 @@ async function remove(
       state.exhausted.delete(each.subnetId)
     }
     forgetIntent(journal, intent)
-    noteRevision(journal, portId, answer.revision_number ?? 0)
+    noteRevision(journal, portId, answer.revision_number)
   })
 }

@@ -299,9 +299,9 @@ export function putKnownPort(journal: Journal, { portId, access, settings, seenB
     .run(portId, access, JSON.stringify(settings), seenBootId, revision)
 }
 
-/** Notes the newest revision that Neutron showed. */
-export function noteRevision(journal: Journal, portId: string, revision: number): void {
-  journal.sql('UPDATE port SET revision = max(revision, ?) WHERE port_id = ?').run(revision, portId)
+/** Notes the revision that a write has made: also one below those seen before, where the database was restored. */
+export function noteRevision(journal: Journal, portId: string, revision: number | undefined): void {
+  if (revision !== undefined) journal.sql('UPDATE port SET revision = ? WHERE port_id = ?').run(revision, portId)
 }
 
 /** Forgets a port that is gone, with everything on it. */
