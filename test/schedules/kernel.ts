@@ -71,6 +71,8 @@ export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
       return link === undefined ? undefined : { index: 9, kind: 'veth', owner: link.owner, mac: link.mac }
     },
     isOperational: async () => true,
+    hasPodLink: async () => true,
+    listStrays: async () => [],
     ensureFirewall: async () => false,
     probeArp: async () => [],
   }

@@ -64,7 +64,6 @@ type Process = {
 }
 
 const CALL_MS = 30_000
-const quiet = pino({ level: 'silent' })
 /** In memory where that can be: a schedule is about what is written, not about how long a disk takes. */
 const base = () => {
   try {
@@ -85,6 +84,7 @@ export async function startNode(
   let armed: Fuse | undefined
   let agent: Process | undefined
   let [sandboxes, promises] = [0, 0]
+  const logger = pino({ level: 'error' }, { write: warn })
 
   const { username, password, project } = simulator.accounts.demo
   const config = {
@@ -130,7 +130,7 @@ export async function startNode(
       const process = startProcess(true)
       try {
         process.stack.use(startPorts(process.world, error => warn(String(error))))
-        process.serving = await startServing(process.world, { dataDir: directory, reconcileMs: 2 ** 30, logger: quiet })
+        process.serving = await startServing(process.world, { dataDir: directory, reconcileMs: 2 ** 30, logger })
         agent = process
       } catch (error) {
         if (!process.mortal.isDead()) throw error
