@@ -9,11 +9,11 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { type Journal, listAssignedObjects, listObjects, openJournal } from '#allocator'
-import { formatIp, parseIp } from '#base'
+import { formatIp, parseIp, parsePrefix, prefixContains } from '#base'
 import { readBootId } from '#host'
 import { type CloudSession, cloudFromConf, openCloud, type Port } from '#openstack'
 import { listOwnedPorts } from '#plugins'
-import { asAdmin, type IpamConfig, limits, mooring, setUp as setUpCloud, smallNetwork } from './cloud.ts'
+import { asAdmin, type IpamConfig, limits, mooring, portOf, setUp as setUpCloud, smallNetwork } from './cloud.ts'
 import { addressOf, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const OWNER = 'mooring:separate'
@@ -313,6 +313,58 @@ test('on a subnet with SLAAC the address is the port’s own EUI-64', async t =>
   const [a, b, c, d, e, f] = port!.mac_address.split(':').map(part => Number.parseInt(part, 16))
   const eui64 = [((a! ^ 2) << 8) | b!, (c! << 8) | 0xff, 0xfe00 | d!, (e! << 8) | f!]
   assert.equal(addressOf(reply), formatIp(parseIp(`2001:db8:3:0:${eui64.map(part => part.toString(16)).join(':')}`)))
+})
+
+test('by address pairs the addresses pass at the node’s port: with the ports they come, are found again, and go', async t => {
+  const conf = { binding: 'allowed_address_pairs', usableAfterMs: 0, idleMs: 0, maxAddressPairs: 4, reserve: 1 }
+  const { node, simulator, ipam, cloud, ports } = await setUp(t, true, conf)
+  const pairs = async () => {
+    const port = await cloud.neutron.ports.get(portOf(simulator).id, limits())
+    return port!.allowed_address_pairs!.map(each => each.ip_address)
+  }
+  // Neighbours share a pair, a prefix: what passes are exactly our addresses, however few pairs say so.
+  const passing = async () =>
+    (await pairs()).map(each => 2 ** (32 - Number(each.split('/')[1] ?? 32))).reduce((sum, size) => sum + size, 0)
+  const isWhole = async () => {
+    const prefixes = (await pairs()).map(each => parsePrefix(each.includes('/') ? each : `${each}/32`))
+    const addresses = addressesOf(await ports())
+    const covered = addresses.filter(each => prefixes.some(prefix => prefixContains(prefix, parseIp(each))))
+    return covered.length === addresses.length && (await passing()) === addresses.length
+  }
+  await node.call('STATUS', '', ipam)
+  await until(async () => (await ports()).length === 1, 'the reserve')
+  assert.equal((await node.call('ADD', 'c0', ipam)).exitCode, 0)
+  const ids = Array.from({ length: 12 }, (_, id) => id + 1)
+  const replies = await Promise.all(ids.map(id => node.call('ADD', `c${id}`, ipam)))
+  const served = replies.filter(each => each.exitCode === 0).length
+  assert.ok(served >= 3 && served < 12, `${served} served`)
+  for (const { exitCode, json } of replies) if (exitCode !== 0) assert.match(json.msg!, /address pairs of port .* 4/)
+  await until(async () => (await ports()).length === served + 1, 'what was made in vain is gone')
+  await until(isWhole, 'the pairs of those that are served')
+  assert.ok((await pairs()).length <= 4)
+  for (const id of [0, ...ids]) await node.call('DEL', `c${id}`, ipam)
+  await until(async () => (await ports()).length === 1, 'the removal')
+  await until(isWhole, 'the pairs of the reserve')
+})
+
+test('with binding "host" the ports are bound to the node; in another mode that is refused', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  const { cloud } = await smallNetwork(t, simulator)
+  const conf = {
+    mode: 'separate',
+    node: 'worker-1',
+    networks: ['small'],
+    binding: 'host',
+    host: 'compute-7',
+    usableAfterMs: 0,
+  }
+  const reply = await node.call('ADD', 'c1', asAdmin(ipam, simulator, conf))
+  assert.equal(reply.exitCode, 0, reply.stdout)
+  const [port] = await cloud.neutron.ports.list({ device_owner: OWNER }, limits())
+  assert.equal(port!['binding:host_id'], 'compute-7')
+  const member = await node.call('ADD', 'c2', { ...ipam, neutronConf: { ...ipam.neutronConf, binding: 'host' } })
+  assert.equal(member.json.code, 101, member.stdout)
+  assert.equal((await node.call('ADD', 'c3', asAdmin(ipam, simulator, { ...conf, mode: 'mix' }))).json.code, 7)
 })
 
 test('CHECK names a port that is gone, and an address that it has lost', async t => {

@@ -90,7 +90,7 @@ export type ObjectDriver = {
   /** Every object in the cloud with a mark that this node made for this kind; those of other pools do no harm. @throws rather than give a part */
   list(limits: Limits): Promise<readonly MadeObject[]>
   /** Removes one; one that is gone is removed. */
-  remove(object: CloudObject, limits: Limits): Promise<void>
+  remove(object: Pick<CloudObject, 'id' | 'mark'>, limits: Limits): Promise<void>
   /** Writes into the cloud whose it is; in the background, after the attachment has it. */
   describe?(object: CloudObject, owner: Owner, limits: Limits): Promise<void>
   /** Takes from released objects what their last owner left on them (description, floating IPs), before anybody else gets them. */

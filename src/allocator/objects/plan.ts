@@ -146,13 +146,16 @@ export function planObjects(facts: ObjectFacts): ObjectPlan {
   const idle = [...ready, ...rest].filter(each => each.special === '')
   const short = settings.reserve - idle.length
   const refill = facts.refill && refused.length === 0 ? Math.max(0, Math.min(short, room - serve.length)) : 0
+  // What is kept in this round begins to be idle now.
+  const idleSince = ({ state, changedMs }: CloudObject) => (state === 'free' ? changedMs : nowMs)
   const surplus = idle
-    .filter(each => each.state === 'free')
-    .sort((a, b) => a.changedMs - b.changedMs)
+    .sort((a, b) => idleSince(a) - idleSince(b))
     .slice(0, Math.max(0, -short))
-    .map(object => ({ object, dueMs: object.changedMs + jitter(object.mark) * settings.idleMs }))
+    .map(object => ({ object, dueMs: idleSince(object) + jitter(object.mark) * settings.idleMs }))
+  const isDue = ({ object, dueMs }: (typeof surplus)[number]) =>
+    object.state === 'free' && (!facts.keepsIdle || dueMs <= nowMs)
   const nobodys = [...ready, ...rest].filter(each => each.special !== '' && each.state === 'free')
-  retire.push(...surplus.filter(({ dueMs }) => !facts.keepsIdle || dueMs <= nowMs).map(each => each.object), ...nobodys)
+  retire.push(...surplus.filter(isDue).map(each => each.object), ...nobodys)
   const due = surplus.filter(each => !retire.includes(each.object)).map(each => each.dueMs)
   return {
     assign,

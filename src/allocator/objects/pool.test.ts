@@ -183,6 +183,17 @@ test('objects that nobody needs are removed after a while, but for the reserve',
   assertSettled(journal, driver)
 })
 
+test('the last release is enough for an object to be removed some day', async t => {
+  const driver = fakeDriver()
+  const { journal, pool } = poolOn(t, directoryFor(t), driver, { idleMs: 100 })
+  await pool.acquire(owner(1), soon())
+  await pool.settle(soon())
+  await sleep(50)
+  release(journal, 1)
+  pool.kick()
+  await until(() => driver.objects.size === 0, 'the removal')
+})
+
 test('after a reboot the objects of earlier pods are nobody’s', async t => {
   const driver = fakeDriver()
   const directory = directoryFor(t)

@@ -33,7 +33,7 @@ const mode: Decoder<(typeof MODES)[number]> = checked(string, text =>
   (MODES as readonly string[]).includes(text) ? undefined : `is "${text}", want one of ${quoted(MODES)}`,
 ) as Decoder<(typeof MODES)[number]>
 
-const BINDINGS = ['fixed_ips', 'allowed_address_pairs'] as const
+const BINDINGS = ['fixed_ips', 'allowed_address_pairs', 'host'] as const
 
 const binding: Decoder<(typeof BINDINGS)[number]> = checked(string, text =>
   (BINDINGS as readonly string[]).includes(text) ? undefined : `is "${text}", want one of ${quoted(BINDINGS)}`,
@@ -65,6 +65,8 @@ const neutronConf = object({
   cluster: optional(label, 'mooring'),
   /** The node's name there. Default: its host name. */
   node: optional(label),
+  /** Mode `separate` with binding `host`: the node as Neutron's agent on it calls itself. Default: `node`. */
+  host: optional(word),
   /** Ports or NICs that the node has at most, the reserve among them. */
   max: optional(integer(1, 10_000), 256),
   /** After the last use, until a port above the reserve is removed: half to one and a half times that. */
@@ -73,7 +75,7 @@ const neutronConf = object({
   hostInterface: optional(word),
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */
   hostPort: optional(word),
-  /** Modes `mix` and `mix_route`: what lets an address pass at the node's port. */
+  /** What lets an address pass: at the node's port in `mix` and `mix_route`; in `separate` nothing, pairs there, or the port's own host. */
   binding: optional(binding, 'fixed_ips'),
   /** Addresses of pods that a port may have at a time. Default: as many as Neutron gives. */
   maxAddresses: optional(integer(1, 65_536)),
@@ -163,6 +165,12 @@ export function parseConfig(config: JsonObject): Config {
       codes.invalidConfig,
       'Cannot choose a cloud: "ipam.cloud" and "ipam.openstackConf" are both given',
       { details: 'keep "cloud", and put the credentials into clouds.yaml' },
+    )
+  if (given?.binding === 'host' && given.mode !== 'separate')
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot bind ports to a host in mode "${given.mode}": "neutronConf.binding" is "host"`,
+      { details: 'that is for mode "separate", whose ports are of their own' },
     )
   return {
     neutronConf: given ?? decode(neutronConf, {}),

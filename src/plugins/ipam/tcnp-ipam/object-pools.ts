@@ -36,7 +36,7 @@ export type ObjectWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arri
 
 /** Makes the driver of a pool from what the journal keeps of it. */
 export type DriverMaker = (
-  pool: Pick<KnownPool, 'pool' | 'detail'>,
+  pool: Omit<KnownPool, 'seenBootId'>,
   world: ObjectWorld,
   session: CloudSession,
   /** Starts a round of another pool of this process. */
@@ -45,7 +45,7 @@ export type DriverMaker = (
 
 /** Modes whose leases are whole objects of the cloud. */
 const driverMakers: Readonly<Record<string, DriverMaker>> = {
-  separate: (known, _, session) => portDriverOf(known, session),
+  separate: portDriverOf,
   eni: nicDriverOf,
   adopted: (_, __, session) => adoptedDriver(session),
 }

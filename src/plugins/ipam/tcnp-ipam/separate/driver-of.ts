@@ -2,15 +2,31 @@
 
 import type { KnownPool, ObjectDriver } from '#allocator'
 import type { CloudSession } from '#openstack'
+import { type ListWorld, listFor } from '../lists.ts'
 import { type PortPlace, portDriver } from './driver.ts'
+import { withPairs } from './with-pairs.ts'
 
 const drivers = new WeakMap<CloudSession, Map<string, ObjectDriver>>()
 
 /** The driver of a pool: the same for as long as the session is, because it remembers which subnet was full. */
-export function portDriverOf({ detail }: Pick<KnownPool, 'detail'>, session: CloudSession): ObjectDriver {
+export function portDriverOf(
+  { detail, access, settings }: Pick<KnownPool, 'detail' | 'access' | 'settings'>,
+  world: ListWorld,
+  session: CloudSession,
+): ObjectDriver {
   const all = drivers.get(session) ?? new Map<string, ObjectDriver>()
   drivers.set(session, all)
-  const driver = all.get(detail) ?? portDriver(session, JSON.parse(detail) as PortPlace)
+  const place = JSON.parse(detail) as PortPlace
+  const driver = all.get(detail) ?? portDriver(session, place)
   all.set(detail, driver)
-  return driver
+  if (place.passing === undefined) return driver
+  const { portId, pairsMax, verifyAfterMs } = place.passing
+  const { lockDirectory } = settings
+  const pairs = listFor(world, {
+    kind: 'pairs',
+    objectId: portId,
+    access,
+    settings: { entriesMax: pairsMax, verifyAfterMs, lockDirectory },
+  })
+  return withPairs(driver, pairs, world.longLived)
 }

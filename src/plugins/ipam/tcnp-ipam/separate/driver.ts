@@ -29,6 +29,10 @@ export type PortPlace = {
   readonly keepsTags: boolean
   /** The host to which the ports are bound; undefined: to none. */
   readonly boundTo: string | undefined
+  /** The port of the node, where the addresses pass by address pairs; undefined: nothing on the node's side is needed. */
+  readonly passing: { readonly portId: string; readonly pairsMax: number; readonly verifyAfterMs: number } | undefined
+  /** After a subnet was found full, until it is tried again. */
+  readonly retryFullMs: number
 }
 
 /** What one attachment asks for beyond its pool. JSON. */
@@ -40,8 +44,6 @@ const BATCH_MAX = 64
 const PARALLEL = 4
 /** Three times what a creation of so many takes: then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
-/** A subnet that was full is tried again after this long. */
-const FULL_MS = 30_000
 
 /** Neutron ports of which each is one attachment's. */
 export function portDriver({ neutron, identity }: CloudSession, place: PortPlace): ObjectDriver {
@@ -53,7 +55,7 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
     const known = free.get(id)
     return known === undefined || performance.now() > known.untilMs ? Number.POSITIVE_INFINITY : known.count
   }
-  const note = (id: string, count: number) => free.set(id, { count, untilMs: performance.now() + FULL_MS })
+  const note = (id: string, count: number) => free.set(id, { count, untilMs: performance.now() + place.retryFullMs })
 
   /** Of each IP version the first subnet that has room, as far as is known; where none has, the last to be said no by. */
   function chooseSubnets(special: SpecialPort | undefined): FixedIpRequest[] {
@@ -108,7 +110,7 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
     return found.filter(({ name }) => markOfName(name) !== undefined).map(toMade)
   }
 
-  async function remove({ id }: CloudObject, limits: Limits): Promise<void> {
+  async function remove({ id }: Pick<CloudObject, 'id'>, limits: Limits): Promise<void> {
     // Neutron asks nothing before it deletes a port: what somebody gave to a server of his is not ours any more.
     const port = await neutron.ports.get(id, limits)
     if (port === undefined || port.device_id !== mark.node || port.device_owner !== deviceOwnerOf(MODE)) return

@@ -10,14 +10,16 @@ import {
   type ObjectPool,
 } from '#allocator'
 import { deadlineIn, formatIp, parsePrefix } from '#base'
-import type { Call } from '#cni'
+import { type Call, CniError, codes } from '#cni'
 import { OpenStackError } from '#openstack'
 import type { World } from '../../../world.ts'
 import { adopted } from '../adopted/adopted.ts'
 import { type Choice, isSpecial } from '../choice.ts'
 import type { Config } from '../config.ts'
+import type { Place } from '../host-port.ts'
 import { lookAgain, lookUp } from '../lookup.ts'
 import { objectPoolFor, objectReleases } from '../object-pools.ts'
+import { locate, locateAgain } from '../place.ts'
 import type { OpenedCloud } from '../sessions.ts'
 import { type Given, ownerOf, type Source } from '../source.ts'
 import { dnsOf, type Family, familiesOf, type PlaceSubnet, resultIp } from '../subnets.ts'
@@ -45,9 +47,10 @@ async function acquire(config: Config, call: Call, world: World, choice: Choice)
   if (choice.port !== undefined) return await adopted.acquire(config, call, world, choice)
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
   const site = await lookUp(world, lookForSite(cloud, choice), call)
-  const candidates = candidatesOf(site, config, choice)
+  const host = isPassing(config) ? (await locate(config, world, cloud, call, choice)).place : undefined
+  const candidates = candidatesOf(site, config, choice, host)
   for (const [index, candidate] of candidates.entries()) {
-    const pool = poolOf(config, world, cloud, { site, choice, ...candidate })
+    const pool = poolOf(config, world, cloud, { site, choice, host, ...candidate })
     try {
       const port = await pool.acquire(ownerOf(call), call, { special: candidate.special })
       return toGiven(port, candidate.families)
@@ -74,10 +77,18 @@ type Candidate = {
   readonly special: string
 }
 
-/** The networks that can serve the attachment, in order of preference. */
-function candidatesOf({ networks }: Site, { neutronConf }: Config, choice: Choice): Candidate[] {
+const isPassing = ({ neutronConf }: Config) => neutronConf.binding === 'allowed_address_pairs'
+
+/** The networks that can serve the attachment, in order of preference. Past the node's port come addresses of its own network only. */
+function candidatesOf(
+  { networks }: Site,
+  { neutronConf }: Config,
+  choice: Choice,
+  host: Place | undefined,
+): Candidate[] {
   const failures: unknown[] = []
-  const found = networks.flatMap(network => {
+  const near = host === undefined ? networks : networks.filter(({ id }) => id === host.networkId)
+  const found = near.flatMap(network => {
     const what = `network "${network.name}" (${network.id})`
     const elsewhere = networks.flatMap(each => (each === network ? [] : each.subnets))
     try {
@@ -90,6 +101,12 @@ function candidatesOf({ networks }: Site, { neutronConf }: Config, choice: Choic
       return []
     }
   })
+  if (near.length === 0)
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot let addresses pass at port ${host!.portId} of the node: it is on none of the networks of the pods`,
+      { details: 'name its network in "neutronConf.networks", or another binding than "allowed_address_pairs"' },
+    )
   if (found.length === 0) throw failures[0]
   return found
 }
@@ -103,11 +120,17 @@ function specialOf(choice: Choice, families: readonly Family[]): string {
   return JSON.stringify(special)
 }
 
-type PoolFacts = Candidate & { readonly site: Site; readonly choice: Pick<Choice, 'portSecurity' | 'chosen'> }
+type PoolFacts = Candidate & {
+  readonly site: Site
+  readonly host: Place | undefined
+  readonly choice: Pick<Choice, 'portSecurity' | 'chosen'>
+}
 
 function poolOf(config: Config, world: World, { access }: OpenedCloud, facts: PoolFacts): ObjectPool {
-  const { cluster, node = hostname(), max, coolDownMs, idleMs, dataDir } = config.neutronConf
+  const { cluster, node = hostname(), max, coolDownMs, idleMs, usableAfterMs, dataDir } = config.neutronConf
+  const { binding, host = node, maxAddressPairs: pairsMax, verifyAfterMs, retryFullMs } = config.neutronConf
   const { network, families, site, choice } = facts
+  const portId = facts.host?.portId
   const place: PortPlace = {
     owner: { cluster, node },
     networkId: network.id,
@@ -115,7 +138,9 @@ function poolOf(config: Config, world: World, { access }: OpenedCloud, facts: Po
     securityGroups: choice.portSecurity === false ? [] : site.securityGroups,
     portSecurity: choice.portSecurity,
     keepsTags: site.keepsTags,
-    boundTo: undefined,
+    boundTo: binding === 'host' ? host : undefined,
+    passing: portId === undefined ? undefined : { portId, pairsMax, verifyAfterMs },
+    retryFullMs,
   }
   const pool = keyOf(access, place)
   return objectPoolFor(world, {
@@ -127,8 +152,8 @@ function poolOf(config: Config, world: World, { access }: OpenedCloud, facts: Po
       name: `ports of network "${network.name}"`,
       reserve: reserveOf(config, world, pool, choice),
       max,
-      // Nothing on the node passes or drops what a port is for: it works when Neutron has answered.
-      usableAfterMs: 0,
+      // Where nothing on the node's side passes or drops, an address works when Neutron has answered.
+      usableAfterMs: binding === 'fixed_ips' ? 0 : usableAfterMs,
       coolDownMs,
       idleMs,
       lockDirectory: dataDir ?? world.dataDir,
@@ -145,22 +170,11 @@ function reserveOf({ neutronConf }: Config, { journal }: World, pool: string, { 
 }
 
 /** What makes the ports of two pools different. */
-function keyOf(
-  access: string,
-  { owner, networkId, families, securityGroups, portSecurity, boundTo }: PortPlace,
-): string {
+function keyOf(access: string, place: PortPlace): string {
+  const { owner, networkId, families, securityGroups, portSecurity, boundTo, passing } = place
   const subnets = families.map(each => each.map(({ id }) => id))
-  return JSON.stringify([
-    MODE,
-    access,
-    owner.cluster,
-    owner.node,
-    networkId,
-    subnets,
-    securityGroups,
-    portSecurity,
-    boundTo,
-  ])
+  const where = [access, owner.cluster, owner.node, networkId, subnets, boundTo, passing?.portId]
+  return JSON.stringify([MODE, ...where, securityGroups, portSecurity])
 }
 
 function toGiven(port: CloudObject, families: readonly Family[]): Given {
@@ -197,8 +211,10 @@ async function examine(config: Config, world: World): Promise<void> {
   const usual = { networks, securityGroups, portSecurity, subnets, addresses: [], mac: undefined, port: undefined }
   const choice: Choice = { ...usual, chosen: {}, portAnywhere: false }
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
-  const site = await lookAgain(world, lookForSite(cloud, choice), { deadline: deadlineIn(STATUS_MS) })
-  const [first] = candidatesOf(site, config, choice)
+  const limits = { deadline: deadlineIn(STATUS_MS) }
+  const site = await lookAgain(world, lookForSite(cloud, choice), limits)
+  const host = isPassing(config) ? (await locateAgain(config, world, cloud, limits)).place : undefined
+  const [first] = candidatesOf(site, config, choice, host)
   // The first question of the runtime, before any pod, is the time to make the reserve.
-  if (world.longLived) poolOf(config, world, cloud, { site, choice, ...first! }).kick()
+  if (world.longLived) poolOf(config, world, cloud, { site, choice, host, ...first! }).kick()
 }

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { AllocationError, type MadeObject, type ObjectDriver, type SharedList } from '#allocator'
+
+/** Makes a driver's objects pass at the node's own port: each has its address pairs there for as long as it exists. */
+export function withPairs(driver: ObjectDriver, pairs: SharedList, longLived: boolean): ObjectDriver {
+  const addressesOf = (made: MadeObject) => made.addresses.map(each => each.address)
+
+  return {
+    ...driver,
+    async create(requests, limits) {
+      const made = await driver.create(requests, limits)
+      // All at once: those that come together are one write of the port.
+      const answers = await Promise.allSettled(made.map(each => pairs.need(each.mark, addressesOf(each), limits)))
+      const failure = answers.find(each => each.status === 'rejected')
+      if (failure === undefined) return made
+      // All or nothing: a port whose address is dropped on its way is worth nothing.
+      for (const each of made) {
+        pairs.release(each.mark)
+        await driver.remove({ id: each.id, mark: each.mark }, limits)
+      }
+      throw failure.reason
+    },
+    async list(limits) {
+      const shown = await driver.list(limits)
+      return await Promise.all(
+        shown.map(async each => {
+          try {
+            await pairs.need(each.mark, addressesOf(each), limits)
+            return each
+          } catch (error) {
+            if (!(error instanceof AllocationError) || error.fault !== 'full') throw error
+            return { ...each, flaw: error.message }
+          }
+        }),
+      )
+    },
+    async remove(object, limits) {
+      pairs.release(object.mark)
+      await driver.remove(object, limits)
+      // Nobody does it later.
+      if (!longLived) await pairs.settle(limits)
+    },
+  }
+}
