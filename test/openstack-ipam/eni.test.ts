@@ -253,6 +253,9 @@ test('a caller who goes away while the link is awaited leaves a NIC for the next
 test('a chosen address and MAC are those of the NIC; an existing port is refused', async t => {
   const it = await serverNode(t, { allow: ['address', 'mac', 'port'] })
   const choose = (cni: object) => ({ config: { args: { cni } } })
+  const refused = await it.node.call('ADD', 'c0', it.ipam, choose({ port: 'another' }))
+  assert.equal(refused.json.code, 7)
+  assert.match(refused.json.msg!, /"args.cni.port" says in mode "eni"/)
   const reply = ok(await it.node.call('ADD', 'c1', it.ipam, choose({ ips: ['10.10.10.77'], mac: 'fa:16:3e:00:00:77' })))
   assert.deepEqual([reply.json.ips![0]!.address, macOf(reply)], ['10.10.10.77/24', 'fa:16:3e:00:00:77'])
   ok(await it.node.call('DEL', 'c1', it.ipam))

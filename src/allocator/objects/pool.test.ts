@@ -297,3 +297,17 @@ test('without a process that stays a release removes the object at once', async 
   await pool.settle(soon())
   assert.equal(driver.objects.size, 0)
 })
+
+test('where objects are made one by one, whoever waits gets what only has to be cleaned', async t => {
+  const driver = fakeDriver({ batchMax: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(t), driver)
+  const first = await pool.acquire(owner(1), soon())
+  driver.latencyMs = 500
+  const begin = performance.now()
+  const pair = [2, 3].map(id => pool.acquire(owner(id), soon()))
+  release(journal, 1)
+  assert.equal((await Promise.race(pair)).mark, first.mark)
+  assert.ok(performance.now() - begin < 500)
+  await Promise.all(pair)
+  assert.equal(driver.objects.size, 2)
+})

@@ -18,6 +18,7 @@ import {
   findObject,
   findObjectPool,
   forgetObjectWantsOf,
+  hasFlawed,
   hasObjectWork,
   isWantingObject,
   listObjectWants,
@@ -37,6 +38,8 @@ export type ObjectPoolOptions = ObjectAccess & {
   readonly bootId: string
   /** True where the process stays: it keeps a reserve and finishes releases in the background. */
   readonly longLived: boolean
+  /** The longest that a round in the background takes: one that ends amid a creation has to find out what became of it. */
+  readonly roundMs?: number | undefined
   /** Other processes that may be about to wish for an object, where each lives for one call. */
   readonly arrivals?: Arrivals | undefined
   /** Told after each round that worked. */
@@ -46,7 +49,7 @@ export type ObjectPoolOptions = ObjectAccess & {
   readonly step?: ((name: ObjectStep) => void) | undefined
 }
 
-/** A round in the background has nobody who waits, and a NIC takes a minute and a half. */
+/** A round in the background has nobody who waits. */
 const ROUND_MS = 120_000
 /** After a refill for which there was no room. */
 const REFILL_PAUSE_MS = 60_000
@@ -56,6 +59,8 @@ const REFUSAL_MS_MAX = 30_000
 /** Cloud and journal are compared this often, and sooner while an answer is lost. */
 const LOOK_MS = 600_000
 const LOOK_LOST_MS = 2_000
+/** While one cannot be used: what ails it may be over. */
+const LOOK_FLAWED_MS = 60_000
 const WHAT = 'an address'
 const SERVICE = 'the cloud'
 /** Between two looks whether deletes may go on. */
@@ -78,9 +83,11 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
 
   const settings = () => (longLived ? access.settings : { ...access.settings, reserve: 0 })
 
+  const lookMs = () => (hasFlawed(journal, pool) ? LOOK_FLAWED_MS : LOOK_MS)
+
   function isLookDue(): boolean {
     const isLost = countObjects(journal, pool).making > 0
-    return (isLost || longLived) && performance.now() - lookedMs >= (isLost ? LOOK_LOST_MS : LOOK_MS)
+    return (isLost || longLived) && performance.now() - lookedMs >= (isLost ? LOOK_LOST_MS : lookMs())
   }
 
   async function round(limits: Limits, enough?: () => boolean, gather?: Arrivals): Promise<ObjectReport | undefined> {
@@ -145,14 +152,14 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   }
 
   async function background(signal: AbortSignal): Promise<Next> {
-    const report = await round({ deadline: deadlineIn(ROUND_MS), signal })
+    const report = await round({ deadline: deadlineIn(options.roundMs ?? ROUND_MS), signal })
     if (waiters.size > 0) return 'again'
     const health = access.health?.()
     if (health?.level === 'allocate-only') return { inMs: Math.max(RETRY_MS_MIN, health.retryMs) }
     if (hasObjectWork(journal, pool)) return 'unfinished'
     if (report?.refillFailed) return { inMs: REFILL_PAUSE_MS }
     const idleInMs = report?.idleAtMs === undefined ? LOOK_MS : Math.max(1, report.idleAtMs - Date.now())
-    return { inMs: Math.min(LOOK_MS, idleInMs) }
+    return { inMs: Math.min(lookMs(), idleInMs) }
   }
 
   function onFailure(error: unknown): boolean {

@@ -137,8 +137,11 @@ export async function settleObjects(options: ObjectRoundOptions): Promise<Object
     const plan = serve(options, state)
     options.onAssigned?.()
     if (options.enough?.()) break
-    if (plan.serve.length + plan.refill > 0) await create(options, state, plan)
-    else if (plan.clean.length > 0) await recycle(options, plan.clean)
+    const isMore = plan.serve.length + plan.refill > 0
+    // Where one creation takes a minute, nobody waits for it who can have what only has to be cleaned.
+    const isCleanFirst = driver.batchMax === 1 || !isMore
+    if (plan.clean.length > 0 && isCleanFirst) await recycle(options, plan.clean)
+    else if (isMore) await create(options, state, plan)
     else break
     options.onAssigned?.()
     if (options.enough?.()) break

@@ -99,6 +99,11 @@ export const hasObjectWork = (journal: Journal, pool: string): boolean =>
     )
     .get(pool) !== undefined
 
+/** True while the cloud has an object of the pool that cannot be used. */
+export const hasFlawed = (journal: Journal, pool: string): boolean =>
+  journal.sql("SELECT 1 FROM object WHERE pool = ? AND state = 'quarantined' AND flaw <> '' LIMIT 1").get(pool) !==
+  undefined
+
 /** The free object of a pool that is the first to be usable, if it is so by then. */
 export const findFreeObject = (
   journal: Journal,

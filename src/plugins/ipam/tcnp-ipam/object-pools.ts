@@ -25,7 +25,7 @@ import type { CloudSession, Health } from '#openstack'
 import type { World } from '../../world.ts'
 import { adoptedDriver } from './adopted/driver.ts'
 import { parseConfig } from './config.ts'
-import { nicDriverOf } from './eni/driver-of.ts'
+import { ENI, nicDriverOf } from './eni/driver-of.ts'
 import { reachCloud } from './lists.ts'
 import { portDriverOf } from './separate/driver-of.ts'
 import { isInlineAccess } from './sessions.ts'
@@ -50,6 +50,8 @@ const driverMakers: Readonly<Record<string, DriverMaker>> = {
   adopted: (_, __, session) => adoptedDriver(session),
 }
 
+/** A NIC takes up to a minute and a half, and a reserve of them as many times as long. */
+const NIC_ROUND_MS = 1_800_000
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
 
@@ -89,6 +91,7 @@ export function objectPoolFor(world: ObjectWorld, known: Omit<KnownPool, 'seenBo
     bootId: world.bootId,
     longLived: world.longLived,
     arrivals: world.arrivals,
+    roundMs: kind === ENI ? NIC_ROUND_MS : undefined,
     onError: error => all.warn(error),
     onReport: report => {
       const text = complaint(settings.name, report)

@@ -24,6 +24,8 @@ import { makePort, type NicPool } from './port.ts'
 
 /** From the link until Neutron says that the port passes packets; some clouds never say it. */
 const ACTIVE_MS = 30_000
+/** An attachment that an earlier process began gets so many times as long for its link: nobody saw Nova's answer. */
+const UNFINISHED_TIMES = 4
 /** From Nova's 202 until the NIC is out of the server. */
 const UNPLUG_MS = 120_000
 /** NICs in quarantine after which no further one is attached: the next would fare no better, and slots are few. */
@@ -112,7 +114,8 @@ export function nicDriver(options: NicOptions): ObjectDriver {
   async function conditionOf(port: Port, state: ObjectState | undefined, limits: Limits): Promise<Partial<MadeObject>> {
     // In a pod, or on the way from there: where its link is, is no business of ours.
     if (state === 'assigned' || state === 'releasing') return {}
-    const flaw = await findFlaw(options, port, limits, state === 'making' ? pool.plugMs : 0)
+    // Nova may be at it still: the port is the server's from the begin of the attachment.
+    const flaw = await findFlaw(options, port, limits, state === 'making' ? UNFINISHED_TIMES * pool.plugMs : 0)
     return flaw === undefined ? { isIdle: true } : { flaw }
   }
 

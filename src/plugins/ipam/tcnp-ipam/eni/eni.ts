@@ -56,11 +56,12 @@ async function acquire(config: Config, call: Call, world: World, choice: Choice)
     const candidates = candidatesOf(config, world, cloud, { site, choice })
     const returnMs = Math.min(RETURN_MS, config.neutronConf.plugMs)
     return await takeFirst(candidates, async ({ network, known, special }) => {
-      const { nic, name } = await takeNic(objectPoolFor(world, known), call, world, { special, returnMs })
+      const pool = objectPoolFor(world, known)
+      const { nic, name } = await takeNic(pool, call, world, { special, returnMs })
       try {
         return givenOf(nic, name, await subnetsOf(nic, network, world, look, call))
       } catch (error) {
-        releaseObjectsOf(world.journal, ENI, ownerOf(call))
+        giveBack(pool, call, world)
         throw error
       }
     })
@@ -108,7 +109,7 @@ async function takeNic(
     if (name !== undefined) return { nic, name }
     // Whoever is not waited for any more has not seen that it does not come.
     if (isPast(call.deadline) || call.signal.aborted) {
-      releaseObjectsOf(world.journal, ENI, ownerOf(call))
+      giveBack(pool, call, world)
       throw lateFor('a NIC', 'the kernel', ownerOf(call), call)
     }
     const flaw = `port ${nic.id} (${nic.mac}) was given to ${call.ifName} of container ${call.containerId}, and no link of the node has this MAC any more`
@@ -118,6 +119,11 @@ async function takeNic(
         remedy: 'see ip link and "mooring ip list"; a virtual link that died with its namespace does not come back',
       })
   }
+}
+
+function giveBack(pool: ObjectPool, call: Call, world: World): void {
+  releaseObjectsOf(world.journal, ENI, ownerOf(call))
+  if (world.longLived) pool.kick()
 }
 
 /** The subnets of a NIC's addresses; asked for again where the network has got one since it was looked at. */
