@@ -11,6 +11,7 @@ import {
   type Decoder,
   decode,
   type JsonObject,
+  lookup,
   object,
   optional,
   parseCniArgs,
@@ -38,7 +39,6 @@ export type Layer = { readonly wishes: Wishes; readonly keys: Readonly<Record<As
 export type Pod = {
   readonly namespace: string | undefined
   readonly name: string | undefined
-  readonly uid: string | undefined
   /** For errors: ` (pod NAMESPACE/NAME)`, or nothing. */
   readonly text: string
 }
@@ -106,13 +106,12 @@ export const operatorsLayer = (conf: {
   readonly subnets: readonly string[]
   readonly securityGroups: readonly string[] | undefined
   readonly portSecurity: boolean | undefined
-}): Wishes =>
-  withoutGaps({
-    networks: conf.networks,
-    subnets: conf.subnets,
-    securityGroups: conf.securityGroups,
-    portSecurity: conf.portSecurity,
-  })
+}): Wishes => ({
+  networks: conf.networks,
+  subnets: conf.subnets,
+  ...(conf.securityGroups === undefined ? {} : { securityGroups: conf.securityGroups }),
+  ...(conf.portSecurity === undefined ? {} : { portSecurity: conf.portSecurity }),
+})
 
 const requestKeys = object({
   args: optional(object({ cni: optional((value): JsonObject | undefined => value as JsonObject | undefined) })),
@@ -121,6 +120,8 @@ const requestKeys = object({
 
 /** `args.cni` and `runtimeConfig` of a request, the more specific last. @throws {CniError} 7 */
 export function requestLayers(config: JsonObject): Layer[] {
+  // Most requests have neither, and every ADD comes by here.
+  if ((lookup(config, 'args') ?? lookup(config, 'runtimeConfig') ?? undefined) === undefined) return []
   const { args, runtimeConfig } = decode(requestKeys, config)
   const { ips = [], mac: text = '' } = runtimeConfig ?? {}
   // An empty text is what Go's encoder makes of no MAC.
@@ -138,13 +139,18 @@ const argKeys = {
   NEUTRON_PORT_SECURITY: 'portSecurity',
 } as const satisfies Record<string, Aspect>
 
+const argLayerKeys = Object.fromEntries(
+  Object.entries(argKeys).map(([key, aspect]) => [aspect, `CNI_ARGS ${key}`]),
+) as Layer['keys']
+
 /** Keys that runtimes and meta plugins send to every plugin. GATEWAY is `static`'s: of Neutron, the subnet has it. */
 const OTHERS = ['GATEWAY', 'K8S_POD_NAMESPACE', 'K8S_POD_NAME', 'K8S_POD_INFRA_CONTAINER_ID', 'K8S_POD_UID'] as const
 
+const knownArgs = [...(Object.keys(argKeys) as (keyof typeof argKeys)[]), ...OTHERS]
+
 /** What CNI_ARGS chooses. Lists are separated by commas. @throws {CniError} 4 */
 export function argsLayer(args: string): Layer {
-  const known = Object.keys(argKeys) as (keyof typeof argKeys)[]
-  const given = parseCniArgs(args, [...known, ...OTHERS])
+  const given = parseCniArgs(args, knownArgs)
   const read = <T>(key: keyof typeof argKeys, parse: (text: string) => T): T | undefined => {
     const text = given[key]
     return text === undefined || text === '' ? undefined : parse(text)
@@ -172,8 +178,7 @@ export function argsLayer(args: string): Layer {
       return text.toLowerCase() === 'true'
     }),
   })
-  const keys = Object.fromEntries(Object.entries(argKeys).map(([key, aspect]) => [aspect, `CNI_ARGS ${key}`]))
-  return { wishes, keys: keys as Layer['keys'] }
+  return { wishes, keys: argLayerKeys }
 }
 
 function listed(text: string, key: string, wrong: (key: string, text: string, want: string) => CniError): string[] {
@@ -185,13 +190,9 @@ function listed(text: string, key: string, wrong: (key: string, text: string, wa
 
 /** Whom an attachment is for. @throws {CniError} 4 where CNI_ARGS names two namespaces: a policy hangs on it */
 export function podOf({ args }: Pick<Call, 'args'>): Pod {
+  const pairs = args.split(';')
   const values = (key: string) => [
-    ...new Set(
-      args
-        .split(';')
-        .filter(pair => pair.startsWith(`${key}=`))
-        .map(pair => pair.slice(key.length + 1)),
-    ),
+    ...new Set(pairs.filter(pair => pair.startsWith(`${key}=`)).map(pair => pair.slice(key.length + 1))),
   ]
   const [namespaces, podNames] = [values('K8S_POD_NAMESPACE'), values('K8S_POD_NAME')]
   if (namespaces.length > 1)
@@ -204,7 +205,6 @@ export function podOf({ args }: Pick<Call, 'args'>): Pod {
   return {
     namespace,
     name: podName,
-    uid: some(values('K8S_POD_UID')[0]),
     text: podName === undefined ? '' : ` (pod ${namespace ?? '?'}/${podName})`,
   }
 }

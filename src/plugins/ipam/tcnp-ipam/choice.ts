@@ -61,30 +61,35 @@ export function choose(
   more: readonly Layer[] = [],
 ): Choice {
   const { neutronConf } = config
-  const pod = podOf(call)
-  const layers = [...more, argsLayer(call.args), ...requestLayers(call.config)]
-  const chosen: Partial<Record<Aspect, string>> = {}
+  const layers = [...more, argsLayer(call.args), ...requestLayers(call.config)].filter(
+    ({ wishes }) => Object.keys(wishes).length > 0,
+  )
   let wishes = operatorsLayer(neutronConf)
+  if (layers.length === 0) return choiceOf(wishes, {}, false)
+  const pod = podOf(call)
+  const chosen: Partial<Record<Aspect, string>> = {}
   for (const layer of layers) {
     // Whatever will stand in the end: a wish that is not allowed is told, not passed over.
     checkAllowed(layer, neutronConf, call, pod)
     for (const aspect of Object.keys(layer.wishes) as Aspect[]) chosen[aspect] = layer.keys[aspect]
     wishes = { ...wishes, ...layer.wishes }
   }
-  const addresses = [...new Set(wishes.addresses ?? [])]
-  const choice = { ...wishes, addresses, chosen }
-  checkTogether(choice, call, pod)
-  return {
-    networks: wishes.networks ?? [],
-    subnets: wishes.subnets ?? [],
-    addresses,
-    mac: wishes.mac,
-    port: wishes.port,
-    ...filtersOf(wishes),
-    chosen,
-    portAnywhere: wishes.port !== undefined && isNamedPort(wishes.port, neutronConf, pod),
-  }
+  const isNamed = wishes.port !== undefined && isNamedPort(wishes.port, neutronConf, pod)
+  const choice = choiceOf(wishes, chosen, isNamed)
+  checkTogether(wishes, choice, call, pod)
+  return choice
 }
+
+const choiceOf = (wishes: Wishes, chosen: Choice['chosen'], portAnywhere: boolean): Choice => ({
+  networks: wishes.networks ?? [],
+  subnets: wishes.subnets ?? [],
+  addresses: [...new Set(wishes.addresses ?? [])],
+  mac: wishes.mac,
+  port: wishes.port,
+  ...filtersOf(wishes),
+  chosen,
+  portAnywhere,
+})
 
 /** A port that exists is taken as it is; and Neutron refuses groups where nothing filters. */
 function filtersOf({ port, portSecurity, securityGroups }: Wishes): Pick<Choice, 'portSecurity' | 'securityGroups'> {
@@ -99,11 +104,13 @@ const isNamedPort = (port: string, { allow, allowIn }: Policy, { namespace }: Po
 export const isSpecial = ({ addresses, mac, port }: Pick<Choice, 'addresses' | 'mac' | 'port'>): boolean =>
   addresses.length > 0 || mac !== undefined || port !== undefined
 
-type Wanted = Wishes & Pick<Choice, 'addresses' | 'chosen'>
-
 /** What cannot be had together. */
-function checkTogether(wanted: Wanted, call: Pick<Call, 'containerId' | 'ifName'>, pod: Pod): void {
-  const { addresses, chosen } = wanted
+function checkTogether(
+  wanted: Wishes,
+  { addresses, chosen }: Choice,
+  call: Pick<Call, 'containerId' | 'ifName'>,
+  pod: Pod,
+): void {
   const refuse = (reason: string, details: string) => {
     const whom = `interface ${call.ifName} of container ${call.containerId}${pod.text}`
     throw new CniError(codes.invalidConfig, `Cannot give ${whom} what it chose: ${reason}`, { details })
