@@ -78,10 +78,16 @@ export function openSessions({ dataDir, warn, gate, onSent }: SessionsOptions): 
     const session = openCloud(cloud, {
       tokenCache: `${file}.json`,
       withLock: async (body, limits) => (await withFileLock(`${file}.lock`, body, limits))!,
-      gate: { ...gate, onSent: onSent && (request => onSent(cloud.name, request)) },
+      gate: { ...gate, onSent: request => note(cloud, request) },
     })
     sessions.set(key, session)
     return session
+  }
+
+  function note(cloud: Cloud, request: SentRequest): void {
+    // The credentials may have been changed in their file: it is read again at once.
+    if (request.service === 'keystone' && request.outcome === 401) loaded.clear()
+    onSent?.(cloud.name, request)
   }
 
   function retire(session: CloudSession): void {
