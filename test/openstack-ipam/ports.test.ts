@@ -45,7 +45,9 @@ async function nodeWithPod(t: TestContext, neutronConf: object = {}) {
     const options = { conflist: [byNic], confDir: '/nowhere', addresses: [], withoutPrimary: false, ...more }
     return (await readPorts({ host: node.world.host, journal }, options, limits())).report
   }
-  return { cloud, simulator, directory, port, pod: addressOf(reply), ports, read, password }
+  // An agent would put back what a human takes away.
+  const endAgent = () => node[Symbol.asyncDispose]()
+  return { endAgent, cloud, simulator, directory, port, pod: addressOf(reply), ports, read, password }
 }
 
 test('ports: shows whose the addresses of this node are, beside a running agent', async t => {
@@ -78,7 +80,8 @@ test('ports: shows whose the addresses of this node are, beside a running agent'
 })
 
 test('ports: marks what Neutron and the journal disagree about, and exits with 1', async t => {
-  const { cloud, port, pod, ports, read, directory } = await nodeWithPod(t)
+  const { endAgent, cloud, port, pod, ports, read, directory } = await nodeWithPod(t)
+  await endAgent()
   const now = (await cloud.neutron.ports.get(port.id, limits()))!
   // A human takes the pod's address off, and puts another one on.
   const [subnet_id] = now.fixed_ips.map(each => each.subnet_id)
@@ -127,7 +130,8 @@ test('ports --server: finds servers by fixed and floating addresses, several at 
 })
 
 test('ports: a port per pod is with those that no server has; one that the journal does not know is marked', async t => {
-  const { cloud, pod, read, directory } = await nodeWithPod(t, { mode: 'separate', node: 'worker-1' })
+  const { endAgent, cloud, pod, read, directory } = await nodeWithPod(t, { mode: 'separate', node: 'worker-1' })
+  await endAgent()
   const { servers, others, faults } = await read()
   assert.deepEqual([servers.length, others.length, faults], [1, 2, []])
   assert.deepEqual(
@@ -152,7 +156,8 @@ test('ports: a port per pod is with those that no server has; one that the journ
 })
 
 test('ports: addresses of pods that pass by pairs are on the port that holds them, and a pair that is gone is marked', async t => {
-  const { cloud, port, pod, read } = await nodeWithPod(t, { binding: 'allowed_address_pairs' })
+  const { endAgent, cloud, port, pod, read } = await nodeWithPod(t, { binding: 'allowed_address_pairs' })
+  await endAgent()
   const { servers, others, faults } = await read()
   assert.deepEqual([faults, others.flatMap(each => each.faults), servers[0]!.ports[0]!.faults], [[], [], []])
   assert.deepEqual(others.length, 1)
