@@ -19,9 +19,12 @@ export type CloudNode = AsyncDisposable & {
 let count = 0
 
 /** Starts a cloud of its own and a node in its first server. Needs root. */
-export async function makeCloudNode(mode: Node['mode']): Promise<CloudNode> {
+export async function makeCloudNode(
+  mode: Node['mode'],
+  { wireDelayMs = 0 }: { wireDelayMs?: number } = {},
+): Promise<CloudNode> {
   const prefix = `nl${process.pid}c${count++}`
-  const simulator = await startSimulator({ dataplane: prefix, wireDelayMs: 0 })
+  const simulator = await startSimulator({ dataplane: prefix, wireDelayMs })
   const node = nodeOf(netnsOf(`${prefix}-vm-worker-1`), mode)
   const { username, password, project } = simulator.accounts.demo
   const openstackConf = { username, password, project, domain: 'default', authUrl: simulator.authUrl }

@@ -88,6 +88,8 @@ const ROUND_MS = 120_000
 const REFILL_PAUSE_MS = 60_000
 /** Unless the settings say otherwise: longer than an overlapping write takes, and within the 5 s that are promised. */
 const VERIFY_MS = 3_000
+/** Between looks at a port that nobody writes to as far as we know: somebody may have written a very old list. */
+const LOOK_MS = 300_000
 /** A port that Neutron does not know for this long is gone, and what was recorded on it with it. */
 const GONE_MS = 60_000
 
@@ -164,6 +166,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
       .filter(each => each !== undefined)
       .map(each => each - performance.now())
     if (ahead !== undefined) waits.push(ahead.untilMs - Date.now() + 1)
+    if (listKnownAddresses(journal, portId).some(each => each.state !== 'foreign'))
+      waits.push(LOOK_MS * (0.75 + Math.random() / 2))
     return waits.length === 0 ? 'done' : { inMs: Math.max(0, Math.ceil(Math.min(...waits))) }
   }
 

@@ -104,6 +104,8 @@ const RETRY_MS = 50
 const ROUND_MS = 60_000
 /** Between looks for what may still come back. */
 const LEFTOVERS_MS = 1_000
+/** Between looks at a list that nobody writes to as far as we know: somebody may have written a very old one. */
+const LOOK_MS = 300_000
 /** A removed entry that comes back: looked for at the first look after the write, and one more. */
 const ECHO_LOOKS = 3
 
@@ -292,7 +294,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
     if (!isDone()) return 'unfinished'
     if (verifyAtMs !== undefined) return { inMs: Math.max(0, Math.ceil(verifyAtMs - performance.now())) }
     if (listLeftovers('adding', 'removed').length > 0) return { inMs: Math.max(settings.verifyAfterMs, LEFTOVERS_MS) }
-    if (listEntries(journal, key).length === 0 && listNeeds(journal, key).length === 0) forgetList(journal, key)
+    if (listNeeds(journal, key).length > 0) return { inMs: LOOK_MS * (0.75 + Math.random() / 2) }
+    if (listEntries(journal, key).length === 0) forgetList(journal, key)
     return 'done'
   }
 
