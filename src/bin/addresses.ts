@@ -71,7 +71,8 @@ export async function listAddresses(options: ListOptions): Promise<Page> {
         ),
       ]
     : formatLeases(leases, each => (isWaiting(each) ? 'waits for credentials' : undefined))
-  return { lines, warnings: waiting.map(({ text }) => text), complete: true }
+  const flaws = leases.flatMap(({ flaw }) => flaw ?? [])
+  return { lines, warnings: [...waiting.map(({ text }) => text), ...new Set(flaws)], complete: true }
 }
 
 /** What could be given: on this node at once, and of its subnets in Neutron. */

@@ -39,6 +39,8 @@ export type Lease = {
   readonly holder: Holder | null
   /** The floating IP that led to it when its port was last looked at. */
   readonly floatingIp: string | null
+  /** Why it is in quarantine, in words, where its driver has said so. */
+  readonly flaw: string | null
   /** From this moment (ms since 1970) it may be given to a pod. */
   readonly usableMs: number
   /** Since when it has its state, ms since 1970. */
@@ -69,13 +71,15 @@ function addressLease(each: PortAddress, nameOf: NameOf): Lease {
     ...{ address, state, kind: 'address', portId, pool: null, mark: null, subnetId, usableMs, changedMs },
     holder: owner === undefined ? null : nameOf(owner),
     floatingIp: floatingIp ?? null,
+    flaw: null,
   }
 }
 
 function objectLeases(object: CloudObject, kind: string, nameOf: NameOf): Lease[] {
   const { state, id: portId, mark, owner, addresses, usableMs, changedMs } = object
   const holder = owner === undefined ? null : nameOf(owner)
-  const lease = { state, kind, portId, pool: object.pool, mark, holder, floatingIp: null, usableMs, changedMs }
+  const flaw = object.flaw === '' ? null : object.flaw
+  const lease = { state, kind, portId, pool: object.pool, mark, holder, floatingIp: null, flaw, usableMs, changedMs }
   if (addresses.length === 0) return [{ ...lease, address: null, subnetId: null }]
   return addresses.map(({ address, subnetId }) => ({ ...lease, address, subnetId }))
 }

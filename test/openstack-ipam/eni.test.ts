@@ -4,8 +4,10 @@
 
 import assert from 'node:assert/strict'
 import { hostname } from 'node:os'
+import { dirname } from 'node:path'
 import { test } from 'node:test'
 import { listObjects } from '#allocator'
+import { mooring } from './cloud.ts'
 import { type Reply, until } from './node.ts'
 import { type ServerNode, serverNode } from './server-node.ts'
 
@@ -170,6 +172,9 @@ test('a NIC whose link does not come is told, kept from all, and used once its l
     assert.ok(reply.json.msg!.includes(word), `${word} in ${reply.json.msg}`)
   const [broken] = listObjects(it.node.world.journal)
   assert.deepEqual([broken!.state, broken!.id], ['quarantined', port!.id])
+  const { output } = await mooring('ip', 'list', '--data-dir', dirname(it.node.world.journal.path))
+  assert.match(output, /quarantined/)
+  assert.match(output, new RegExp(`mooring: port ${port!.id} .* no link of the node has this MAC`))
   it.away.clear()
   await it.restart()
   ok(await it.node.call('STATUS', '', it.ipam))
