@@ -247,7 +247,10 @@ function gone(clouds: readonly CloudPorts[], { knownPorts, leases }: JournalFact
   const ports = knownPorts.filter(portId => !seen.has(portId))
   const objects = Map.groupBy(
     // What is being made or removed may be there or not.
-    leases.filter(({ state, mark }) => mark !== null && (state === 'assigned' || state === 'free') && !seen.has(mark)),
+    leases.filter(
+      ({ state, mark, portId }) =>
+        mark !== null && (state === 'assigned' || state === 'free') && !seen.has(mark) && !seen.has(portId),
+    ),
     ({ portId }) => portId,
   )
   return [

@@ -10,7 +10,7 @@ import {
   listPortAddresses,
   putReserveAhead,
 } from '#allocator'
-import { settleByHand, type World } from '#plugins'
+import { canReserve, settleByHand, type World } from '#plugins'
 
 export type ReserveOptions = {
   /** What to keep free: addresses of each subnet of a port, whole ports of another pool. 0 ends what was asked for before. */
@@ -83,8 +83,10 @@ const portPools = (journal: Journal): Pool[] =>
   }))
 
 const objectPools = (journal: Journal): Pool[] =>
-  listObjectPools(journal).map(({ pool, settings }) => ({
-    pool,
-    name: settings.name,
-    countFree: () => ({ '': listObjects(journal, pool).filter(({ state }) => state === 'free').length }),
-  }))
+  listObjectPools(journal)
+    .filter(({ kind }) => canReserve(kind))
+    .map(({ pool, settings }) => ({
+      pool,
+      name: settings.name,
+      countFree: () => ({ '': listObjects(journal, pool).filter(({ state }) => state === 'free').length }),
+    }))

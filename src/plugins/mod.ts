@@ -5,7 +5,7 @@
 // its `World` only.
 
 export { INSTALLED, parseHashes } from './installed.ts'
-export { settleByHand } from './ipam/tcnp-ipam/by-hand.ts'
+export { canReserve, settleByHand } from './ipam/tcnp-ipam/by-hand.ts'
 export { type NeutronUse, neutronUseOf } from './ipam/tcnp-ipam/neutron-use.ts'
 export { type DrainedPool, drainObjectPools } from './ipam/tcnp-ipam/object-pools.ts'
 export {

@@ -47,7 +47,8 @@ async function nodeWithPod(t: TestContext, neutronConf: object = {}) {
   }
   // An agent would put back what a human takes away.
   const endAgent = () => node[Symbol.asyncDispose]()
-  return { endAgent, cloud, simulator, directory, port, pod: addressOf(reply), ports, read, password }
+  const ip = (...more: string[]) => mooring('ip', ...more, '--data-dir', directory, '--conflist', conflist)
+  return { endAgent, node, ipam, ip, cloud, simulator, directory, port, pod: addressOf(reply), ports, read, password }
 }
 
 test('ports: shows whose the addresses of this node are, beside a running agent', async t => {
@@ -153,6 +154,22 @@ test('ports: a port per pod is with those that no server has; one that the journ
   assert.deepEqual(after.faults, [
     `Neutron does not show port ${own!.id}, which is recorded for eth0 of demo/redis-0 in network cni0`,
   ])
+})
+
+test('ports: a port that a pod chose is its own, and no reserve is made of such', async t => {
+  const { cloud, simulator, node, ipam, read, endAgent, ip } = await nodeWithPod(t, {
+    ...{ mode: 'separate', node: 'worker-1', reserve: 1, allow: ['port'] },
+  })
+  const mine = await cloud.neutron.ports.create({ network_id: simulator.demo().network_id, name: 'mine' }, limits())
+  const chosen = await node.call('ADD', 'c2', ipam, { args: 'NEUTRON_PORT=mine' })
+  assert.equal(addressOf(chosen), mine.fixed_ips[0]!.ip_address)
+  await endAgent()
+  const { others, faults } = await read()
+  const found = others.find(({ id }) => id === mine.id)!
+  assert.deepEqual([faults, found.faults, found.addresses[0]!.holder!.containerId], [[], [], 'c2'])
+  const reserved = await ip('reserve', '2')
+  assert.equal(reserved.status, 0, reserved.output)
+  assert.doesNotMatch(reserved.output, /ports that pods choose/)
 })
 
 test('ports: addresses of pods that pass by pairs are on the port that holds them, and a pair that is gone is marked', async t => {

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { findKnownPort, findObjectPool, type Limits } from '#allocator'
+import { KIND as ADOPTED } from './adopted/driver.ts'
 import { type ObjectWorld, objectPoolFor } from './object-pools.ts'
 import { poolFor } from './ports.ts'
+
+/** False for a pool whose objects others make: none can be made ahead. */
+export const canReserve = (kind: string): boolean => kind !== ADOPTED
 
 /**
  * Brings a pool in the cloud and the journal together for an operator, as the agent would: under the pool's lock, so beside the
