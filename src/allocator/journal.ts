@@ -110,6 +110,10 @@ const migrations: readonly string[] = [
   `CREATE TABLE reserve_ahead (
      pool TEXT PRIMARY KEY, count INTEGER NOT NULL, until_ms INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE INDEX attachment_table ON attachment (json_extract(traces, '$.table')) WHERE type = 'veth-host';
+   CREATE INDEX attachment_master ON attachment (
+     json_extract(traces, '$.master'), json_extract(traces, '$.mode'), json_extract(traces, '$.flags')
+   ) WHERE type = 'ipvlan';`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

@@ -88,4 +88,5 @@ export {
   listEntries,
   listKnownLists,
 } from './shared/store.ts'
+export { findOtherIpvlanMode, firstFreeRoutingTable, type IpvlanMode } from './trace-index.ts'
 export { lateFor } from './waiters.ts'

@@ -155,7 +155,7 @@ export const stopAnswering = (transport: Transport, answers: Answers): void =>
 /** What is answered for an attachment, found by its name alone: for the rare DEL that nothing is known of. */
 export function findAnswers(transport: Transport, owner: string): Answers[] {
   const found = ipVersions
-    .flatMap(version => listElements(transport, sets[version]) ?? [])
+    .flatMap(version => listElements(transport, sets[version], { mentioning: [owner] }) ?? [])
     .filter(({ comment }) => comment === owner)
   return found.map(({ key: [link, ip] }) => ({ link: String(link), owner, addresses: [ip as Ip] }))
 }

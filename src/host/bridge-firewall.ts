@@ -164,7 +164,9 @@ export function checkBridged(transport: Transport, firewall: BridgedFirewall): s
 /** What an owner has in the tables, found by the comments. @throws {NetlinkError} */
 export function findBridged(transport: Transport, owner: string): BridgedFirewall {
   const own = (set: NamedSet) =>
-    (listElements(transport, set) ?? []).filter(({ comment }) => comment === owner).map(({ key }) => key)
+    (listElements(transport, set, { mentioning: [owner] }) ?? [])
+      .filter(({ comment }) => comment === owner)
+      .map(({ key }) => key)
   const [macKey] = own(linkMacs)
   const lengths = new Map<string, number>()
   for (const inside of listSets(transport, routed).flatMap(name => parseInsideSet(name) ?? []))

@@ -160,8 +160,13 @@ export function checkPod(transport: Transport, pod: FirewallPod): string[] {
   return [...faults, ...checkParts(transport, [...(checked ? [guard] : []), ...(masquerade ? [nat] : [])])]
 }
 
-/** The pods that the table has elements of, by link; none without the table. @throws {NetlinkError} */
-export function listPods(transport: Transport): FirewallPod[] {
+/**
+ * The pods that the table has elements of, by link; none without the table.
+ * @param links looks for these alone; others may be among what is found, not whole
+ * @throws {NetlinkError}
+ */
+export function listPods(transport: Transport, links?: readonly string[]): FirewallPod[] {
+  const options = links === undefined ? {} : { mentioning: links }
   const pods = new Map<string, { link: string; addresses: Ip[]; masquerade?: Prefix[]; metadata?: boolean }>()
   const podOf = (link: string) => {
     const pod = pods.get(link) ?? { link, addresses: [] }
@@ -169,7 +174,7 @@ export function listPods(transport: Transport): FirewallPod[] {
     return pod
   }
   const each = (set: NamedSet, visit: (pod: ReturnType<typeof podOf>, address: Ip) => void) => {
-    for (const [link, address] of listKeys(transport, set) ?? []) visit(podOf(link as string), address as Ip)
+    for (const [link, address] of listKeys(transport, set, options) ?? []) visit(podOf(link as string), address as Ip)
   }
   const checked = new Set<string>()
   each(sets.podLinks, ({ link }) => checked.add(link))

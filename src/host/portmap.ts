@@ -204,7 +204,7 @@ export function removeOwner(transport: Transport, owner: string): HostPort[] {
   const found = listSets(transport, table).flatMap((name): ElementOf[] => {
     const [group, near] = [parsePortMap(name), parseNearSet(name)]
     const set = group !== undefined ? portMap(group) : near !== undefined ? nearSet(near) : undefined
-    const elements = set === undefined ? undefined : listElements(transport, set)
+    const elements = set === undefined ? undefined : listElements(transport, set, { mentioning: [owner] })
     return (elements ?? []).filter(({ comment }) => comment === owner).map(element => ({ set: set!, element }))
   })
   if (found.length > 0) removeElements(transport, found)

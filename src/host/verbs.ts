@@ -236,6 +236,9 @@ export const verbs = {
 
   /** The pods that the firewall knows. */
   listFirewallPods: (context: HostContext) => listPods(context.netfilter),
+  /** Those of links, whole. */
+  findFirewallPods: (context: HostContext, { links }: { links: readonly string[] }) =>
+    listPods(context.netfilter, links).filter(({ link }) => links.includes(link)),
   /** Makes what is missing of parts of the table. @returns true where any was made since it was last asked: elements may be missing */
   ensureFirewall(context: HostContext, { parts }: { parts: readonly FirewallPart[] }): boolean {
     const isMade = parts.map(part => ensureFirewallPart[part](context.netfilter)).some(made => made)

@@ -84,7 +84,9 @@ export function forgetVethHostLink(transport: Transport, link: string): void {
     const sets = vethHostSets(mark)
     const addressed = ipVersions.flatMap(version => [sets.addresses[version], sets.nodes[version]])
     const elements = [sets.links, sets.plain, sets.metadata, ...addressed].flatMap(set =>
-      (listKeys(transport, set) ?? []).filter(key => key[0] === link).map(key => ({ set, element: { key } })),
+      (listKeys(transport, set, { mentioning: [link] }) ?? [])
+        .filter(key => key[0] === link)
+        .map(key => ({ set, element: { key } })),
     )
     if (elements.length > 0) removeElements(transport, elements)
   }

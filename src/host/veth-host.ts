@@ -26,6 +26,7 @@ import {
   type Rule,
   scopes,
   setLink,
+  tableOfRule,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
@@ -73,7 +74,9 @@ export function surveyVethHost(
       .flatMap(family => route.execute([dumpRoutes(family, { table: RT_TABLE_MAIN })])[0]!.messages.map(decodeRoute))
       .flatMap(({ destination }) => destination ?? []),
   }))
-  const tables = [AF_INET, AF_INET6].flatMap(family => listRules(context.route, family).map(({ table }) => table))
+  const tables = [AF_INET, AF_INET6].flatMap(family =>
+    context.route.execute([dumpRules(family)])[0]!.messages.map(tableOfRule),
+  )
   return { ...inPod, tables: [...new Set(tables)] }
 }
 

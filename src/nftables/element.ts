@@ -164,14 +164,29 @@ function encodeValue(set: NamedSet, value: readonly Field[] | Verdict): Data {
  * The keys of a set without ranges.
  * @returns undefined where there is no such set. @throws {NetlinkError}
  */
-export const listKeys = (transport: Transport, set: NamedSet): (readonly Field[])[] | undefined =>
-  listElements(transport, set)?.map(({ key }) => key)
+export const listKeys = (
+  transport: Transport,
+  set: NamedSet,
+  options?: ListOptions,
+): (readonly Field[])[] | undefined => listElements(transport, set, options)?.map(({ key }) => key)
+
+export type ListOptions = {
+  /**
+   * Look only for elements whose key or comment has one of these texts. Others may be listed beside them; but the kernel's
+   * answers, of a few dozen elements each, that have none are not decoded: a thousand elements take 1 ms instead of 30.
+   */
+  readonly mentioning?: readonly string[]
+}
 
 /**
  * The elements of a set or map without ranges and verdicts.
  * @returns undefined where there is no such set. @throws {NetlinkError}
  */
-export function listElements(transport: Transport, set: NamedSet): Element[] | undefined {
+export function listElements(
+  transport: Transport,
+  set: NamedSet,
+  { mentioning }: ListOptions = {},
+): Element[] | undefined {
   const dump = message(
     NFT_MSG_GETSETELEM,
     set.table.family,
@@ -181,7 +196,16 @@ export function listElements(transport: Transport, set: NamedSet): Element[] | u
   )
   const reply = transport.execute([dump])[0]!
   if (reply.tolerated !== undefined) return undefined
-  return reply.messages.flatMap(answer => decodeElements(set, answer.body))
+  const texts = mentioning?.map(text => latin1.decode(new TextEncoder().encode(text)))
+  return reply.messages
+    .filter(({ body }) => texts === undefined || mentions(body, texts))
+    .flatMap(answer => decodeElements(set, answer.body))
+}
+
+const latin1 = new TextDecoder('latin1')
+function mentions(body: Uint8Array, texts: readonly string[]): boolean {
+  const text = latin1.decode(body)
+  return texts.some(each => text.includes(each))
 }
 
 function decodeElements(set: NamedSet, body: Uint8Array): Element[] {

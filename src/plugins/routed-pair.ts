@@ -119,7 +119,9 @@ export async function findForeignPods(at: At): Promise<RoutedTraces[]> {
 export async function findPods({ world, key }: At): Promise<RoutedTraces[]> {
   const { hostLinks, owner, hostMac: mac } = linkNames(key)
   const found = await Promise.all(hostLinks.map(name => world.host.findRouted({ name, owner, mac })))
-  const firewall = new Map((await world.host.listFirewallPods()).map((pod): [string, FirewallPod] => [pod.link, pod]))
+  const firewall = new Map(
+    (await world.host.findFirewallPods({ links: hostLinks })).map((pod): [string, FirewallPod] => [pod.link, pod]),
+  )
   const pods = hostLinks.map(async (hostLink, position) => {
     const [routed, elements] = [found[position], firewall.get(hostLink)]
     if (routed === undefined) {

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { parsePrefix } from '#base'
 import { walk } from '#netlink'
 import { AF_INET, AF_INET6 } from './address.ts'
-import { addRule, decodeRule, deleteRule, dumpRules, type Rule } from './rule.ts'
+import { addRule, decodeRule, deleteRule, dumpRules, type Rule, tableOfRule } from './rule.ts'
 
 // Bytes captured from ip of iproute2 6.1.0 (strace of its sendmsg) and from Linux 6.18's answers to it, without the
 // netlink header, one attribute per line.
@@ -105,6 +105,7 @@ test('decodeRule: reads mark, interface and destination, and keeps nothing else'
     '080001000a010000', // FRA_DST
   )
   assert.deepEqual(decodeRule({ type: 32, flags: 2, seq: 1, body }), { ...marked, protocol: 0 })
+  assert.equal(tableOfRule({ type: 32, flags: 2, seq: 1, body }), marked.table)
 })
 
 test('decodeRule: takes the lack of a priority for 0, that of the rule for the local table', () => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { listAttachments } from '#allocator'
+import { findOtherIpvlanMode } from '#allocator'
 import { CniError, codes } from '#cni'
 import type { Master } from '#host'
 import { ipvlanFlags, ipvlanModes } from '#rtnetlink'
@@ -20,18 +20,12 @@ export const ipvlan = childPlugin<ChildConfig>({ type: TYPE, parse: parseConfig,
 function refuseOtherMode({ call, config, world }: Attach<ChildConfig, ChildTraces>, master: Master): void {
   const { info, masterInPod } = config
   if (info.kind !== TYPE || masterInPod) return
-  const other = listAttachments(world.journal, {})
-    .filter(({ type, state, bootId }) => type === TYPE && state === 'ready' && bootId === world.bootId)
-    .find(({ traces: text }) => {
-      const traces = JSON.parse(text) as ChildTraces | null
-      if (traces === null || traces.masterInPod || traces.master !== master.index) return false
-      return traces.mode !== info.data.mode || traces.flags !== info.data.flags
-    })
+  const { mode, flags } = info.data
+  const other = findOtherIpvlanMode(world.journal, { master: master.index, mode, flags }, world.bootId)
   if (other === undefined) return
-  const { mode, flags } = JSON.parse(other.traces) as ChildTraces
   throw new CniError(
     codes.invalidConfig,
-    `Cannot attach ${call.ifName} in mode ${describe(info.data.mode, info.data.flags)}: ${master.name} has links in mode ${describe(mode, flags)}, container ${other.containerId} of network ${other.network} for one`,
+    `Cannot attach ${call.ifName} in mode ${describe(mode, flags)}: ${master.name} has links in mode ${describe(other.mode, other.flags)}, container ${other.containerId} of network ${other.network} for one`,
     { details: 'all ipvlan links of a master are in one mode: use the same one, or another master' },
   )
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { type Journal, listAttachments } from '#allocator'
+import { firstFreeRoutingTable, type Journal } from '#allocator'
 import { CniError, codes } from '#cni'
-import type { Traces } from './traces.ts'
 
 /** linux/rtnetlink.h: RT_TABLE_DEFAULT, _MAIN and _LOCAL. */
 const KERNEL_TABLES = [253, 254, 255]
@@ -13,11 +12,12 @@ const TABLE_MAX = 0xffff
  * notes it before he waits for anything has it; processes that choose at once are told apart by the kernel.
  */
 export function takeTable(journal: Journal, start: number, taken: ReadonlySet<number>): number {
-  const recorded = listAttachments(journal)
-    .filter(({ type, traces }) => type === 'veth-host' && traces !== 'null')
-    .map(({ traces }) => (JSON.parse(traces) as Traces).table)
-  const used = new Set([...KERNEL_TABLES, ...taken, ...recorded])
-  for (let table = start; table <= TABLE_MAX; table++) if (!used.has(table)) return table
+  const used = new Set([...KERNEL_TABLES, ...taken])
+  for (let from = start; from <= TABLE_MAX; ) {
+    const table = firstFreeRoutingTable(journal, from)
+    if (table <= TABLE_MAX && !used.has(table)) return table
+    from = table + 1
+  }
   throw new CniError(codes.kernel, `Cannot attach: the routing tables from ${start} to ${TABLE_MAX} are all taken`, {
     details: 'a smaller "routeTableStart" leaves more; ip rule shows who has them',
   })
