@@ -19,6 +19,7 @@ test('the gate has 221 items, and a test tells of each', () => {
 test('itemsOf() finds items wherever they stand in a name', () => {
   assert.deepEqual(itemsOf('DEL: needs no namespace (DEL-05, COM-07)'), ['DEL-05', 'COM-07'])
   assert.deepEqual(itemsOf('the MAC (MAC-04 08 13, ENV-24)'), ['MAC-04', 'MAC-08', 'MAC-13', 'ENV-24'])
+  assert.deepEqual(itemsOf('all (BR-09, CHK-04 to CHK-07)'), ['BR-09', 'CHK-04', 'CHK-05', 'CHK-06', 'CHK-07'])
   assert.deepEqual(itemsOf('IPv4-mapped and RFC-7413'), [])
 })
 

@@ -41,20 +41,25 @@ const GATE: Readonly<Record<string, string>> = {
   VER: '01-08',
 }
 
-/** `DEL-04`, and `MAC-04 08 13` for three of one group. */
-const ITEMS = /\b([A-Z]{2,4})(-\d{2}(?: \d{2})*)\b/g
+/** `DEL-04`, `MAC-04 08 13` for three of one group, and `CHK-04 to CHK-07` for four. */
+const ITEMS = /\b([A-Z]{2,4})(?:-(\d{2}) to \1-(\d{2})|(-\d{2}(?: \d{2})*))\b/g
+
+const range = (group: string, first: number, last: number): string[] =>
+  Array.from({ length: last - first + 1 }, (_, index) => `${group}-${String(first + index).padStart(2, '0')}`)
 
 /** The items that a name of a test tells of. */
 export const itemsOf = (name: string): string[] =>
-  [...name.matchAll(ITEMS)].flatMap(([, group, numbers = '']) =>
-    (numbers.match(/\d{2}/g) ?? []).map(number => `${group}-${number}`),
+  [...name.matchAll(ITEMS)].flatMap(([, group = '', first, last, numbers = '']) =>
+    first === undefined
+      ? (numbers.match(/\d{2}/g) ?? []).map(number => `${group}-${number}`)
+      : range(group, Number(first), Number(last)),
   )
 
 /** Every item of the gate, in order. */
 export const gate: readonly string[] = Object.entries(GATE).flatMap(([group, numbers]) =>
-  numbers.split(' ').flatMap(range => {
-    const [first = 0, last = first] = range.split('-').map(Number)
-    return Array.from({ length: last - first + 1 }, (_, index) => `${group}-${String(first + index).padStart(2, '0')}`)
+  numbers.split(' ').flatMap(each => {
+    const [first = 0, last = first] = each.split('-').map(Number)
+    return range(group, first, last)
   }),
 )
 
