@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { attach, withoutStrace } from './crash/strace.ts'
 import {
   type Attachment,
   assertSameState,
@@ -165,6 +166,38 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.deepEqual(silent(outcome), DONE)
     })
   })
+
+describe('loopback, a fault in each netlink request', { skip: skip || withoutStrace }, () => {
+  let node: Node
+  let agent: RunningAgent
+  before(async () => {
+    node = nodeOf(makeNetns('node'), 'agent')
+    agent = await node.startAgent()
+  })
+  after(() => agent?.[Symbol.asyncDispose]())
+
+  for (const verb of ['ADD', 'DEL', 'CHECK'] as const)
+    test(`${verb}: is an error that names it, and leaves lo as it was`, async () => {
+      const pod = makeNetns('pod')
+      pod.ip('link set lo down')
+      const it = { containerId: pod.name, netns: pod.path, type: 'loopback', config }
+      if (verb !== 'ADD') resultOf(await node.call('ADD', it))
+      const was = node.state(pod)
+      for (let when = 1; ; when++) {
+        const tracer = await attach(agent.pid, 'sendto', `error=ENOBUFS:when=${when}`)
+        const outcome = await node.call(verb, it, { more: { prevResult: { cniVersion: '1.1.0' } } })
+        tracer.stop()
+        await tracer.ended
+        if (outcome.code === 0) {
+          assert.ok(when > 2, `${when}`)
+          break
+        }
+        const { code, msg } = errorOf(outcome)
+        assert.deepEqual([code, /^Cannot .*\(ENOBUFS\)/.test(msg)], [11, true], outcome.stdout)
+        assertSameState(node.state(pod), was, `after ENOBUFS in request ${when}`)
+      }
+    })
+})
 
 describe('loopback and upstream', { skip: skip || (peers === undefined && 'needs PEERS_DIR') }, () => {
   test('both leave and tell the same', async () => {

@@ -11,15 +11,20 @@ const NAME = 'lo'
 /** The loopback link of a namespace and its addresses, in the kernel's order. */
 export type Loopback = { isUp: boolean; addresses: Prefix[] }
 
-/** Brings `lo` up, unless it has an address that is none of loopback. @returns it as it is then */
+/** Brings `lo` up, unless it has an address that is none of loopback. Changes nothing when it fails. @returns it as it is then */
 export function bringLoopbackUp(context: HostContext, netnsFd: number): Loopback | { foreign: Ip } {
   return context.inNetns(netnsFd, route => {
-    const { index } = findLoopback(route)
+    const { index, flags } = findLoopback(route)
     // Before it is up the kernel has given it none; whatever is there is somebody's.
     const foreign = addressesOf(route, index).find(({ ip }) => !isLoopback(ip))
     if (foreign !== undefined) return { foreign: foreign.ip }
     route.execute([setLink({ index }, { up: true }, `set link ${NAME} up in the pod`)])
-    return { isUp: true, addresses: addressesOf(route, index) }
+    try {
+      return { isUp: true, addresses: addressesOf(route, index) }
+    } catch (error) {
+      if ((flags & IFF_UP) === 0) route.execute([setLink({ index }, { up: false })])
+      throw error
+    }
   })
 }
 
