@@ -40,28 +40,34 @@ describe('kill -9 of host-device in a process of its own', { skip: skip || witho
   const stateOf = () => node.state().map(line => line.replace(/ linkdown|<\S+>/g, ''))
 
   test('in ADD: one DEL brings it back (DEL-07)', async t => {
-    const hit = await eachStep(async (syscall, when) => {
-      const { prefix, calls } = trace(syscall, `signal=SIGKILL:when=${when}`)
-      const { signal, code } = await node.call('ADD', it, { more, prefix })
-      resultOf(await node.call('DEL', it, { more }))
-      assertSameState(stateOf(), kept, `after ${syscall} ${when}`)
-      if (signal === 'SIGKILL') return calls().at(-1)
-      assert.equal(code, 0)
-      return undefined
-    }, steps)
+    const hit = await eachStep(
+      async (syscall, when) => {
+        const { prefix, calls } = trace(syscall, `signal=SIGKILL:when=${when}`)
+        const { signal, code } = await node.call('ADD', it, { more, prefix })
+        resultOf(await node.call('DEL', it, { more }))
+        assertSameState(stateOf(), kept, `after ${syscall} ${when}`)
+        if (signal === 'SIGKILL') return calls().at(-1)
+        assert.equal(code, 0)
+        return undefined
+      },
+      { steps },
+    )
     t.diagnostic(`hit: ${tally(hit)}`)
     assert.ok(hit.length >= 3)
   })
 
   test('in DEL: one more brings it back', async t => {
-    const hit = await eachStep(async (syscall, when) => {
-      resultOf(await node.call('ADD', it, { more }))
-      const { prefix, calls } = trace(syscall, `signal=SIGKILL:when=${when}`)
-      const { signal } = await node.call('DEL', it, { more, prefix })
-      resultOf(await node.call('DEL', it, { more }))
-      assertSameState(stateOf(), kept, `after ${syscall} ${when}`)
-      return signal === 'SIGKILL' ? calls().at(-1) : undefined
-    }, steps)
+    const hit = await eachStep(
+      async (syscall, when) => {
+        resultOf(await node.call('ADD', it, { more }))
+        const { prefix, calls } = trace(syscall, `signal=SIGKILL:when=${when}`)
+        const { signal } = await node.call('DEL', it, { more, prefix })
+        resultOf(await node.call('DEL', it, { more }))
+        assertSameState(stateOf(), kept, `after ${syscall} ${when}`)
+        return signal === 'SIGKILL' ? calls().at(-1) : undefined
+      },
+      { steps },
+    )
     t.diagnostic(`hit: ${tally(hit)}`)
     assert.ok(hit.length >= 3)
   })
