@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { test } from 'node:test'
 import { listObjects } from '#allocator'
+import { drainObjectPools } from '#plugins'
 import { mooring } from './cloud.ts'
 import { type Reply, until } from './node.ts'
 import { type ServerNode, serverNode } from './server-node.ts'
@@ -224,6 +225,19 @@ test('a NIC that is detached is out of the server before its port goes, also whe
   assert.equal(it.marked().length, 0)
   const order = it.simulator.requests('DELETE').map(({ path }) => path.replace(/^.*\/(os-interface|ports)\/.*$/, '$1'))
   assert.deepEqual(order, ['os-interface', 'os-interface', 'ports'])
+})
+
+test('a NIC above the reserve is detached when it is idle, and the reserve by drain', async t => {
+  const it = await serverNode(t, { reserve: 1, idleMs: 50 })
+  for (const container of ['c1', 'c2']) ok(await it.node.call('ADD', container, it.ipam))
+  await inStates(it, 'assigned', 'assigned', 'free')
+  for (const container of ['c1', 'c2']) ok(await it.node.call('DEL', container, it.ipam))
+  await inStates(it, 'free')
+  await until(() => it.attached().length === 1, 'the detachments')
+  assertNoLeak(it)
+  const [drained] = await drainObjectPools(it.node.world, it.limits())
+  assert.deepEqual([drained!.removed.length, drained!.error], [1, undefined])
+  assert.deepEqual([it.attached(), it.marked()], [[], []])
 })
 
 test('the description in Neutron says whose a NIC is', async t => {
