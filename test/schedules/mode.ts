@@ -15,6 +15,10 @@ export type Held = {
 export type Mode = {
   readonly name: string
   readonly neutronConf: object
+  /** How many of the schedules. Default: all. */
+  readonly schedules?: number
+  /** CNI_ARGS of a container's calls. */
+  argsOf?(containerId: string): string
   /** The addresses of pods, and those made for pods, in Neutron; also those that an operator put among them. */
   inNeutron(simulator: Simulator): string[]
   inJournal(journal: Journal): Held[]
@@ -51,4 +55,19 @@ const portsIn = (journal: Journal): string[] =>
     .all()
     .map(row => String(row['port_id']))
 
-export const modes: readonly Mode[] = [{ name: 'mix', neutronConf: { mode: 'mix' }, ...onPort }]
+/** Two thirds of the pods name an address, each address two of them. */
+function chosenAddress(containerId: string): string {
+  const number = Number(/\d+/.exec(containerId)?.[0] ?? 0)
+  return number % 3 === 0 ? '' : `IP=10.10.10.${50 + (number % 3)}`
+}
+
+export const modes: readonly Mode[] = [
+  { name: 'mix', neutronConf: { mode: 'mix' }, ...onPort },
+  {
+    name: 'mix with addresses that pods choose',
+    neutronConf: { mode: 'mix', allow: ['address'] },
+    schedules: 100,
+    argsOf: chosenAddress,
+    ...onPort,
+  },
+]

@@ -159,7 +159,8 @@ export async function startNode(
 
   function requestOf(verb: string, containerId: string, options: CallOptions) {
     const { sandbox, config: more } = options
-    const ofPod = { CNI_CONTAINERID: containerId, CNI_IFNAME: 'eth0', CNI_NETNS: sandbox?.path ?? '' }
+    const args = mode.argsOf?.(containerId) ?? ''
+    const ofPod = { CNI_CONTAINERID: containerId, CNI_IFNAME: 'eth0', CNI_NETNS: sandbox?.path ?? '', CNI_ARGS: args }
     const env = {
       CNI_COMMAND: verb,
       CNI_PATH: '/opt/cni/bin',

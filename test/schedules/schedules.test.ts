@@ -13,7 +13,7 @@ import { describeSchedule, makeSchedule, type Schedule, shorterThan } from './sc
 import { perform } from './steps.ts'
 import { startWorld } from './world.ts'
 
-const SCHEDULES = Number(process.env['SCHEDULES'] ?? 1000)
+const SCHEDULES = 1000
 const SIDE_BY_SIDE = 24
 /** Each so many with the real kernel: a removal of a link takes it 15 ms, in which it does nothing else for anybody. */
 const REAL_EVERY = 10
@@ -51,10 +51,11 @@ async function shrink(schedule: Schedule, error: Error, mode: Mode): Promise<{ s
   return found
 }
 
-for (const mode of modes)
-  test(`${SCHEDULES} schedules of mode ${mode.name}, each tenth on the real kernel: no address has two owners, in the end all is equal`, async t => {
+for (const mode of modes) {
+  const count = Number(process.env['SCHEDULES'] ?? mode.schedules ?? SCHEDULES)
+  test(`${count} schedules of mode ${mode.name}, each tenth on the real kernel: no address has two owners, in the end all is equal`, async t => {
     const only = process.env['SCHEDULE_SEED']
-    const seeds = only === undefined ? Array.from({ length: SCHEDULES }, (_, seed) => seed + 1) : [Number(only)]
+    const seeds = only === undefined ? Array.from({ length: count }, (_, seed) => seed + 1) : [Number(only)]
     let failure: { schedule: Schedule; error: Error } | undefined
     async function work(): Promise<void> {
       for (let seed = seeds.shift(); seed !== undefined && failure === undefined; seed = seeds.shift()) {
@@ -69,3 +70,4 @@ for (const mode of modes)
     const { schedule, error } = await shrink(failure.schedule, failure.error, mode)
     assert.fail(`SCHEDULE_SEED=${schedule.seed}, cut down to:\n${describeSchedule(schedule)}\n${error.stack}`)
   })
+}
