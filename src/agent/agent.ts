@@ -23,6 +23,8 @@ export type AgentOptions = {
   /** The node's share of the requests per second that its cloud permits, where somebody knows it. */
   readonly requestsPerSecond?: number | undefined
   readonly logger: Logger
+  /** Where Prometheus may ask; nowhere if left out. */
+  readonly metrics?: { readonly host: string; readonly port: number } | undefined
   /** Attach pods of nobody after the start, so that the first real ones are fast. @default true */
   readonly warmUp?: boolean
 }
@@ -71,14 +73,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     await checkpoint.terminate()
   })
   const host = undo.use(await threadedHost(options.netns))
+  const metrics = options.metrics === undefined ? undefined : (await import('./metrics.ts')).createMetrics()
   const gate = { watchful: true, sharePerSecond: options.requestsPerSecond }
-  const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message), gate }))
+  const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message), gate, onSent: metrics?.sent }))
   undo.use(watchLevels(clouds, logger))
+  if (metrics !== undefined) undo.use(await metrics.serve(options.metrics!, { journal, clouds }))
   const world = worldOf({ host, journal, clouds, bootId: readBootId(), longLived: true, dataDir })
   undo.use(startPorts(world, error => logger.warn({ err: error }, 'address pool')))
   undo.use(holdNamespaces(world))
 
-  const serving = undo.use(await startServing(world, options))
+  const serving = undo.use(await startServing(world, { ...options, observer: metrics }))
   const server = await listen(options.socket, serving.serve, error => logger.warn({ err: error }, 'connection'))
   undo.defer(async () => void (await new Promise(resolve => server.close(resolve))))
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')

@@ -10,7 +10,22 @@ import type { Outcome } from './spool.ts'
 
 /** The shim waits 110 s; what is left is for the way back. */
 const CALL_MS = 100_000
-export type CallsOptions = { readonly netns?: string | undefined; readonly logger: Logger }
+export type CallsOptions = {
+  readonly netns?: string | undefined
+  readonly logger: Logger
+  /** Told of every call; undefined where nobody counts them. */
+  readonly observer?: CallObserver | undefined
+}
+
+export type CallObserver = { begun(attachment: string): void; ended(call: EndedCall): void }
+/** A call that was answered. `code` is 0 or that of its error. */
+export type EndedCall = {
+  readonly command: string
+  readonly type: string
+  readonly attachment: string
+  readonly code: number
+  readonly ms: number
+}
 
 /** The lane of an attachment. */
 export const laneOf = (key: { network: string; containerId: string; ifName: string; type: string }) =>
@@ -40,6 +55,8 @@ export class Calls {
       ifName: env['CNI_IFNAME'] ?? '',
       type: plugin.type,
     })
+    const command = env['CNI_COMMAND'] ?? ''
+    if (command === 'ADD') this.#options.observer?.begun(lane)
     const answer = await this.#lanes.run(lane, () =>
       dispatch(plugin, { env, stdin, netnsFd }, this.#world, {
         deadline: deadlineIn(CALL_MS),
@@ -48,7 +65,9 @@ export class Calls {
         ownNetns: this.#options.netns,
       }),
     )
-    this.#log(incoming, answer, performance.now() - begin)
+    const ms = performance.now() - begin
+    this.#log(incoming, answer, ms)
+    this.#options.observer?.ended({ command, type: plugin.type, attachment: lane, code: codeOf(answer), ms })
     return answer
   }
 
@@ -65,6 +84,9 @@ export class Calls {
     else this.#options.logger.warn({ ...fields, error: new TextDecoder().decode(stdout), stderr }, 'failed')
   }
 }
+
+const codeOf = ({ exitCode, stdout }: Answer): number =>
+  exitCode === 0 ? 0 : (JSON.parse(new TextDecoder().decode(stdout)) as { code: number }).code
 
 /** Codes of calls that fail the same way every time: version, environment, JSON, configuration. */
 const PERMANENT: readonly number[] = [

@@ -5,6 +5,7 @@
 
 export * from './ahead.ts'
 export * from './attachment.ts'
+export { type Census, takeCensus } from './census.ts'
 export * from './journal.ts'
 export * from './lane.ts'
 export {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { createLogger, startAgent } from '#agent'
+import { tryParseIp } from '#base'
 
 export type AgentArguments = {
   socket: string
@@ -10,6 +11,7 @@ export type AgentArguments = {
   logLevel: string
   warmUp: boolean
   requestsPerSecond?: string
+  metrics?: string
 }
 
 /** Runs the agent until SIGTERM or SIGINT, then ends what is under way. @throws {Error} for a bad option */
@@ -32,6 +34,7 @@ export async function runAgent(options: AgentArguments): Promise<void> {
     netns,
     reconcileMs: seconds * 1000,
     requestsPerSecond,
+    metrics: options.metrics === undefined ? undefined : addressOf(options.metrics),
     logger,
     warmUp,
   })
@@ -41,4 +44,13 @@ export async function runAgent(options: AgentArguments): Promise<void> {
     process.exit(1)
   }
   logger.info('agent stops')
+}
+
+/** `ADDRESS:PORT`, an IPv6 address in brackets. @throws {Error} */
+function addressOf(text: string): { host: string; port: number } {
+  const [, v6, v4, port] = /^(?:\[([0-9a-f:]+)\]|([\d.]+)):(\d{1,5})$/i.exec(text) ?? []
+  const host = v6 ?? v4 ?? ''
+  if (tryParseIp(host) === undefined || Number(port) > 65_535)
+    throw new Error(`Cannot start the agent: --metrics is "${text}", want ADDRESS:PORT, such as 127.0.0.1:9464`)
+  return { host, port: Number(port) }
 }

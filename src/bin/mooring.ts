@@ -47,6 +47,9 @@ program
       "this node's share of the requests that its cloud permits, where it limits them",
     ).env('MOORING_REQUESTS_PER_SECOND'),
   )
+  .addOption(
+    new Option('--metrics <address:port>', 'where Prometheus may ask, such as 127.0.0.1:9464').env('MOORING_METRICS'),
+  )
   .option('--no-warm-up', 'do not attach pods of nobody after the start to make the first real ones fast')
   .action(async options => {
     const { runAgent } = await import('./agent.ts')
