@@ -2,8 +2,8 @@
 
 // What the modes of tcnp-ipam differ in, for who compares Neutron, journal and kernel.
 
-import { type Journal, listAssignedAddresses, listIntents, listPortAddresses } from '#allocator'
-import { find, type Simulator } from '#simulator'
+import { type Journal, listAssignedAddresses, listIntents, listObjects, listPortAddresses } from '#allocator'
+import { find, list, type Simulator } from '#simulator'
 
 /** An address as the journal has it. `ours`: made by Mooring, in whatever state; `doubtful`: nobody can say whose. */
 export type Held = {
@@ -15,23 +15,25 @@ export type Held = {
 export type Mode = {
   readonly name: string
   readonly neutronConf: object
-  /** How many of the schedules. Default: all. */
-  readonly schedules?: number
+  /** How many schedules a run of the tests takes. */
+  readonly schedules: number
   /** CNI_ARGS of a container's calls. */
   argsOf?(containerId: string): string
   /** The addresses of pods, and those made for pods, in Neutron; also those that an operator put among them. */
   inNeutron(simulator: Simulator): string[]
   inJournal(journal: Journal): Held[]
-  /** Writes whose outcome nobody knows yet. */
-  isUndecided(journal: Journal): boolean
+  /** True where an operator may edit the port that carries the addresses, and the fate of no write is open. */
+  mayEdit(journal: Journal): boolean
 }
+
+type Differences = Omit<Mode, 'name' | 'schedules' | 'neutronConf'>
 
 const nodePort = (simulator: Simulator) => simulator.demo().servers['worker-1']!.ports[0]!.id
 
 /** The node's own address, which was there first. */
 export const NODE_ADDRESS = '10.10.10.11'
 
-const onPort: Omit<Mode, 'name' | 'neutronConf'> = {
+const onPort: Differences = {
   inNeutron: simulator =>
     find(simulator.state, 'ports', nodePort(simulator))!
       .fixed_ips.map(each => each.ip_address)
@@ -46,7 +48,7 @@ const onPort: Omit<Mode, 'name' | 'neutronConf'> = {
       ),
     )
   },
-  isUndecided: journal => portsIn(journal).some(portId => listIntents(journal, portId).length > 0),
+  mayEdit: journal => portsIn(journal).every(portId => listIntents(journal, portId).length === 0),
 }
 
 const portsIn = (journal: Journal): string[] =>
@@ -55,19 +57,48 @@ const portsIn = (journal: Journal): string[] =>
     .all()
     .map(row => String(row['port_id']))
 
+const ofMooring = (simulator: Simulator, deviceOwner: string): string[] =>
+  list(simulator.state, 'ports')
+    .filter(port => port.device_owner.startsWith(deviceOwner))
+    .flatMap(port => port.fixed_ips.map(each => each.ip_address))
+
+/** A port of Mooring's own holds the addresses. */
+const onHolder: Differences = {
+  ...onPort,
+  inNeutron: simulator => ofMooring(simulator, 'mooring'),
+  mayEdit: () => false,
+}
+
+const ofObjects = (deviceOwner: string): Differences => ({
+  inNeutron: simulator => ofMooring(simulator, deviceOwner),
+  inJournal: journal =>
+    listObjects(journal).flatMap(({ addresses, owner, state }) =>
+      addresses.map(({ address }) => ({
+        address,
+        containerId: owner?.containerId ?? '',
+        kind: state === 'quarantined' ? 'doubtful' : 'ours',
+      })),
+    ),
+  mayEdit: () => false,
+})
+
 /** Two thirds of the pods name an address, each address two of them. */
 function chosenAddress(containerId: string): string {
   const number = Number(/\d+/.exec(containerId)?.[0] ?? 0)
   return number % 3 === 0 ? '' : `IP=10.10.10.${50 + (number % 3)}`
 }
 
+const separate = { mode: 'separate', node: 'worker-1', idleMs: 0 }
+
 export const modes: readonly Mode[] = [
-  { name: 'mix', neutronConf: { mode: 'mix' }, ...onPort },
+  { name: 'mix', schedules: 400, neutronConf: { mode: 'mix' }, ...onPort },
   {
     name: 'mix with addresses that pods choose',
-    neutronConf: { mode: 'mix', allow: ['address'] },
     schedules: 100,
+    neutronConf: { mode: 'mix', allow: ['address'] },
     argsOf: chosenAddress,
     ...onPort,
   },
+  { name: 'mix by pairs', schedules: 200, neutronConf: { mode: 'mix', binding: 'allowed_address_pairs' }, ...onHolder },
+  { name: 'separate', schedules: 300, neutronConf: separate, ...ofObjects('mooring:separate') },
 ]

@@ -2,72 +2,64 @@
 
 // Goal: whatever a runtime, an operator, the cloud and a bad day do, in whatever order, no address has two owners at any
 // moment, and in the end Neutron, journal and kernel are equal. Method: 1000 schedules from seeds, many side by side, each
-// with a cloud (the simulator, over HTTP), a journal and a node of its own; each tenth with the real kernel where the test
-// has root. One that fails is cut down and printed. Again: SCHEDULE_SEED=N node --test test/schedules/schedules.test.ts
+// with a cloud (the simulator, over HTTP), a journal and a node of its own; each tenth on the real kernel where the test has
+// root, the others on one in memory. One that fails is cut down and printed. One alone, 1000 of one mode:
+// SCHEDULE_MODE=mix SCHEDULE_SEED=17 (or SCHEDULES=1000) node --test test/schedules/schedules.test.ts
 
 import assert from 'node:assert/strict'
+import { availableParallelism } from 'node:os'
 import { test } from 'node:test'
-import { type Mode, modes } from './mode.ts'
-import { settle } from './oracle.ts'
+import { Worker } from 'node:worker_threads'
+import { modes } from './mode.ts'
+import { type Failure, runSchedule, type Share } from './run.ts'
 import { describeSchedule, makeSchedule, type Schedule, shorterThan } from './schedule.ts'
-import { perform } from './steps.ts'
-import { startWorld } from './world.ts'
 
-const SCHEDULES = 1000
-const SIDE_BY_SIDE = 24
-/** Each so many with the real kernel: a removal of a link takes it 15 ms, in which it does nothing else for anybody. */
-const REAL_EVERY = 10
-const isRoot = process.getuid?.() === 0
+const { SCHEDULES, SCHEDULE_MODE, SCHEDULE_SEED } = process.env
+const chosen = modes.filter(({ name }) => SCHEDULE_MODE === undefined || name === SCHEDULE_MODE)
+const THREADS = Math.min(4, availableParallelism())
 /** Tries of a shorter schedule: what hangs on time does not fail each time. */
 const TRIES = 3
-const SHRINK_MS = 60_000
+const SHRINK_MS = 40_000
 
-async function fails(schedule: Schedule, mode: Mode): Promise<Error | undefined> {
-  try {
-    await using world = await startWorld(schedule, { mode, real: isRoot && schedule.seed % REAL_EVERY === 0 })
-    for (const step of schedule.steps) await perform(world, step)
-    await settle(world)
-    return undefined
-  } catch (error) {
-    return error as Error
-  }
+for (const { name, schedules } of chosen) {
+  const wanted = Number(SCHEDULES ?? schedules)
+  test(`${wanted} schedules of mode ${name}, a tenth on the real kernel: no address has two owners, in the end all is equal`, async () => {
+    const seeds = SCHEDULE_SEED === undefined ? numbers(wanted) : [Number(SCHEDULE_SEED)]
+    const shares = numbers(THREADS).map(thread => ({
+      mode: name,
+      seeds: seeds.filter(seed => SCHEDULE_SEED !== undefined || seed % THREADS === thread - 1),
+    }))
+    const found = await Promise.all(shares.slice(0, SCHEDULE_SEED === undefined ? THREADS : 1).map(inThread))
+    const failure = found.find(each => each !== undefined)
+    if (failure === undefined) return
+    const { schedule, error } = await cutDown(makeSchedule(failure.seed), failure.error, name)
+    assert.fail(
+      `SCHEDULE_MODE="${name}" SCHEDULE_SEED=${failure.seed}, cut down to:\n${describeSchedule(schedule)}\n${error}`,
+    )
+  })
 }
 
-async function shrink(schedule: Schedule, error: Error, mode: Mode): Promise<{ schedule: Schedule; error: Error }> {
+const numbers = (count: number) => Array.from({ length: count }, (_, index) => index + 1)
+
+function inThread(share: Share): Promise<Failure | undefined> {
+  const { promise, resolve, reject } = Promise.withResolvers<Failure | undefined>()
+  const thread = new Worker(new URL('./run.ts', import.meta.url), { workerData: share })
+  thread.once('message', resolve).once('error', reject)
+  return promise.finally(() => thread.terminate())
+}
+
+async function cutDown(schedule: Schedule, error: string, mode: string) {
   const untilMs = performance.now() + SHRINK_MS
   let found = { schedule, error }
   search: while (performance.now() < untilMs) {
-    for (const shorter of shorterThan(found.schedule)) {
-      if (performance.now() > untilMs) break search
-      for (let tries = 0; tries < TRIES; tries++) {
-        const again = await fails(shorter, mode)
+    for (const shorter of shorterThan(found.schedule))
+      for (let tries = 0; tries < TRIES && performance.now() < untilMs; tries++) {
+        const again = await runSchedule(shorter, mode)
         if (again === undefined) continue
         found = { schedule: shorter, error: again }
         continue search
       }
-    }
     break
   }
   return found
-}
-
-for (const mode of modes) {
-  const count = Number(process.env['SCHEDULES'] ?? mode.schedules ?? SCHEDULES)
-  test(`${count} schedules of mode ${mode.name}, each tenth on the real kernel: no address has two owners, in the end all is equal`, async t => {
-    const only = process.env['SCHEDULE_SEED']
-    const seeds = only === undefined ? Array.from({ length: count }, (_, seed) => seed + 1) : [Number(only)]
-    let failure: { schedule: Schedule; error: Error } | undefined
-    async function work(): Promise<void> {
-      for (let seed = seeds.shift(); seed !== undefined && failure === undefined; seed = seeds.shift()) {
-        const schedule = makeSchedule(seed)
-        const error = await fails(schedule, mode)
-        if (error !== undefined) failure ??= { schedule, error }
-      }
-    }
-    await Promise.all(Array.from({ length: SIDE_BY_SIDE }, work))
-    if (failure === undefined) return
-    t.diagnostic(`seed ${failure.schedule.seed}: ${failure.error.stack}\n${describeSchedule(failure.schedule)}`)
-    const { schedule, error } = await shrink(failure.schedule, failure.error, mode)
-    assert.fail(`SCHEDULE_SEED=${schedule.seed}, cut down to:\n${describeSchedule(schedule)}\n${error.stack}`)
-  })
 }

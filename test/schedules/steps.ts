@@ -180,11 +180,17 @@ async function reboot(world: World): Promise<void> {
   await world.node.start({ bootId: `boot-${++world.boots}` })
 }
 
-/** What an operator does with the port in a moment in which nothing else is under way. */
+/** What an operator does with the port while nothing else is under way: address-pairs.test.ts edits at the same time. */
 async function editByHand(world: World, does: 'add' | 'remove' | 'take'): Promise<void> {
-  const { operator, simulator, mode, node, foreign, taken } = world
+  const { mode, node } = world
+  await node.stop('in order')
   // Addresses carry no owner: one that appears while the fate of a write of ours is open cannot be told from ours.
-  if (mode.isUndecided(node.journal)) return
+  if (mode.mayEdit(node.journal)) await editPort(world, does)
+  await node.start()
+}
+
+async function editPort(world: World, does: 'add' | 'remove' | 'take'): Promise<void> {
+  const { operator, simulator, foreign, taken } = world
   const [port] = simulator.demo().servers['worker-1']!.ports
   const { subnet_id } = simulator.demo()
   const running = [...world.pods.values()].flatMap(pod => pod.addresses ?? [])
