@@ -31,11 +31,13 @@ setNetworkNamespace(fd)
 closeSync(fd)
 const route = new NetlinkSocket(NETLINK_ROUTE)
 
+const familyOf = (address: string) => (address.includes(':') ? 'udp6' : 'udp4')
+
 /**
  * Says to everybody as whom they are seen. One socket per address, so that the answer comes from the address that was asked.
  */
 function echoAt(address: string): Promise<void> {
-  const socket = createSocket('udp4')
+  const socket = createSocket(familyOf(address))
   socket.on('message', (_message, remote) => socket.send(remote.address, remote.port, remote.address))
   echoes.set(address, socket)
   return new Promise(resolve => socket.bind(PORT, address, resolve))
@@ -69,7 +71,7 @@ function indexOf(ifname: string): number {
 
 function ask({ from, to, timeoutMs }: { from?: string; to: string; timeoutMs: number }): Promise<string | undefined> {
   const { promise, resolve } = Promise.withResolvers<string | undefined>()
-  const socket = createSocket('udp4')
+  const socket = createSocket(familyOf(to))
   const timer = setTimeout(() => resolve(undefined), timeoutMs)
   socket.on('message', message => resolve(message.toString()))
   // A destination that is not reachable now may be so later.
