@@ -9,7 +9,7 @@ import { after, before, test } from 'node:test'
 import { listObjects } from '#allocator'
 import { deadlineIn } from '#base'
 import { type CloudSession, loadCloud, openCloud, type Port } from '#openstack'
-import { addressOf, nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
+import { addressOf, nodeDirectory, nodeWithNic, startNode, until } from '../node.ts'
 
 const options = {
   skip: process.env['OSLAB_DEMO_JSON'] ? false : 'no lab: eval "$(lab/openstack env)"',
