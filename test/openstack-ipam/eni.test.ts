@@ -146,6 +146,15 @@ for (const [what, injection] of [
     assertNoLeak(it)
   })
 
+test('whose attachment was not carried out, however often it was asked for, waits for the next one', async t => {
+  const it = await serverNode(t)
+  // Every try of the first; the second goes through.
+  it.simulator.inject({ act: 'cut', method: 'POST', path: 'os-interface', times: 3 })
+  ok(await it.node.call('ADD', 'c1', it.ipam, { timeoutMs: 15_000 }))
+  await until(() => it.marked().length === 1, 'the removal of the port of the first')
+  assertNoLeak(it)
+})
+
 test('a port whose attachment was never carried out is removed, by the next process too', async t => {
   const it = await serverNode(t)
   it.simulator.inject({ act: 'cut', method: 'POST', path: 'os-interface', times: 0 })

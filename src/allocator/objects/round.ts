@@ -161,7 +161,11 @@ async function look(options: ObjectRoundOptions, state: State): Promise<void> {
     disownEarlierBootsObjects(journal, pool, bootId)
     const found = compareObjects(shown, listObjects(journal, pool), { nowMs, poolDigits })
     for (const made of found.found) recordMade(journal, made, nowMs + settings.usableAfterMs)
-    assignMade(options, found.found)
+    // What was begun and never finished is removed below: who waits for it gets another.
+    assignMade(
+      options,
+      found.found.filter(each => !each.isPart),
+    )
     for (const made of found.strange) recordStrange(journal, pool, made)
     for (const { mark, flaw } of found.flawed) noteFlaw(journal, mark, flaw)
     for (const { mark } of found.missing) noteMissing(journal, mark, nowMs)
