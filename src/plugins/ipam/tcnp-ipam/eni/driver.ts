@@ -66,13 +66,18 @@ export function nicDriver(options: NicOptions): ObjectDriver {
       await attach(port.id, limits)
     } catch (error) {
       if (!isCertain(error)) throw error
-      // Where this fails too the record stays, and with it the port's name: the next look finds it.
-      await neutron.ports.delete(port.id, limits)
+      await neutron.ports.delete(port.id, limits).catch(failure => {
+        throw unfinished(failure)
+      })
       throw isFull(error) ? full(options, `${error.summary}; ${room.text}`, error) : error
     }
-    const flaw = await findFlaw(options, port, limits, pool.plugMs)
-    if (flaw === undefined) await awaitActive(port.id, limits)
-    return [{ ...toMade(port, request.mark), flaw }]
+    try {
+      const flaw = await findFlaw(options, port, limits, pool.plugMs)
+      if (flaw === undefined) await awaitActive(port.id, limits)
+      return [{ ...toMade(port, request.mark), flaw }]
+    } catch (error) {
+      throw unfinished(error)
+    }
   }
 
   async function attach(id: string, limits: Limits): Promise<void> {
@@ -160,6 +165,17 @@ const toMade = (port: Port, mark: string): MadeObject => ({
 })
 
 const isCertain = (error: unknown) => error instanceof OpenStackError && error.effect === 'none'
+
+/**
+ * What failed after the port was made, as an error whose effect is not known: the record stays, and with it the port's name, by
+ * which the next look finds it.
+ */
+function unfinished(error: unknown): unknown {
+  if (!isCertain(error)) return error
+  const { service, summary: reason, status, type, kind, remedy } = error as OpenStackError
+  const action = 'finish the attachment of a NIC'
+  return new OpenStackError({ service, action, reason, status, type, kind, remedy, effect: 'unknown', cause: error })
+}
 
 /** Nova's word for a server without a free slot, or a project that may have no further port. */
 const isFull = (error: unknown): error is OpenStackError =>
