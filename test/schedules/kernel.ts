@@ -41,7 +41,13 @@ type FakeLink = { readonly owner: string; readonly mac: Uint8Array; readonly add
 /** A kernel in memory: what veth-route and the reconciler ask of one. */
 export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
   const links = new Map<string, FakeLink>()
+  // What is not here has nothing to tell: lists are empty.
+  const nothing = Object.keys(inlineHost(undefined as never)).map(name => [
+    name,
+    async () => (/^(list|find)\w+s$/.test(name) ? [] : undefined),
+  ])
   const host: Partial<Host> = {
+    ...Object.fromEntries(nothing),
     findUplink: async () => ({ index: 2, name: 'uplink', mac: uplink.mac, mtuBytes: 1450, addresses: [] }),
     async attachRoutedPod({ pod }) {
       const addresses = pod.addresses.map(({ ip }) => formatIp(ip))
@@ -65,6 +71,10 @@ export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
     },
     listFirewallPods: async () =>
       [...links].map(([link, { addresses }]) => ({ link, addresses: addresses.map(parseIp) })),
+    findFirewallPods: async ({ links: names }) =>
+      [...links].flatMap(([link, { addresses }]) =>
+        names.includes(link) ? [{ link, addresses: addresses.map(parseIp) }] : [],
+      ),
     listOwnedLinks: async () => [...links].map(([name, { owner }]) => ({ name, owner })),
     describeLink: async ({ name }) => {
       const link = links.get(name)
@@ -72,7 +82,6 @@ export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
     },
     isOperational: async () => true,
     hasPodLink: async () => true,
-    listStrays: async () => [],
     ensureFirewall: async () => false,
     probeArp: async () => [],
   }
