@@ -80,9 +80,6 @@ export class Background {
     try {
       await this.#workOff()
       await keepFirewall(this.#world)
-      const { removed, kept } = await this.#strays.round()
-      if (removed.length > 0) logger.info({ elements: removed }, 'removed from the firewall: no record, no link')
-      if (kept.length > 0) logger.warn({ elements: kept }, 'no record knows of these in the firewall: kept')
       const released = await reconcile(this.#world, this.#suspects, (attachment, work) =>
         this.#lanes.run(laneOf(attachment), work),
       )
@@ -92,9 +89,17 @@ export class Background {
         if (error === undefined) logger.info(fields, 'released')
         else logger.warn({ ...fields, err: error }, 'not released yet')
       }
+      await this.#lookForStrays()
     } catch (error) {
       logger.error({ err: error }, 'reconcile')
     }
+  }
+
+  async #lookForStrays(): Promise<void> {
+    const { logger } = this.#options
+    const { removed, kept } = await this.#strays.round()
+    if (removed.length > 0) logger.info({ elements: removed }, 'removed from the firewall: no record, no link')
+    if (kept.length > 0) logger.warn({ elements: kept }, 'no record knows of these in the firewall: kept')
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { listAttachments } from '#allocator'
+import { EINVAL, EOPNOTSUPP } from '#libc'
+import { NetlinkError } from '#netlink'
 import { OWNER_PREFIX, type World } from '#plugins'
 
 /** What a round has come to, in words: elements of the firewall that were removed, and others that nobody knows of. */
@@ -26,7 +28,10 @@ export class Strays {
     if (this.#isDone) return { removed: [], kept: [] }
     const { host } = this.#world
     const known = knownOf(this.#world)
-    const strays = await host.listStrays(known)
+    const strays = await host.listStrays(known).catch((error: unknown) => {
+      if (isUnknown(error)) return []
+      throw error
+    })
     const dead = strays.filter(({ isDead }) => isDead).map(({ text }) => text)
     const removed = dead.filter(text => this.#suspects.includes(text))
     // What is known now was not, perhaps, when the elements were read: a record comes before its elements.
@@ -38,6 +43,10 @@ export class Strays {
     return { removed, kept }
   }
 }
+
+/** This kernel has no nf_tables: nobody has anything there. */
+const isUnknown = (error: unknown): boolean =>
+  error instanceof NetlinkError && (error.errno === EINVAL || error.errno === EOPNOTSUPP)
 
 type Marks = { hostLink?: string; owner?: string; answers?: { owner?: string } | null }
 
