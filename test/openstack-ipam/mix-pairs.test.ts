@@ -3,13 +3,15 @@
 // Mode mix by allowed_address_pairs, and mix_route, against the simulated OpenStack. Needs no root.
 
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { listPortAddresses } from '#allocator'
 import { parseIp, parsePrefix, prefixContains } from '#base'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { find, list, type Simulator } from '#simulator'
-import { type IpamConfig, limits, neutronList, portOf, setUp } from './cloud.ts'
-import { addressOf, type Node, nodeWithNic, startNode, until } from './node.ts'
+import { type IpamConfig, limits, mooring, neutronList, portOf, setUp } from './cloud.ts'
+import { addressOf, type Node, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const BY_PAIRS = { binding: 'allowed_address_pairs', cluster: 'lab', node: 'worker-1', verifyAfterMs: 200 }
 
@@ -283,4 +285,72 @@ test('a new node beside an old one: two nodes of one network have holders, pairs
   assert.deepEqual(nexthops.sort(), [portOf(simulator).ips[0], other!.ips[0]].sort())
   await second.call('DEL', 'b', theirs)
   await until(() => routes().length === 1, 'the removal')
+})
+
+test('a process per call: 8 ADDs at once by 8 processes share holder, block and pair; 8 DELs leave nothing', async t => {
+  const { ipam, simulator, directory, holders, held, pairs } = await setUpPairs(t, {}, false)
+  const port = portOf(simulator)
+  const host = nodeWithNic(`${port.ips[0]}/24`, port.mac)
+  const alone = async (command: string, container: string): Promise<Reply> => {
+    await using node = startNode({ directory, host, longLived: false })
+    return await node.call(command, container, ipam)
+  }
+  const many = Array.from({ length: 8 }, (_, id) => `c${id}`)
+  const replies = await Promise.all(many.map(id => alone('ADD', id)))
+  for (const reply of replies) assert.equal(reply.exitCode, 0, reply.stdout)
+  assert.equal(new Set(replies.map(addressOf)).size, 8)
+  for (const reply of replies) assert.ok(covers(pairs(), addressOf(reply)))
+  assert.deepEqual([holders().length, held().length, pairs().length], [1, 16, 1])
+  for (const reply of await Promise.all(many.map(id => alone('DEL', id)))) assert.equal(reply.exitCode, 0)
+  await until(() => held().length + pairs().length === 0, 'the removal')
+})
+
+test('addresses of both IP versions are held and let pass', async t => {
+  const { node, ipam, cloud, simulator, held, pairs } = await setUpPairs(t)
+  const dual = await cloud.neutron.networks.create({ name: 'dual' }, limits())
+  const four = { network_id: dual.id, cidr: '10.78.0.0/24', ip_version: 4 } as const
+  const six = { network_id: dual.id, cidr: '2001:db8:2::/64', ip_version: 6 } as const
+  const subnets = [
+    await cloud.neutron.subnets.create(four, limits()),
+    await cloud.neutron.subnets.create(six, limits()),
+  ]
+  const fixed_ips = subnets.map(each => ({ subnet_id: each.id }))
+  const hostPort = (await cloud.neutron.ports.create({ network_id: dual.id, fixed_ips }, limits())).id
+  const conf = { ...ipam, neutronConf: { ...ipam.neutronConf, networks: ['dual'], hostPort } }
+  const reply = await node.call('ADD', 'c1', conf)
+  assert.equal(reply.exitCode, 0, reply.stdout)
+  const hostPairs = () => find(simulator.state, 'ports', hostPort)!.allowed_address_pairs.map(each => each.ip_address)
+  for (const { address } of reply.json.ips!) assert.ok(covers(hostPairs(), address.replace(/\/\d+$/, '')), address)
+  assert.deepEqual(
+    reply.json.ips!.map(each => each.address.replace(/^.*\//, '/')),
+    ['/24', '/64'],
+  )
+  assert.deepEqual([held().length, hostPairs().length, pairs().length], [32, 2, 0])
+  await node.call('DEL', 'c1', conf)
+  await until(() => held().length + hostPairs().length === 0, 'the removal')
+})
+
+test('drain takes away pairs, routes and the port that held the addresses', async t => {
+  const { node, ipam, cloud, directory, holders, pairs, routes } = await setUpPairs(t, {
+    mode: 'mix_route',
+    podSubnets: ['pods-4'],
+    reserve: 2,
+  })
+  await podNetwork(cloud)
+  assert.equal((await node.call('ADD', 'c1', ipam)).exitCode, 0)
+  await node.call('DEL', 'c1', ipam)
+  await until(
+    () => listPortAddresses(node.world.journal, holders()[0]!.id).every(each => each.state === 'free'),
+    'a reserve',
+  )
+  assert.deepEqual([holders().length, pairs().length, routes().length], [1, 1, 1])
+  await node[Symbol.asyncDispose]()
+  const conflist = join(directory, 'net.conflist')
+  writeFileSync(
+    conflist,
+    JSON.stringify({ name: 'cni0', cniVersion: '1.0.0', plugins: [{ type: 'veth-route', ipam }] }),
+  )
+  const { status, output } = await mooring('drain', '--data-dir', directory, '--conflist', conflist)
+  assert.equal(status, 0, output)
+  assert.deepEqual([holders(), pairs(), routes()], [[], [], []])
 })
