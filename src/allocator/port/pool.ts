@@ -88,6 +88,8 @@ const ROUND_MS = 120_000
 const REFILL_PAUSE_MS = 60_000
 /** Unless the settings say otherwise: longer than an overlapping write takes, and within the 5 s that are promised. */
 const VERIFY_MS = 3_000
+/** A removed address that comes back within so many looks back comes by an older list. */
+const ECHO_LOOKS = 3
 /** Between looks at a port that nobody writes to as far as we know: somebody may have written a very old list. */
 const LOOK_MS = 300_000
 /** A port that Neutron does not know for this long is gone, and what was recorded on it with it. */
@@ -106,6 +108,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   let shrinkAtMs: number | undefined
   /** When the port is looked at again because of a write of ours. */
   let verifyAtMs: number | undefined
+  /** When addresses were removed, as long as somebody's older list may bring them back. */
+  const removedMs = new Map<string, number>()
   const rounds = createRounds({ round: background, onFailure })
   const wire = createWire({ journal, portId, probe: () => access.probe, signal: rounds.signal })
 
@@ -114,6 +118,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   async function round(limits: Limits, enough?: () => boolean, gather?: Arrivals): Promise<RoundReport | undefined> {
     const work = async () => {
       await gather?.untilOthersArrived(limits)
+      noteRemoved([])
       return await settlePort({
         ...options,
         neutron: await access.neutron(),
@@ -122,6 +127,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         limits,
         refill: longLived && performance.now() >= refillNotBeforeMs,
         shrink: mayShrink(),
+        echo: { note: noteRemoved, has: address => removedMs.has(address) },
         cover: access.cover,
         onAssigned: waiters.tellServed,
         enough,
@@ -138,11 +144,19 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     return report
   }
 
+  const verifyAfterMs = () => access.settings.verifyAfterMs ?? VERIFY_MS
+
+  function noteRemoved(addresses: readonly string[]): void {
+    const now = performance.now()
+    for (const [address, atMs] of removedMs) if (now - atMs > ECHO_LOOKS * verifyAfterMs()) removedMs.delete(address)
+    for (const address of addresses) removedMs.set(address, now)
+  }
+
   const mayShrink = () =>
     !longLived || access.settings.coolDownMs === 0 || (shrinkAtMs !== undefined && performance.now() >= shrinkAtMs)
 
   function noteTimes({ hasSurplus, wrote }: RoundReport, begunMs: number): void {
-    if (wrote) verifyAtMs = performance.now() + (access.settings.verifyAfterMs ?? VERIFY_MS)
+    if (wrote) verifyAtMs = performance.now() + verifyAfterMs()
     else if (verifyAtMs !== undefined && begunMs >= verifyAtMs) verifyAtMs = undefined
     if (!hasSurplus) shrinkAtMs = undefined
     else shrinkAtMs ??= performance.now() + shrinkAfterMs(access.settings.coolDownMs, Math.random())

@@ -90,6 +90,8 @@ export type RoundOptions = {
   readonly shrink: boolean
   /** What addresses need elsewhere; undefined where they work by being on the port. */
   readonly cover?: PortCover | undefined
+  /** Addresses that we have removed a moment ago: one that comes back was in a list that somebody had read before. */
+  readonly echo?: { note(addresses: readonly string[]): void; has(address: string): boolean } | undefined
   /** Addresses that something on this node has. */
   readonly inUse?: ((address: string) => boolean) | undefined
   /** Told whenever attachments were given addresses. */
@@ -117,6 +119,8 @@ export type RoundReport = {
   lost: Known[]
   /** The same, put back. */
   repaired: string[]
+  /** Addresses that we had removed, that somebody's older list has brought back, and that are on their way out again. */
+  returned: string[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
   /** Why somebody was not served, by the want's id. */
@@ -151,6 +155,7 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
   const report: RoundReport = {
     lost: [],
     repaired: [],
+    returned: [],
     strange: [],
     unserved: state.unserved,
     refillFailed: undefined,
@@ -277,7 +282,8 @@ function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
     })
 }
 
-function compare({ journal, portId, settings, inUse, cover }: RoundOptions, report: RoundReport, port: Port): void {
+function compare(options: RoundOptions, report: RoundReport, port: Port): void {
+  const { journal, portId, settings, inUse, cover, echo } = options
   const nowMs = Date.now()
   const isCovered = (address: string) => cover?.covers(address) ?? true
   const found = comparePort(port.fixed_ips, listKnownAddresses(journal, portId), listIntents(journal, portId), {
@@ -296,11 +302,15 @@ function compare({ journal, portId, settings, inUse, cover }: RoundOptions, repo
     })
   for (const each of found.attributed)
     record(isCovered(each.ip_address) ? 'free' : 'releasing', nowMs + settings.usableAfterMs)(each)
-  found.strange.forEach(record('quarantined', 0))
+  const isEcho = ({ ip_address }: Shown) => echo?.has(ip_address) === true && inUse?.(ip_address) !== true
+  const [returned, strange] = [found.strange.filter(isEcho), found.strange.filter(each => !isEcho(each))]
+  returned.forEach(record('releasing', 0))
+  strange.forEach(record('quarantined', 0))
   for (const each of found.vanished) forgetAddress(journal, each)
   for (const id of found.settled) forgetIntent(journal, id)
   report.lost = [...found.lost]
-  report.strange.push(...found.strange.map(each => each.ip_address))
+  report.returned.push(...returned.map(each => each.ip_address))
+  report.strange.push(...strange.map(each => each.ip_address))
 }
 
 /** Gives what is free to who waits, and says what remains to be done. */
@@ -629,6 +639,7 @@ async function remove(
   }
   options.step?.('remove-record')
   const present = new Set(answer.fixed_ips.map(each => each.ip_address))
+  options.echo?.note([...leaving])
   journal.transaction(() => {
     for (const each of removable) {
       if (present.has(each.address)) continue

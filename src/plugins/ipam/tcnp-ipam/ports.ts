@@ -140,10 +140,12 @@ export function listWaitingForCredentials(
   return [...ports, ...objects]
 }
 
-function complaint(portId: string, { lost, repaired, strange }: RoundReport): string {
+function complaint(portId: string, { lost, repaired, returned, strange }: RoundReport): string {
   const texts = []
   if (repaired.length > 0)
     texts.push(`Somebody has taken ${repaired.join(', ')} off port ${portId}, which attachments use: put back`)
+  if (returned.length > 0)
+    texts.push(`Somebody has put ${returned.join(', ')} on port ${portId} again, which we had removed: removed again`)
   if (lost.length > 0)
     texts.push(`Port ${portId} has lost ${lost.map(each => each.address).join(', ')}, which attachments use`)
   if (strange.length > 0)
