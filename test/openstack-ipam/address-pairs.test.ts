@@ -205,3 +205,15 @@ test('without an agent a process looks again before it ends, and on a port witho
   await list.need('b', ['10.10.10.66'], limits())
   assert.deepEqual(pairs(), [])
 })
+
+test('a call that brings other credentials in the middle of a write does not disturb it', async t => {
+  const { open, pairs, simulator, cloud, portId } = await setUp(t)
+  simulator.settings.latency = { ...simulator.settings.latency, commitMs: 0, readMs: 30 }
+  const list = open()
+  const needing = list.need('a', ['10.10.10.64'], limits())
+  const settings = { entriesMax: 10, verifyAfterMs: 150, lockDirectory: nodeDirectory(t) }
+  const renew = () => list.use({ driver: pairsDriver(portId, async () => cloud.neutron), access: '{}', settings })
+  const renewing = setInterval(renew, 5)
+  await needing.finally(() => clearInterval(renewing))
+  assert.deepEqual(pairs(), ['10.10.10.64'])
+})

@@ -359,8 +359,9 @@ function serve(options: RoundOptions, state: State): Plan {
 
 /** Addresses that the cap still permits. */
 function roomOf({ journal, portId, settings }: RoundOptions): number {
+  if (settings.maxAddresses === undefined) return Number.POSITIVE_INFINITY
   const ours = listKnownAddresses(journal, portId).filter(each => each.state !== 'foreign')
-  return Math.max(0, (settings.maxAddresses ?? Number.POSITIVE_INFINITY) - ours.length)
+  return Math.max(0, settings.maxAddresses - ours.length)
 }
 
 function capError({ journal, portId, settings }: RoundOptions): AllocationError {

@@ -8,6 +8,9 @@ import type { ListDriver, ListView } from './list.ts'
 /** How long a write of a port may take; then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
 
+/** What a write has to name again as it was; whichever driver looked, for a later call brings another. */
+const ports = new WeakMap<ListView, Port>()
+
 export type PairsNeutron = { readonly ports: Pick<Ports, 'get' | 'update'> }
 
 /**
@@ -15,9 +18,6 @@ export type PairsNeutron = { readonly ports: Pick<Ports, 'get' | 'update'> }
  * is an address or prefix with the port's own MAC. Neutron replaces the whole list with each write.
  */
 export function pairsDriver(portId: string, neutron: () => Promise<PairsNeutron>): ListDriver {
-  // What a write has to name again as it was.
-  const views = new WeakMap<ListView, Port>()
-
   const viewOf = (port: Port): ListView => {
     const view: ListView = {
       entries: (port.allowed_address_pairs ?? []).map(pair => entryOf(pair, port.mac_address)),
@@ -25,7 +25,7 @@ export function pairsDriver(portId: string, neutron: () => Promise<PairsNeutron>
       // Everything passes: Neutron refuses pairs there.
       isMoot: port.port_security_enabled === false,
     }
-    views.set(view, port)
+    ports.set(view, port)
     return view
   }
 
@@ -43,13 +43,12 @@ export function pairsDriver(portId: string, neutron: () => Promise<PairsNeutron>
       return port === undefined ? undefined : viewOf(port)
     },
     async write(view, { add, remove }, limits) {
-      const port = views.get(view)!
+      const port = ports.get(view)!
       const gone = new Set(remove)
       const staying = (port.allowed_address_pairs ?? []).filter(pair => !gone.has(entryOf(pair, port.mac_address)))
       const pairs: AddressPair[] = [...staying, ...add.map(ip_address => ({ ip_address }))]
-      const { ports } = await neutron()
       const within = { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: view.revision }
-      return viewOf(await ports.update(portId, { allowed_address_pairs: pairs }, within))
+      return viewOf(await (await neutron()).ports.update(portId, { allowed_address_pairs: pairs }, within))
     },
   }
 }
