@@ -8,6 +8,7 @@ import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deadlineIn } from '#base'
 import { type Journal, openJournal } from '../journal.ts'
+import { AllocationError } from '../port/error.ts'
 import type { Owner } from '../port/plan.ts'
 import { type FakeDriver, fakeDriver } from './fake-driver.ts'
 import type { ObjectSettings } from './object.ts'
@@ -67,6 +68,19 @@ async function until(condition: () => boolean, what: string): Promise<void> {
   for (const end = performance.now() + 5_000; !condition(); await sleep(5))
     if (performance.now() > end) throw new Error(`${what} did not come true`)
 }
+
+test('a creation that did not get its turn in time leaves no record', async t => {
+  const driver = fakeDriver()
+  const { create } = driver
+  const late = () => Promise.reject(new AllocationError('late', 'Cannot lock server.lock: another process holds it'))
+  Object.assign(driver, { create: late })
+  const { journal, pool } = poolOn(t, directoryFor(t), driver, { max: 1 })
+  await assert.rejects(pool.acquire(owner(1), soon()), /Cannot lock/)
+  assert.deepEqual(states(journal), [])
+  Object.assign(driver, { create })
+  await pool.acquire(owner(2), soon())
+  assertSettled(journal, driver)
+})
 
 test('acquire() takes a ready object without a call to the cloud, and the pool refills and describes afterwards', async t => {
   const driver = fakeDriver()

@@ -340,6 +340,8 @@ async function afterRefusal(
 function certainRefusal(error: unknown): 'full' | 'transient' | 'other' | undefined {
   if (error instanceof AllocationError && error.fault === 'full') return 'full'
   if (error instanceof AllocationError && (error.fault === 'broken' || error.fault === 'taken')) return 'other'
+  // It waited for a lock, and nothing was sent.
+  if (error instanceof AllocationError && error.fault === 'late') return 'transient'
   if (!(error instanceof OpenStackError) || error.effect === 'unknown') return undefined
   if (error.kind === 'exhausted' || error.kind === 'quota') return 'full'
   return error.kind === 'transient' ? 'transient' : 'other'
