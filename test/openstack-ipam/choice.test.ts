@@ -35,7 +35,7 @@ async function twoSubnets(t: TestContext, longLived: boolean, more: object = {})
   const conf = { hostPort: host.id, subnets: ['first', '10.78.0.0/29'], retryFullMs: 0, ...more }
   const addressesOnPort = async () =>
     (await cloud.neutron.ports.get(host.id, limits()))!.fixed_ips.map(each => each.ip_address)
-  return { node, simulator, cloud, network, first, addressesOnPort, ipam: asAdmin(ipam, simulator, conf), conf }
+  return { node, simulator, cloud, network, host, first, addressesOnPort, ipam: asAdmin(ipam, simulator, conf), conf }
 }
 
 /** `first` or `second`. */
@@ -162,6 +162,23 @@ test('a full subnet is left alone for a while, and used again afterwards', async
     if (subnetOf(reply) === 'second') await node.call('DEL', `c${id}`, ipam)
     return subnetOf(reply) === 'first'
   }, 'an address of the first subnet')
+})
+
+test('the reserve is kept in the next subnet while the first is full, and serves from there', async t => {
+  const { node, ipam, host, cloud, network, first } = await twoSubnets(t, true, { retryFullMs: 60_000, reserve: 2 })
+  await cloud.neutron.ports.create(
+    { network_id: network.id, fixed_ips: Array.from({ length: 4 }, () => ({ subnet_id: first.id })) },
+    limits(),
+  )
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  const free = () => listPortAddresses(node.world.journal, host.id).filter(each => each.state === 'free')
+  await until(() => free().length === 2, 'the reserve')
+  const ahead = free().map(each => each.address)
+  const reply = await node.call('ADD', 'c1', ipam)
+  served(reply)
+  assert.equal(subnetOf(reply), 'second')
+  assert.ok(ahead.includes(addressOf(reply)), `${addressOf(reply)} is none of ${ahead.join(', ')}`)
+  await until(() => free().length === 2, 'the reserve again')
 })
 
 test('a pod chooses one of the subnets that the operator names', async t => {
