@@ -7,8 +7,8 @@ import type { World } from '../../world.ts'
 
 /** What a node asks of the cloud about itself hardly ever changes; what has changed shows itself by an error, too. */
 const FRESH_MS = 300_000
-/** The longest that a look takes which several callers share. */
-const LOOK_MS = 60_000
+/** The longest that a look takes which several callers share: some calls of a node that may make one in 20 seconds. */
+const LOOK_MS = 120_000
 
 export type Look<T> = {
   /** Everything that the answer depends on; `forgetLookup` takes it when the answer is not true any more. */
@@ -29,8 +29,12 @@ export async function lookUp<T>(world: World, wanted: Look<T>, limits: Limits): 
   return kept.found
 }
 
-/** As it is now, whatever was found before. */
-export async function lookAgain<T>(world: World, { lookup, look }: Look<T>, limits: Limits): Promise<T> {
+/** As it is now, whatever was found before. Whoever asks while another looks gets what that one finds, also if he waits for less. */
+export async function lookAgain<T>(world: World, wanted: Look<T>, limits: Limits): Promise<T> {
+  return await (world.longLived ? lookTogether : lookAndKeep)(world, wanted, limits)
+}
+
+async function lookAndKeep<T>(world: World, { lookup, look }: Look<T>, limits: Limits): Promise<T> {
   const found = await look(limits)
   putLookup(world.journal, lookup, JSON.stringify(found))
   return found
@@ -53,7 +57,7 @@ function lookTogether<T>(world: World, wanted: Look<T>, limits: Limits): Promise
   flights.set(world.journal, all)
   const { lookup, action } = wanted
   const flight = (all.get(lookup) ??
-    lookAgain(world, wanted, { deadline: deadlineIn(LOOK_MS), purpose: limits.purpose }).finally(() =>
+    lookAndKeep(world, wanted, { deadline: deadlineIn(LOOK_MS), purpose: limits.purpose }).finally(() =>
       all.delete(lookup),
     )) as Promise<T>
   all.set(lookup, flight)
@@ -69,7 +73,7 @@ async function lookInTurn<T>(world: World, wanted: Look<T>, limits: Limits): Pro
     kept = findKept<T>(world, lookup)
     return kept?.isFresh === true
   }
-  const lookUnlessKnown = async () => (isKnown() ? undefined : await lookAgain(world, wanted, limits))
+  const lookUnlessKnown = async () => (isKnown() ? undefined : await lookAndKeep(world, wanted, limits))
   const found = await withFileLock(join(world.dataDir, `lookup-${name}.lock`), lookUnlessKnown, limits, isKnown)
   // As it was when it was known: another process may have forgotten it since.
   return found ?? kept!.found
