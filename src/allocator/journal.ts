@@ -82,6 +82,8 @@ const migrations: readonly string[] = [
    ) STRICT, WITHOUT ROWID;
    CREATE INDEX object_owner ON object (container_id, if_name);
    CREATE INDEX object_state ON object (pool, state, usable_ms);
+   CREATE INDEX object_undescribed ON object (pool) WHERE state = 'assigned' AND missing_ms = 0
+     AND described <> network || char(10) || container_id || char(10) || if_name;
    CREATE TABLE object_want (
      id INTEGER PRIMARY KEY, pool TEXT NOT NULL, network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL,
      special TEXT NOT NULL, expires_ms INTEGER NOT NULL

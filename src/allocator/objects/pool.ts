@@ -13,12 +13,12 @@ import type { CloudObject, ObjectAccess, ObjectPool } from './object.ts'
 import { type ObjectReport, type ObjectStep, settleObjects } from './round.ts'
 import {
   assignObject,
-  countObjects,
   findFreeObject,
   findObject,
   findObjectPool,
   forgetObjectWantsOf,
   hasFlawed,
+  hasLostAnswer,
   hasObjectWork,
   isWantingObject,
   listObjectWants,
@@ -86,7 +86,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   const lookMs = () => (hasFlawed(journal, pool) ? LOOK_FLAWED_MS : LOOK_MS)
 
   function isLookDue(): boolean {
-    const isLost = countObjects(journal, pool).making > 0
+    const isLost = hasLostAnswer(journal, pool)
     return (isLost || longLived) && performance.now() - lookedMs >= (isLost ? LOOK_LOST_MS : lookMs())
   }
 
