@@ -1,81 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Goal: veth-route with host-local does what the CNI specification and the reference's conformance list say, seen from
-// outside, by the installed executables: in one process per call and through an agent. Needs root.
+// Goal: ADD and DEL of veth-route with host-local do what the CNI specification and the reference's conformance list say, seen
+// from outside, by the installed executables: in one process per call and through an agent. Needs root.
 
 import assert from 'node:assert/strict'
-import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
-import {
-  type Attachment,
-  assertSameState,
-  type CallOptions,
-  cniBin,
-  errorOf,
-  folder,
-  makeLab,
-  makeNetns,
-  type Netns,
-  type Node,
-  type RunningAgent,
-  resultOf,
-  run,
-  skip,
-} from './nodelab.ts'
-
-const versions = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0']
-const RELEASED = { code: 0, stdout: '' }
-const silent = ({ code, stdout }: { code: number | null; stdout: string }) => ({ code, stdout })
-let containers = 0
+import { describe, test } from 'node:test'
+import { assertSameState, errorOf, folder, makeLab, makeNetns, resultOf, run, skip } from './nodelab.ts'
+import { dualStack, RELEASED, silent, versions, vethRouteLab, without0 } from './veth-route-lab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
-  describe(`veth-route, ${mode}`, { skip }, () => {
-    let node: Node
-    let agent: RunningAgent | undefined
-    let kept: string[]
-
-    before(async () => {
-      node = makeLab({ mode }).nodes[0]!
-      if (mode === 'agent') agent = await node.startAgent()
-      await bringForGood()
-      kept = node.state()
-    })
-    after(() => agent?.[Symbol.asyncDispose]())
-    // So that a test that failed does not make the next ones fail.
-    beforeEach(async () => {
-      if (mode === 'agent' && agent === undefined) agent = await node.startAgent()
-    })
-    const made: [Attachment, CallOptions?][] = []
-    afterEach(async context => {
-      const mine = made.splice(0)
-      if (!('passed' in context && context.passed))
-        for (const [it, options] of mine) await node.call('DEL', it, options)
-    })
-    /** What costs a second with a process per call, and is the same code. */
-    const testByAgent = mode === 'agent' ? test : () => undefined
-
-    /** What the first pods bring for good: 169.254.1.1, the table, settings. */
-    async function bringForGood(): Promise<void> {
-      const it = { containerId: 'first', netns: makeNetns('first').path }
-      for (const ipMasq of [false, true]) {
-        resultOf(await node.call('ADD', it, { more: { ipMasq, ipam: dualStack(node) } }))
-        resultOf(await node.call('DEL', it, { more: { ipMasq, ipam: dualStack(node) } }))
-      }
-    }
-
-    /** A container that does not exist yet, with a namespace of its own. */
-    const newPod = (more: Partial<Attachment> = {}): { pod: Netns; it: Attachment } => {
-      const pod = makeNetns('pod')
-      const it = { containerId: `c${containers++}`, netns: pod.path, ...more }
-      made.push([it])
-      return { pod, it }
-    }
-    const assertNothingLeft = () => assertSameState(node.state(), kept)
+  describe(`veth-route, ADD and DEL, ${mode}`, { skip }, () => {
+    const at = vethRouteLab(mode)
+    const { testByAgent, newPod, assertNothingLeft, withFakeIpam, forgetEverything } = at
 
     test('ADD: pod and node show what the manual of the mode prints (COM-01, COM-03, PTP-02, PTP-11)', async () => {
       const { pod, it } = newPod()
-      const result = resultOf(await node.call('ADD', it))
+      const result = resultOf(await at.node.call('ADD', it))
       const [host, inside] = result.interfaces
       assert.match(host.name, /^veth[0-9a-f]{8}$/)
       const address: string = result.ips[0].address.split('/')[0]
@@ -89,34 +31,34 @@ for (const mode of ['standalone', 'agent'] as const)
       )
       assert.ok(pod.ip('-o -4 addr show eth0').includes(` inet ${address}/24 scope global noprefixroute eth0\\`))
       assert.equal(pod.ip('-o -4 addr').trim().split('\n').length, 2) // and lo
-      assert.equal(node.ip(`route show ${address}`).trim(), `${address} dev ${host.name} proto 98`)
-      assert.match(node.ip('-o -4 addr'), / inet 169\.254\.1\.1\/32 scope (global dummy0|link lo)\\/)
-      assert.equal(node.ip('neigh show proxy').replace(/ +/g, ' ').trim(), `${address} dev eth0 proxy proto 98`)
-      for (const [netns, link, mac] of [[node, host.name, host.mac] as const, [pod, 'eth0', inside.mac] as const]) {
+      assert.equal(at.node.ip(`route show ${address}`).trim(), `${address} dev ${host.name} proto 98`)
+      assert.match(at.node.ip('-o -4 addr'), / inet 169\.254\.1\.1\/32 scope (global dummy0|link lo)\\/)
+      assert.equal(at.node.ip('neigh show proxy').replace(/ +/g, ' ').trim(), `${address} dev eth0 proxy proto 98`)
+      for (const [netns, link, mac] of [[at.node, host.name, host.mac] as const, [pod, 'eth0', inside.mac] as const]) {
         const [shown] = JSON.parse(netns.ip(`-j link show ${link}`))
         assert.equal(shown.address, mac)
         assert.ok(shown.flags.includes('UP') && shown.flags.includes('LOWER_UP'))
       }
-      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: result } })), RELEASED)
-      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+      assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { prevResult: result } })), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
       assertNothingLeft()
     })
 
     testByAgent(
       'ADD: both MACs count as set by hand, so that udev leaves them alone, and the MTU is that of the host interface',
       async () => {
-        node.ip('link set eth0 mtu 1442')
+        at.node.ip('link set eth0 mtu 1442')
         const { pod, it } = newPod()
         const { interfaces } = resultOf(
-          await node.call('ADD', it, { more: { cniVersion: '1.1.0', hostInterface: 'eth0' } }),
+          await at.node.call('ADD', it, { more: { cniVersion: '1.1.0', hostInterface: 'eth0' } }),
         )
-        node.ip('link set eth0 mtu 1500')
+        at.node.ip('link set eth0 mtu 1500')
         assert.deepEqual(
           interfaces.map((each: { mtu: number }) => each.mtu),
           [1442, 1442],
         )
         const NET_ADDR_SET = '3'
-        for (const [netns, name] of [[node, interfaces[0].name] as const, [pod, 'eth0'] as const]) {
+        for (const [netns, name] of [[at.node, interfaces[0].name] as const, [pod, 'eth0'] as const]) {
           assert.equal(
             // This command alone sees the namespace's /sys, in a mount namespace of its own.
             run('ip', ['netns', 'exec', netns.name, 'cat', `/sys/class/net/${name}/addr_assign_type`]).trim(),
@@ -124,16 +66,16 @@ for (const mode of ['standalone', 'agent'] as const)
           )
           assert.equal(JSON.parse(netns.ip(`-j link show ${name}`))[0].mtu, 1442)
         }
-        await node.call('DEL', it)
+        await at.node.call('DEL', it)
       },
     )
 
     testByAgent('ADD: "mtu" is the pod\'s, and more than the uplink has is error 7', async () => {
       const { pod, it } = newPod()
-      resultOf(await node.call('ADD', it, { more: { mtu: 1400 } }))
+      resultOf(await at.node.call('ADD', it, { more: { mtu: 1400 } }))
       assert.equal(JSON.parse(pod.ip('-j link show eth0'))[0].mtu, 1400)
-      await node.call('DEL', it)
-      const error = errorOf(await node.call('ADD', it, { more: { mtu: 9000 } }))
+      await at.node.call('DEL', it)
+      const error = errorOf(await at.node.call('ADD', it, { more: { mtu: 9000 } }))
       assert.deepEqual([error.code, error.msg], [7, 'invalid MTU 9000, must be [0, eth0 MTU(1500)]'])
       assertNothingLeft()
     })
@@ -144,11 +86,11 @@ for (const mode of ['standalone', 'agent'] as const)
       const link = join(folder('links'), 'pod')
       symlinkSync(`/proc/${pid}/ns/net`, link)
       for (const path of [`/proc/${pid}/ns/net`, link]) {
-        const it = { containerId: `c${containers++}`, netns: path }
-        const { interfaces } = resultOf(await node.call('ADD', it))
+        const { it } = newPod({ netns: path })
+        const { interfaces } = resultOf(await at.node.call('ADD', it))
         assert.equal(interfaces[1].sandbox, path)
         assert.match(pod.ip('-o -4 addr show eth0'), /10\.10\.10\.\d+\/24/)
-        assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+        assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
       }
       process.kill(Number(pid))
       assertNothingLeft()
@@ -158,7 +100,7 @@ for (const mode of ['standalone', 'agent'] as const)
       const { pod, it } = newPod()
       pod.ip('link add eth0 type bridge')
       const was = pod.ip('-o link')
-      const error = errorOf(await node.call('ADD', it))
+      const error = errorOf(await at.node.call('ADD', it))
       assert.equal(error.code, 104)
       assert.match(error.msg, /^Cannot attach eth0: the container has an interface of that name$/)
       assert.equal(pod.ip('-o link'), was)
@@ -167,43 +109,43 @@ for (const mode of ['standalone', 'agent'] as const)
 
     test('ADD: twice is an error, and the first attachment stays as it is (COM-18)', async () => {
       const { pod, it } = newPod()
-      const result = resultOf(await node.call('ADD', it))
-      const was = node.state(pod)
-      const error = errorOf(await node.call('ADD', it))
+      const result = resultOf(await at.node.call('ADD', it))
+      const was = at.node.state(pod)
+      const error = errorOf(await at.node.call('ADD', it))
       assert.deepEqual([error.code, error.msg], [104, `Cannot attach eth0: container ${it.containerId} has it already`])
-      assertSameState(node.state(pod), was)
-      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: result } })), RELEASED)
-      await node.call('DEL', it)
+      assertSameState(at.node.state(pod), was)
+      assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { prevResult: result } })), RELEASED)
+      await at.node.call('DEL', it)
       assertNothingLeft()
     })
 
     test('ADD: what an earlier namespace of the same path left is removed first', async () => {
       const { pod, it } = newPod()
-      resultOf(await node.call('ADD', it))
-      node.ip('neigh add proxy 10.10.10.250 dev eth0') // somebody else's stays
+      resultOf(await at.node.call('ADD', it))
+      at.node.ip('neigh add proxy 10.10.10.250 dev eth0') // somebody else's stays
       pod.remove()
       const again = makeNamed(pod.name)
-      const { ips } = resultOf(await node.call('ADD', it))
-      const proxies = node.ip('neigh show proxy').trim().split('\n')
+      const { ips } = resultOf(await at.node.call('ADD', it))
+      const proxies = at.node.ip('neigh show proxy').trim().split('\n')
       assert.equal(proxies.length, 2, proxies.join())
       assert.ok(proxies.some(line => line.startsWith(ips[0].address.split('/')[0])))
-      node.ip('neigh del proxy 10.10.10.250 dev eth0')
-      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+      at.node.ip('neigh del proxy 10.10.10.250 dev eth0')
+      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
       again()
       assertNothingLeft()
     })
 
     test('ADD: a foreign link of the name that it would take stays, and so it does at DEL', async () => {
       const { it } = newPod()
-      const first = resultOf(await node.call('ADD', it)).interfaces[0].name
-      await node.call('DEL', it)
-      node.ip(`link add ${first} type bridge`)
-      const foreign = node.ip(`-o link show ${first}`)
-      const second = resultOf(await node.call('ADD', it)).interfaces[0].name
+      const first = resultOf(await at.node.call('ADD', it)).interfaces[0].name
+      await at.node.call('DEL', it)
+      at.node.ip(`link add ${first} type bridge`)
+      const foreign = at.node.ip(`-o link show ${first}`)
+      const second = resultOf(await at.node.call('ADD', it)).interfaces[0].name
       assert.notEqual(second, first)
-      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
-      assert.equal(node.ip(`-o link show ${first}`), foreign)
-      node.ip(`link del ${first}`)
+      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
+      assert.equal(at.node.ip(`-o link show ${first}`), foreign)
+      at.node.ip(`link del ${first}`)
       assertNothingLeft()
     })
 
@@ -215,8 +157,8 @@ for (const mode of ['standalone', 'agent'] as const)
         const { pod, it } = newPod()
         pod.run('sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1', 'net.ipv6.conf.default.disable_ipv6=1')
         const routes = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }].slice(ranges.length === 1 ? 1 : 0)
-        const ipam = { type: 'host-local', dataDir: node.leases, ranges, routes }
-        const result = resultOf(await node.call('ADD', it, { more: { ipam } }))
+        const ipam = { type: 'host-local', dataDir: at.node.leases, ranges, routes }
+        const result = resultOf(await at.node.call('ADD', it, { more: { ipam } }))
         const shown = pod.ip('-o addr show eth0')
         assert.doesNotMatch(shown, /tentative|dadfailed/)
         for (const { address } of result.ips) assert.ok(shown.includes(` ${address} scope global `), shown)
@@ -230,10 +172,10 @@ for (const mode of ['standalone', 'agent'] as const)
           'net.ipv6.conf.eth0.keep_addr_on_down',
         )
         assert.deepEqual(off.trim().split('\n'), ['0', '0', '1'])
-        assert.deepEqual(silent(await node.call('CHECK', it, { more: { ipam, prevResult: result } })), RELEASED)
-        assert.deepEqual(silent(await node.call('DEL', it, { more: { ipam } })), RELEASED)
+        assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { ipam, prevResult: result } })), RELEASED)
+        assert.deepEqual(silent(await at.node.call('DEL', it, { more: { ipam } })), RELEASED)
       }
-      rmSync(node.leases, { recursive: true })
+      rmSync(at.node.leases, { recursive: true })
       assertNothingLeft()
     })
 
@@ -241,8 +183,8 @@ for (const mode of ['standalone', 'agent'] as const)
       const file = join(folder('files'), 'file')
       writeFileSync(file, '')
       for (const netns of ['/run/netns/none', file, '/tmp'])
-        assert.match(errorOf(await node.call('ADD', { containerId: 'c', netns })).msg, /^failed to open netns "/)
-      const own = errorOf(await node.call('ADD', { containerId: 'c', netns: node.path }))
+        assert.match(errorOf(await at.node.call('ADD', { containerId: 'c', netns })).msg, /^failed to open netns "/)
+      const own = errorOf(await at.node.call('ADD', { containerId: 'c', netns: at.node.path }))
       assert.deepEqual([own.code, own.msg], [8, "plugin's netns and netns from CNI_NETNS should not be the same"])
       assertNothingLeft()
     })
@@ -252,7 +194,7 @@ for (const mode of ['standalone', 'agent'] as const)
       async () => {
         for (const cniVersion of versions) {
           const { it } = newPod()
-          const result = resultOf(await node.call('ADD', it, { more: { cniVersion } }))
+          const result = resultOf(await at.node.call('ADD', it, { more: { cniVersion } }))
           assert.equal(result.cniVersion, cniVersion)
           if (cniVersion < '0.3') {
             assert.match(result.ip4.ip, /^10\.10\.10\.\d+\/24$/)
@@ -263,7 +205,7 @@ for (const mode of ['standalone', 'agent'] as const)
             assert.equal(result.ips[0].version, cniVersion < '1' ? '4' : undefined)
             assert.equal('mtu' in result.interfaces[1], cniVersion >= '1') // 1.0.0 is 1.1.0 by another name
           }
-          assert.deepEqual(silent(await node.call('DEL', it, { more: { cniVersion } })), RELEASED)
+          assert.deepEqual(silent(await at.node.call('DEL', it, { more: { cniVersion } })), RELEASED)
         }
         assertNothingLeft()
       },
@@ -278,7 +220,7 @@ for (const mode of ['standalone', 'agent'] as const)
           { dst: '0.0.0.0/0' },
         ]
         const { pod, it, ipam } = withFakeIpam({ ips: [{ address: '10.10.10.77/24', gateway: '10.10.10.1' }], routes })
-        const result = resultOf(await node.call('ADD', it, ipam))
+        const result = resultOf(await at.node.call('ADD', it, ipam))
         assert.deepEqual(result.routes, [
           { dst: '10.1.0.0/16', gw: '169.254.1.1', priority: 7 },
           { dst: '10.2.0.0/16', gw: '169.254.1.1', table: 1001, mtu: 1300, advmss: 1200 },
@@ -290,37 +232,37 @@ for (const mode of ['standalone', 'agent'] as const)
           /^10\.2\.0\.0\/16 via 169\.254\.1\.1 dev eth0 mtu 1300 advmss 1200/,
         )
         const check = { ...ipam, more: { ...ipam.more, prevResult: result } }
-        assert.deepEqual(silent(await node.call('CHECK', it, check)), RELEASED)
+        assert.deepEqual(silent(await at.node.call('CHECK', it, check)), RELEASED)
         pod.ip('route del 10.2.0.0/16 table 1001')
-        assert.match(errorOf(await node.call('CHECK', it, check)).msg, /route 10\.2\.0\.0\/16 .* is missing/)
-        await node.call('DEL', it, ipam)
+        assert.match(errorOf(await at.node.call('CHECK', it, check)).msg, /route 10\.2\.0\.0\/16 .* is missing/)
+        await at.node.call('DEL', it, ipam)
         assertNothingLeft()
       },
     )
 
     testByAgent('ADD: without routes from the IPAM the pod reaches its subnet alone (COM-07)', async () => {
       const { pod, it, ipam } = withFakeIpam({ ips: [{ address: '10.10.10.77/24', gateway: '10.10.10.1' }] })
-      resultOf(await node.call('ADD', it, ipam))
+      resultOf(await at.node.call('ADD', it, ipam))
       assert.equal(pod.ip('route show default'), '')
       assert.match(pod.ip('route show 10.10.10.0/24'), /^10\.10\.10\.0\/24 via 169\.254\.1\.1 dev eth0/)
-      await node.call('DEL', it, ipam)
+      await at.node.call('DEL', it, ipam)
       assertNothingLeft()
     })
 
     testByAgent("ADD: dns is the configuration's, else the IPAM's (COM-17, RES-21)", async () => {
       const dns = { nameservers: ['10.0.0.53'], domain: 'a.example', search: ['b.example'], options: ['ndots:5'] }
       const { it, ipam } = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }], dns })
-      assert.deepEqual(resultOf(await node.call('ADD', it, ipam)).dns, dns)
-      await node.call('DEL', it, ipam)
+      assert.deepEqual(resultOf(await at.node.call('ADD', it, ipam)).dns, dns)
+      await at.node.call('DEL', it, ipam)
       const own = { nameservers: ['1.1.1.1'] }
       const more = { ...ipam.more, dns: own }
-      assert.deepEqual(resultOf(await node.call('ADD', it, { ...ipam, more })).dns, own)
-      await node.call('DEL', it, ipam)
+      assert.deepEqual(resultOf(await at.node.call('ADD', it, { ...ipam, more })).dns, own)
+      await at.node.call('DEL', it, ipam)
     })
 
     test('ADD: the error of an IPAM keeps its code, and nothing is left (ERR-16)', async () => {
       const { it, ipam } = withFakeIpam(undefined)
-      const error = errorOf(await node.call('ADD', it, ipam))
+      const error = errorOf(await at.node.call('ADD', it, ipam))
       assert.deepEqual([error.code, error.msg, error.details], [11, 'no', 'later'])
       assertNothingLeft()
     })
@@ -330,9 +272,9 @@ for (const mode of ['standalone', 'agent'] as const)
       async () => {
         for (const answer of [{}, { ips: [] }, { ips: [{ address: '10.10.10.77/24', interface: 3 }] }]) {
           const { it, ipam, calls } = withFakeIpam(answer)
-          const outcome = await node.call('ADD', it, ipam)
+          const outcome = await at.node.call('ADD', it, ipam)
           if (outcome.code !== 0) errorOf(outcome)
-          else await node.call('DEL', it, ipam)
+          else await at.node.call('DEL', it, ipam)
           assert.equal(calls().at(-1), 'DEL', JSON.stringify(answer))
           assertNothingLeft()
         }
@@ -376,7 +318,7 @@ for (const mode of ['standalone', 'agent'] as const)
 
     test("ADD: an address that is the node's own is error 7, and goes back to the IPAM", async () => {
       const { it, ipam, calls } = withFakeIpam({ ips: [{ address: '10.10.10.8/24' }] })
-      const error = errorOf(await node.call('ADD', it, ipam))
+      const error = errorOf(await at.node.call('ADD', it, ipam))
       assert.deepEqual(
         [error.code, error.msg],
         [7, "Cannot attach: the IPAM gave 10.10.10.8, which is the node's own address on eth0"],
@@ -389,9 +331,9 @@ for (const mode of ['standalone', 'agent'] as const)
 
     test('DEL: twice, before any ADD, and of a container that was never there (DEL-01, DEL-02, RES-20)', async () => {
       const { it } = newPod()
-      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
-      resultOf(await node.call('ADD', it))
-      for (const _ of [1, 2]) assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
+      resultOf(await at.node.call('ADD', it))
+      for (const _ of [1, 2]) assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
       assertNothingLeft()
     })
 
@@ -402,10 +344,10 @@ for (const mode of ['standalone', 'agent'] as const)
     ] as const)
       test(`DEL: releases everything with ${what}`, async () => {
         const { pod, it } = newPod()
-        resultOf(await node.call('ADD', it, { more: { ipMasq: true } }))
+        resultOf(await at.node.call('ADD', it, { more: { ipMasq: true } }))
         pod.remove()
         assert.deepEqual(
-          silent(await node.call('DEL', { ...it, netns: netns() }, { more: { ipMasq: true } })),
+          silent(await at.node.call('DEL', { ...it, netns: netns() }, { more: { ipMasq: true } })),
           RELEASED,
         )
         assertNothingLeft()
@@ -413,47 +355,47 @@ for (const mode of ['standalone', 'agent'] as const)
 
     testByAgent('DEL: removes the pair of a living namespace too when CNI_NETNS is empty (PTP-07)', async () => {
       const { pod, it } = newPod()
-      resultOf(await node.call('ADD', it))
-      assert.deepEqual(silent(await node.call('DEL', { ...it, netns: '' })), RELEASED)
+      resultOf(await at.node.call('ADD', it))
+      assert.deepEqual(silent(await at.node.call('DEL', { ...it, netns: '' })), RELEASED)
       assert.doesNotMatch(pod.ip('-o link'), /eth0/)
       assertNothingLeft()
     })
 
     test('DEL: finds link, addresses and firewall elements without any record (PTP-10, PTP-06)', async () => {
       const { it } = newPod()
-      const more = { ipMasq: true, ipam: dualStack(node) }
-      resultOf(await node.call('ADD', it, { more }))
+      const more = { ipMasq: true, ipam: dualStack(at.node) }
+      resultOf(await at.node.call('ADD', it, { more }))
       await forgetEverything()
-      assert.deepEqual(silent(await node.call('DEL', it, { more })), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', it, { more })), RELEASED)
       assertNothingLeft()
     })
 
     testByAgent('DEL: needs neither a valid configuration nor the uplink (DEL-06, DEL-08)', async () => {
       const { it } = newPod()
-      resultOf(await node.call('ADD', it))
+      resultOf(await at.node.call('ADD', it))
       const more = { hostInterface: 'none', mtu: 'wrong' }
-      assert.deepEqual(silent(await node.call('DEL', it, { more })), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', it, { more })), RELEASED)
       assertNothingLeft()
     })
 
     test('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
       const { it, ipam } = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'exit 1')
-      resultOf(await node.call('ADD', it, ipam))
-      assert.equal(errorOf(await node.call('DEL', it, ipam)).code, 11)
-      const links = node.state().filter(line => !line.startsWith('attachment'))
-      assertSameState(links, kept)
+      resultOf(await at.node.call('ADD', it, ipam))
+      assert.equal(errorOf(await at.node.call('DEL', it, ipam)).code, 11)
+      const links = at.node.state().filter(line => !line.startsWith('attachment'))
+      assertSameState(links, at.kept)
       const repaired = withFakeIpam({}).ipam
-      assert.deepEqual(silent(await node.call('DEL', it, repaired)), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', it, repaired)), RELEASED)
       assertNothingLeft()
     })
 
     testByAgent('DEL: a new namespace at the same path keeps its own interface of that name (DEL-10)', async () => {
       const { pod, it } = newPod()
-      resultOf(await node.call('ADD', it))
+      resultOf(await at.node.call('ADD', it))
       pod.remove()
       const remove = makeNamed(pod.name)
       pod.ip('link add eth0 type bridge')
-      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
       assert.match(pod.ip('-o link'), /eth0/)
       remove()
       assertNothingLeft()
@@ -462,247 +404,15 @@ for (const mode of ['standalone', 'agent'] as const)
     testByAgent('DEL: of one interface leaves the other (DEL-11)', async () => {
       const { pod, it } = newPod()
       const other = { ...it, ifName: 'net1' }
-      resultOf(await node.call('ADD', it))
-      const left = resultOf(await node.call('ADD', other, { more: { ipam: without0(node) } }))
-      assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
+      resultOf(await at.node.call('ADD', it))
+      const left = resultOf(await at.node.call('ADD', other, { more: { ipam: without0(at.node) } }))
+      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
       assert.doesNotMatch(pod.ip('-o link'), /eth0/)
-      const more = { ipam: without0(node), prevResult: left }
-      assert.deepEqual(silent(await node.call('CHECK', other, { more })), RELEASED)
-      assert.deepEqual(silent(await node.call('DEL', other)), RELEASED)
+      const more = { ipam: without0(at.node), prevResult: left }
+      assert.deepEqual(silent(await at.node.call('CHECK', other, { more })), RELEASED)
+      assert.deepEqual(silent(await at.node.call('DEL', other)), RELEASED)
       assertNothingLeft()
     })
-
-    // CHECK
-
-    test('CHECK: needs prevResult, and changes nothing (CHK-01, CHK-02, CHK-03)', async () => {
-      const { pod, it } = newPod()
-      const prevResult = resultOf(await node.call('ADD', it))
-      const was = node.state(pod)
-      assert.equal(errorOf(await node.call('CHECK', it)).msg, 'Required prevResult missing')
-      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), RELEASED)
-      assertSameState(node.state(pod), was)
-      await node.call('DEL', it)
-    })
-
-    const damages: [string, RegExp, (pod: Netns, host: string) => void][] = [
-      ['the interface is gone (CHK-04)', /link eth0 in the pod is missing/, pod => pod.ip('link del eth0')],
-      [
-        'the interface is renamed (CHK-04)',
-        /link eth0 in the pod is missing/,
-        pod => {
-          pod.ip('link set eth0 down')
-          pod.ip('link set eth0 name eth9')
-        },
-      ],
-      [
-        'the address is gone (CHK-05)',
-        /address 10\.10\.10\.\d+\/24 is missing on eth0/,
-        pod => pod.ip('addr flush dev eth0'),
-      ],
-      [
-        'the default route is gone (CHK-06)',
-        /route 0\.0\.0\.0\/0 via 169\.254\.1\.1 dev eth0 is missing/,
-        pod => pod.ip('route del default'),
-      ],
-      [
-        'the default route leads elsewhere (CHK-11)',
-        /route 0\.0\.0\.0\/0 via 169\.254\.1\.1/,
-        pod => {
-          pod.ip('route replace 10.99.0.1 dev eth0')
-          pod.ip('route replace default via 10.99.0.1 dev eth0')
-        },
-      ],
-      [
-        'the route to the next hop is gone (CHK-06)',
-        /169\.254\.1\.1/,
-        pod => {
-          pod.ip('route del default')
-          pod.ip('route del 169.254.1.1')
-          pod.ip('route add default via 169.254.1.1 dev eth0 onlink')
-        },
-      ],
-      [
-        'the next hop has no entry any more',
-        /neighbour|169\.254\.1\.1/,
-        pod => pod.ip('neigh del 169.254.1.1 dev eth0'),
-      ],
-      [
-        'the MAC is another (CHK-07)',
-        /eth0 has MAC 02:00:00:00:00:99/,
-        pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
-      ],
-      ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
-      [
-        "the node's end is down (CHK-12)",
-        /link veth[0-9a-f]{8} on the node is down/,
-        (_, host) => node.ip(`link set ${host} down`),
-      ],
-      [
-        'the host route is gone (PTP-08)',
-        /route 10\.10\.10\.\d+ dev veth[0-9a-f]{8} is missing on the node/,
-        (_, host) => node.ip(`route flush dev ${host}`),
-      ],
-      [
-        'the proxy entry is gone',
-        /proxy/,
-        () => {
-          const [address] = node.ip('neigh show proxy').split(' ')
-          node.ip(`neigh del proxy ${address} dev eth0`)
-        },
-      ],
-      ['somebody flushed the rule set', /inet mooring/, () => node.run('nft', 'delete', 'table', 'inet', 'mooring')],
-    ]
-    for (const [damage, message, doIt] of damages)
-      testByAgent(`CHECK: finds that ${damage}`, async () => {
-        const { pod, it } = newPod()
-        const prevResult = resultOf(await node.call('ADD', it))
-        doIt(pod, prevResult.interfaces[0].name)
-        const error = errorOf(await node.call('CHECK', it, { more: { prevResult } }))
-        assert.equal(error.code, 103)
-        assert.match(`${error.msg} ${error.details ?? ''}`, message)
-        assert.deepEqual(silent(await node.call('DEL', it)), RELEASED)
-        if (damage.includes('flushed')) await bringForGood()
-        assertNothingLeft()
-      })
-
-    testByAgent('CHECK: finds another sandbox, and lets what others added be (CHK-08, CHK-09)', async () => {
-      const { pod, it } = newPod()
-      const prevResult = resultOf(await node.call('ADD', it))
-      pod.ip('addr add 10.77.0.1/24 dev eth0')
-      pod.ip('route add 10.78.0.0/16 via 10.77.0.2')
-      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), RELEASED)
-      prevResult.interfaces[1].sandbox = '/run/netns/other'
-      const error = errorOf(await node.call('CHECK', it, { more: { prevResult } }))
-      assert.equal(error.msg, `Sandbox in prevResult /run/netns/other doesn't match configured netns ${it.netns}`)
-      await node.call('DEL', it)
-    })
-
-    test('CHECK: hands on what the IPAM finds (CHK-10)', async () => {
-      const { it } = newPod()
-      const prevResult = resultOf(await node.call('ADD', it))
-      rmSync(join(node.leases, 'podnet', prevResult.ips[0].address.split('/')[0]))
-      assert.match(
-        errorOf(await node.call('CHECK', it, { more: { prevResult } })).msg,
-        /^host-local: Failed to find address/,
-      )
-      await node.call('DEL', it)
-      assertNothingLeft()
-    })
-
-    // STATUS
-
-    const status = { containerId: '', netns: '', ifName: '' }
-    const version = { cniVersion: '1.1.0' }
-    test('STATUS: says nothing where all is well, and makes nothing (STA-01, STA-07)', async () => {
-      const was = node.state()
-      assert.deepEqual(silent(await node.call('STATUS', status, { more: version })), RELEASED)
-      assertSameState(node.state(), was)
-    })
-
-    test('STATUS: 50 where the host interface is missing or somebody drops what is forwarded (STA-02, STA-06)', async () => {
-      const missing = errorOf(await node.call('STATUS', status, { more: { ...version, hostInterface: 'none' } }))
-      assert.deepEqual([missing.code, missing.msg], [50, 'Cannot find host interface "none"'])
-      // As Docker does it.
-      node.run(
-        'nft',
-        'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }',
-      )
-      try {
-        const dropped = errorOf(await node.call('STATUS', status, { more: version }))
-        assert.equal(dropped.code, 50)
-        assert.match(dropped.msg, /chain FORWARD of table ip filter has policy drop/)
-        assert.match(dropped.details!, /iptables -P FORWARD ACCEPT/)
-        const more = { ...version, allowForwardDrop: true }
-        assert.deepEqual(silent(await node.call('STATUS', status, { more })), RELEASED)
-      } finally {
-        node.run('nft', 'delete table ip filter')
-      }
-    })
-
-    testByAgent('STATUS: asks the IPAM (STA-03)', async () => {
-      const { ipam, calls } = withFakeIpam({})
-      await node.call('STATUS', status, { ...ipam, more: { ...ipam.more, ...version } })
-      assert.deepEqual(calls(), ['STATUS'])
-    })
-
-    // GC
-
-    const valid = (...living: Attachment[]) => ({
-      ...version,
-      'cni.dev/valid-attachments': living.map(({ containerId, ifName = 'eth0' }) => ({
-        containerID: containerId,
-        ifname: ifName,
-      })),
-    })
-    test('GC: removes what is not in the list, of this network only, twice (GC-02, GC-03, GC-06)', async () => {
-      const three = [newPod(), newPod(), newPod()]
-      for (const { it } of three) resultOf(await node.call('ADD', it, { more: version }))
-      const foreign = newPod()
-      resultOf(await node.call('ADD', foreign.it, { more: { ...version, name: 'other', ipam: secondSubnet(node) } }))
-      await new Promise(resolve => setTimeout(resolve, 150))
-      for (const _ of [1, 2])
-        assert.deepEqual(silent(await node.call('GC', status, { more: valid(three[0]!.it) })), RELEASED)
-      assert.match(three[0]!.pod.ip('-o link'), /eth0/)
-      for (const { pod } of three.slice(1)) assert.doesNotMatch(pod.ip('-o link'), /eth0/)
-      assert.match(foreign.pod.ip('-o link'), /eth0/)
-      assert.deepEqual(silent(await node.call('DEL', three[0]!.it)), RELEASED)
-      await node.call('DEL', foreign.it, { more: { name: 'other', ipam: secondSubnet(node) } })
-      assertNothingLeft()
-    })
-
-    testByAgent('GC: an empty list removes all, no list nothing (GC-04)', async () => {
-      const { pod, it } = newPod()
-      resultOf(await node.call('ADD', it, { more: version }))
-      await new Promise(resolve => setTimeout(resolve, 150))
-      assert.deepEqual(silent(await node.call('GC', status, { more: version })), RELEASED)
-      assert.match(pod.ip('-o link'), /eth0/)
-      assert.deepEqual(silent(await node.call('GC', status, { more: valid() })), RELEASED)
-      assert.doesNotMatch(pod.ip('-o link'), /eth0/)
-      assertNothingLeft()
-    })
-
-    testByAgent('GC: goes on after an error, tells it, and asks the IPAM (GC-05)', async () => {
-      const broken = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'exit 1')
-      const { it } = broken
-      resultOf(await node.call('ADD', it, { ...broken.ipam, more: { ...broken.ipam.more, ...version } }))
-      await new Promise(resolve => setTimeout(resolve, 150))
-      errorOf(await node.call('GC', status, { ...broken.ipam, more: { ...broken.ipam.more, ...valid() } }))
-      assert.equal(broken.calls().at(-1), 'GC')
-      broken.repair()
-      assert.deepEqual(silent(await node.call('DEL', it, broken.ipam)), RELEASED)
-      assertNothingLeft()
-    })
-
-    /** A container whose addresses come from a script that writes down how it is called. */
-    function withFakeIpam(answer: object | undefined, del = '') {
-      const directory = folder('fake')
-      const log = join(directory, 'calls')
-      const file = join(directory, 'fake-ipam')
-      const failing = `echo '{"code": 11, "msg": "no", "details": "later"}'; exit 1`
-      const add = answer === undefined ? failing : `echo '${JSON.stringify({ cniVersion: '1.1.0', ...answer })}'`
-      const script = (onDel: string) =>
-        `#!/bin/sh\necho $CNI_COMMAND >> ${log}\ncase $CNI_COMMAND in ADD) ${add};; DEL) ${onDel === '' ? ':' : failing};; esac\n`
-      writeFileSync(file, script(del), { mode: 0o755 })
-      const { pod, it } = newPod()
-      return {
-        pod,
-        it,
-        ipam: {
-          more: { cniVersion: '1.1.0', ipam: { type: 'fake-ipam' } },
-          env: { CNI_PATH: `${directory}:${cniBin()}` },
-        },
-        calls: () => readFileSync(log, 'utf8').trim().split('\n'),
-        repair: () => writeFileSync(file, script(''), { mode: 0o755 }),
-      }
-    }
-
-    /** The journal, lost. An agent is stopped meanwhile. */
-    async function forgetEverything(): Promise<void> {
-      await agent?.kill('SIGTERM')
-      agent = undefined
-      for (const suffix of ['', '-wal', '-shm']) rmSync(join(node.dataDir, `journal.db${suffix}`), { force: true })
-      if (mode === 'agent') agent = await node.startAgent()
-    }
   })
 
 /** Makes a namespace of that name again. @returns what removes it */
@@ -717,19 +427,3 @@ function fileAt(): string {
   writeFileSync(file, '')
   return file
 }
-
-const v4 = [{ subnet: '10.10.10.0/24', rangeStart: '10.10.10.19', rangeEnd: '10.10.10.199' }]
-const v6 = [{ subnet: 'fd00:10::/64', rangeStart: 'fd00:10::19' }]
-const dualStack = (node: Node) => ({
-  type: 'host-local',
-  dataDir: node.leases,
-  ranges: [v4, v6],
-  routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
-})
-/** No second default route. */
-const without0 = (node: Node) => ({ type: 'host-local', dataDir: node.leases, ranges: [v4] })
-const secondSubnet = (node: Node) => ({
-  type: 'host-local',
-  dataDir: node.leases,
-  ranges: [[{ subnet: '10.20.0.0/24' }]],
-})
