@@ -2,7 +2,7 @@
 
 import type { Journal } from '../journal.ts'
 import type { Owner, PortAddress } from './plan.ts'
-import { disownAddress, findPortAddress, forgetWantsOf, listAssignedAddresses, listOwnedAddresses } from './store.ts'
+import { disownAddress, findPortAddress, forgetWantsOf, listOwnedAddresses, listOwnersSince } from './store.ts'
 
 /**
  * Records that an attachment has no address any more, and no wish for one. The cloud is told later.
@@ -29,9 +29,10 @@ export function releaseOthers(
   beforeMs: number,
 ): PortAddress[] {
   return journal.transaction(() => {
-    const stale = listAssignedAddresses(journal, network).filter(
-      each => each.changedMs <= beforeMs && !isValid(each.owner!),
-    )
+    const stale = listOwnersSince(journal, network, beforeMs)
+      .filter(owner => !isValid(owner))
+      .flatMap(owner => listOwnedAddresses(journal, owner))
+      .filter(each => each.changedMs <= beforeMs)
     for (const each of stale) disownAddress(journal, each, 'releasing', 0)
     return stale
   })

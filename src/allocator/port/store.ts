@@ -133,10 +133,15 @@ export function findFreeAddress(
 }
 
 /** The addresses of a port that are nobody's any more, or of an earlier boot, and that Neutron may not have heard of yet. */
-export const listUnreleased = (journal: Journal, portId: string, bootId: string): PortAddress[] =>
-  listPortAddresses(journal, portId).filter(
-    each => each.state === 'releasing' || (each.state === 'assigned' && each.bootId !== bootId),
-  )
+export function listUnreleased(journal: Journal, portId: string, bootId: string): PortAddress[] {
+  const rows = journal
+    .sql(
+      `SELECT ${COLUMNS} FROM port_address WHERE port_id = ?
+       AND (state = 'releasing' OR (state = 'assigned' AND boot_id <> ?)) ORDER BY changed_ms, address`,
+    )
+    .all(portId, bootId) as AddressRow[]
+  return rows.map(fromRow)
+}
 
 /** The ports with addresses that are on their way out. */
 export const listPortsReleasing = (journal: Journal): string[] =>
@@ -160,8 +165,22 @@ export function listOwnedAddresses(journal: Journal, owner: Owner): PortAddress[
 
 /** Every address that an attachment holds, of one network or of all. */
 export function listAssignedAddresses(journal: Journal, network?: string): PortAddress[] {
-  const rows = journal.sql(`SELECT ${COLUMNS} FROM port_address WHERE state = 'assigned'`).all() as AddressRow[]
-  return rows.filter(row => network === undefined || row.network === network).map(fromRow)
+  const rows =
+    network === undefined
+      ? journal.sql(`SELECT ${COLUMNS} FROM port_address WHERE state = 'assigned'`).all()
+      : journal.sql(`SELECT ${COLUMNS} FROM port_address WHERE state = 'assigned' AND network = ?`).all(network)
+  return (rows as AddressRow[]).map(fromRow)
+}
+
+/** Who has addresses of a network since before a moment, each once: as little as can be read, there may be thousands. */
+export function listOwnersSince(journal: Journal, network: string, beforeMs: number): Owner[] {
+  const rows = journal
+    .sql(
+      `SELECT DISTINCT container_id, if_name FROM port_address
+       WHERE state = 'assigned' AND network = ? AND changed_ms <= ?`,
+    )
+    .all(network, beforeMs) as Pick<AddressRow, 'container_id' | 'if_name'>[]
+  return rows.map(row => ({ network, containerId: row.container_id, ifName: row.if_name }))
 }
 
 /** Every address that nobody can attribute. */
