@@ -128,7 +128,14 @@ export function openJournal(directory: string): Journal {
   const path = join(directory, FILE)
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
-    return journalOf(new DatabaseSync(path), path)
+    const db = new DatabaseSync(path)
+    try {
+      return journalOf(db, path)
+    } catch (error) {
+      // It may hold a lock, on which whoever mends the file would wait.
+      db.close()
+      throw error
+    }
   } catch (error) {
     throw new JournalError(`Cannot open the journal ${path}: ${(error as Error).message}`, { cause: error })
   }
