@@ -14,7 +14,7 @@ import { readBootId } from '#host'
 import { type CloudSession, cloudFromConf, openCloud, type Port } from '#openstack'
 import { listOwnedPorts } from '#plugins'
 import { asAdmin, type IpamConfig, limits, mooring, portOf, setUp as setUpCloud, smallNetwork } from './cloud.ts'
-import { addressOf, nodeWithNic, type Reply, startNode, until } from './node.ts'
+import { addressOf, nodeDirectory, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const OWNER = 'mooring:separate'
 
@@ -131,6 +131,60 @@ for (const longLived of [true, false])
     assert.deepEqual(addressesOf(found), [addressOf(reply)])
     assert.deepEqual(journalled(next.world.journal), [addressOf(reply)])
   })
+
+test('a process per call: 12 ADDs at once are 12 ports, one token and few creations; 12 DELs leave none', async t => {
+  const { simulator, ipam, directory, ports } = await setUp(t, false)
+  const alone = async (command: string, container: string): Promise<Reply> => {
+    await using node = startNode({ directory, host: nodeWithNic('', 'fa:16:3e:00:00:09'), longLived: false })
+    return await node.call(command, container, ipam)
+  }
+  const names = Array.from({ length: 12 }, (_, id) => `c${id}`)
+  const replies = await Promise.all(names.map(name => alone('ADD', name)))
+  for (const reply of replies) assert.equal(reply.exitCode, 0, reply.stdout)
+  assert.equal(new Set(replies.map(addressOf)).size, 12)
+  assert.equal(simulator.requests('POST', /tokens/).length, 1)
+  assert.ok(simulator.requests('POST', /ports/).length <= 6, `${simulator.requests('POST', /ports/).length} creations`)
+  await Promise.all(names.map(name => alone('DEL', name)))
+  assert.deepEqual(await ports(), [])
+})
+
+test('a fault in every HTTP call of ADD in turn: one clear error or success, and in the end no port is left', async t => {
+  const acts = [
+    { act: 'answer', status: 403 },
+    { act: 'answer-after', status: 504 },
+    { act: 'cut-after' },
+    { act: 'stale' },
+  ] as const
+  const { simulator, ipam, ports, node } = await setUp(t, false)
+  simulator.forgetRequests()
+  await node.call('ADD', 'probe', ipam)
+  const calls = simulator.requests().length
+  await node.call('DEL', 'probe', ipam)
+  assert.ok(calls >= 5, `${calls} calls`)
+  for (const each of acts)
+    for (let skip = 0; skip < calls; skip++) {
+      const directory = nodeDirectory(t)
+      const process = () => startNode({ directory, host: nodeWithNic('', 'fa:16:3e:00:00:09'), longLived: false })
+      await using alone = process()
+      simulator.inject({ ...each, skip })
+      const title = `${each.act} ${'status' in each ? each.status : ''} at call ${skip + 1} of ${calls}`
+      const reply = await alone.call('ADD', 'c1', ipam, { timeoutMs: 8_000 })
+      if (reply.exitCode !== 0) {
+        assert.notEqual(reply.json.code, 999, `${title}: ${reply.stdout}`)
+        assert.match(reply.json.msg!, /^Cannot /, title)
+      }
+      simulator.inject({ act: 'delay', times: 1 })
+      assert.equal((await alone.call('DEL', 'c1', ipam)).exitCode, 0, title)
+      await using next = process()
+      const again = await next.call('ADD', 'c2', ipam)
+      assert.equal(again.exitCode, 0, `${title}: ${again.stdout}`)
+      await next.call('DEL', 'c2', ipam)
+      assert.deepEqual(addressesOf(await ports()), [], title)
+      // An intent stays for three minutes: so long its request may still be carried out.
+      const known = listObjects(next.world.journal).filter(object => object.state !== 'making')
+      assert.deepEqual(known, [], title)
+    }
+})
 
 test('a quota that is used up is error 102 with its numbers, and the next ADD is served when there is room', async t => {
   const { node, simulator, ipam, ports, cloud } = await setUp(t)

@@ -56,6 +56,13 @@ async function findSite(
     findGroups({ neutron, identity }, groups, limits),
     neutron.extensions.aliases(limits),
   ])
+  // Not kept: a network without a subnet was refused before, so that what answers here lags behind.
+  const bare = ordered.find((_, index) => subnets[index]!.length === 0)
+  if (bare !== undefined)
+    throw new CniError(
+      codes.tryAgainLater,
+      `Cannot give addresses of network "${bare.name}" (${bare.id}): Neutron lists none of its ${bare.subnets.length} subnets`,
+    )
   return {
     networks: ordered.map(({ id, name }, index) => ({
       id,
