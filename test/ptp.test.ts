@@ -1,90 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Goal: ptp is upstream's plugin of that name to pods, nodes and runtimes, without its faults: items PTP of the conformance
-// list and those that every interface plugin has, seen from outside, by the installed executables. What takes a process
-// per call is seen through an agent, for it is the same code. Needs root.
+// Goal: ADD and DEL of ptp are those of upstream's plugin of that name to pods, nodes and runtimes, without its faults: items
+// PTP of the conformance list and those that every interface plugin has, seen from outside, by the installed executables.
+// What takes a process per call is seen through an agent, for it is the same code. Needs root.
 
 import assert from 'node:assert/strict'
-import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, afterEach, before, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import { trace, withoutStrace } from './crash/strace.ts'
-import {
-  type Attachment,
-  assertSameState,
-  type CallOptions,
-  cniBin,
-  errorOf,
-  folder,
-  makeLab,
-  makeManyNetns,
-  makeNetns,
-  type Netns,
-  type Node,
-  type NodeLab,
-  type Outcome,
-  type RunningAgent,
-  resultOf,
-  skip,
-} from './nodelab.ts'
-
-const DONE = { code: 0, stdout: '' }
-const silent = ({ code, stdout }: Outcome) => ({ code, stdout })
-const V4 = [{ subnet: '10.6.0.0/24' }]
-const V6 = [{ subnet: 'fd00:6::/64' }]
-const DEFAULTS = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }]
-let containers = 0
+import { assertSameState, errorOf, folder, makeLab, makeNetns, resultOf, skip } from './nodelab.ts'
+import { DEFAULTS, DONE, ptpLab, silent, V4, V6 } from './ptp-lab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
-  describe(`ptp, ${mode}`, { skip }, () => {
-    let lab: NodeLab
-    let node: Node
-    let agent: RunningAgent | undefined
-    let kept: string[]
-    const made: [Attachment, CallOptions?][] = []
-
-    before(async () => {
-      lab = makeLab({ mode })
-      node = lab.nodes[0]!
-      if (mode === 'agent') agent = await node.startAgent()
-      await bringForGood()
-      kept = node.state()
-    })
-    after(() => agent?.[Symbol.asyncDispose]())
-    afterEach(async context => {
-      const mine = made.splice(0)
-      if (!('passed' in context && context.passed))
-        for (const [it, options] of mine) await node.call('DEL', it, options)
-    })
-    const testByAgent = mode === 'agent' ? test : () => undefined
-
-    const config = (ipam: object = {}, more: object = {}) => ({
-      cniVersion: '1.1.0',
-      name: 'ptpnet',
-      type: 'ptp',
-      ipam: { type: 'host-local', dataDir: node.leases, ranges: [V4, V6], routes: DEFAULTS, ...ipam },
-      ...more,
-    })
-    const staticIps = (addresses: object[], more: object = {}) => config({ type: 'static', addresses, ...more })
-
-    /** A container that does not exist yet, with a namespace of its own. */
-    const newPod = (of: object = config(), more: Partial<Attachment> = {}): { pod: Netns; it: Attachment } => {
-      const pod = makeNetns('pod')
-      const it = { containerId: `c${containers++}`, netns: pod.path, type: 'ptp', config: of, ...more }
-      made.push([it])
-      return { pod, it }
-    }
-    const assertNothingLeft = (when = '') => assertSameState(node.state(), kept, when)
-    const add = async (it: Attachment, options?: CallOptions) => resultOf(await node.call('ADD', it, options))
-    const del = async (it: Attachment, options?: CallOptions) =>
-      assert.deepEqual(silent(await node.call('DEL', it, options)), DONE)
-
-    /** What the first pods bring for good: table, settings. */
-    async function bringForGood(): Promise<void> {
-      const { it } = newPod(config({}, { ipMasq: true }))
-      await add(it)
-      await del(it)
-    }
+  describe(`ptp, ADD and DEL, ${mode}`, { skip }, () => {
+    const at = ptpLab(mode)
+    const { testByAgent, config, staticIps, newPod, assertNothingLeft, add, del, withFakeIpam } = at
 
     test('ADD: pod and node have what upstream gives them; DEL leaves nothing (PTP-02, PTP-03, PTP-04, PTP-07, PTP-11)', async () => {
       const { pod, it } = newPod()
@@ -113,17 +44,17 @@ for (const mode of ['standalone', 'agent'] as const)
         ],
       )
       assert.match(pod.ip('-o -4 addr show eth0'), new RegExp(` inet ${v4}/24 brd 10\\.6\\.0\\.255 scope global `))
-      assert.match(node.ip(`-o -4 addr show ${host.name}`), / inet 10\.6\.0\.1\/32 scope global /)
-      assert.match(node.ip(`-o -6 addr show ${host.name}`), / inet6 fd00:6::1\/128 scope global /)
-      assert.equal(node.ip(`route show ${v4}`).trim(), `${v4} dev ${host.name} proto 98`)
-      assert.match(node.ip(`-6 route show ${v6}`), new RegExp(`^${v6} dev ${host.name} proto 98 `))
-      for (const [netns, link, { mac, mtu }] of [[node, host.name, host] as const, [pod, 'eth0', inside] as const]) {
+      assert.match(at.node.ip(`-o -4 addr show ${host.name}`), / inet 10\.6\.0\.1\/32 scope global /)
+      assert.match(at.node.ip(`-o -6 addr show ${host.name}`), / inet6 fd00:6::1\/128 scope global /)
+      assert.equal(at.node.ip(`route show ${v4}`).trim(), `${v4} dev ${host.name} proto 98`)
+      assert.match(at.node.ip(`-6 route show ${v6}`), new RegExp(`^${v6} dev ${host.name} proto 98 `))
+      for (const [netns, link, { mac, mtu }] of [[at.node, host.name, host] as const, [pod, 'eth0', inside] as const]) {
         const [shown] = JSON.parse(netns.ip(`-j link show ${link}`))
         assert.deepEqual([shown.address, shown.mtu, shown.flags.includes('LOWER_UP')], [mac, mtu, true])
       }
-      const forwarding = node.run('sysctl', '-n', 'net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding')
+      const forwarding = at.node.run('sysctl', '-n', 'net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding')
       assert.equal(forwarding, '1\n1\n')
-      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: result } })), DONE)
+      assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { prevResult: result } })), DONE)
       await del(it)
       assert.doesNotMatch(pod.ip('-o link'), /eth0/)
       await del(it)
@@ -133,7 +64,7 @@ for (const mode of ['standalone', 'agent'] as const)
     test('ADD: an interface of that name stays; twice is an error, and the first stays (COM-02, COM-18)', async () => {
       const { pod, it } = newPod()
       pod.ip('link add eth0 type bridge')
-      const taken = errorOf(await node.call('ADD', it))
+      const taken = errorOf(await at.node.call('ADD', it))
       assert.deepEqual(
         [taken.code, taken.msg],
         [104, 'Cannot attach eth0: the container has an interface of that name'],
@@ -142,10 +73,10 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
       pod.ip('link del eth0')
       const prevResult = await add(it)
-      const was = node.state(pod)
-      assert.equal(errorOf(await node.call('ADD', it)).code, 104)
-      assertSameState(node.state(pod), was)
-      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), DONE)
+      const was = at.node.state(pod)
+      assert.equal(errorOf(await at.node.call('ADD', it)).code, 104)
+      assertSameState(at.node.state(pod), was)
+      assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { prevResult } })), DONE)
       await del(it)
       assertNothingLeft()
     })
@@ -154,8 +85,8 @@ for (const mode of ['standalone', 'agent'] as const)
       'ADD: into the own namespace, or one that is none, is error 8 and does nothing (COM-14, ENV-21)',
       async () => {
         const { it } = newPod()
-        for (const netns of [node.path, '/run/netns/none', '/tmp'])
-          assert.equal(errorOf(await node.call('ADD', { ...it, netns })).code, 8)
+        for (const netns of [at.node.path, '/run/netns/none', '/tmp'])
+          assert.equal(errorOf(await at.node.call('ADD', { ...it, netns })).code, 8)
         assertNothingLeft()
       },
     )
@@ -174,13 +105,13 @@ for (const mode of ['standalone', 'agent'] as const)
         const result = await add(it)
         assert.deepEqual(result.dns, wanted)
         assert.equal(JSON.parse(pod.ip('-j link show eth0'))[0].mtu, 1400)
-        assert.equal(JSON.parse(node.ip(`-j link show ${result.interfaces[0].name}`))[0].mtu, 1400)
+        assert.equal(JSON.parse(at.node.ip(`-j link show ${result.interfaces[0].name}`))[0].mtu, 1400)
         await del(it)
       }
       for (const ipMasqBackend of ['iptables', 'nftables', null, undefined]) {
         const { it } = newPod({ ...staticIps(ips), ipMasq: true, ipMasqBackend })
         const { interfaces } = await add(it)
-        const elements = node.run('nft', 'list', 'ruleset')
+        const elements = at.node.run('nft', 'list', 'ruleset')
         assert.match(elements, new RegExp(`"${interfaces[0].name}" \\. 10\\.6\\.0\\.77`))
         assert.match(elements, new RegExp(`"${interfaces[0].name}" \\. 10\\.6\\.0\\.0`))
         await del(it)
@@ -188,7 +119,7 @@ for (const mode of ['standalone', 'agent'] as const)
       }
       const unused = newPod({ ...staticIps(ips), ipMasqBackend: 'other' })
       const { interfaces } = await add(unused.it)
-      assert.ok(!node.run('nft', 'list', 'ruleset').includes(interfaces[0].name), 'no element without ipMasq')
+      assert.ok(!at.node.run('nft', 'list', 'ruleset').includes(interfaces[0].name), 'no element without ipMasq')
       await del(unused.it)
       for (const [more, msg] of [
         [{ ipMasq: true, ipMasqBackend: 'other' }, 'unknown ipmasq backend "other"'],
@@ -197,7 +128,7 @@ for (const mode of ['standalone', 'agent'] as const)
         [{ mtu: 65_536 }, 'Cannot read network configuration: "mtu" is 65536, want a whole number from 0 to 65535'],
         [{ ipam: undefined }, 'Cannot attach without addresses: "ipam.type" is missing'],
       ] as const) {
-        const error = errorOf(await node.call('ADD', newPod({ ...staticIps(ips), ...more }).it))
+        const error = errorOf(await at.node.call('ADD', newPod({ ...staticIps(ips), ...more }).it))
         assert.deepEqual([error.code, error.msg], [7, msg])
       }
       assertNothingLeft()
@@ -258,10 +189,10 @@ for (const mode of ['standalone', 'agent'] as const)
                 ? addresses[0]!.gateway
                 : addresses.at(-1)!.gateway,
             )
-            node.run('ping', '-qc1', '-W1', address.split('/')[0]!)
+            at.node.run('ping', '-qc1', '-W1', address.split('/')[0]!)
           }
           assert.deepEqual(
-            silent(await node.call('CHECK', it, { more: { prevResult } })),
+            silent(await at.node.call('CHECK', it, { more: { prevResult } })),
             DONE,
             JSON.stringify(addresses),
           )
@@ -294,13 +225,13 @@ for (const mode of ['standalone', 'agent'] as const)
         assert.match(pod.ip('-6 route show fd03::/64'), /^fd03::\/64 via fd00:6::1 dev eth0 metric 9/)
         assert.equal(pod.ip('route show default'), '')
         // It is never on the wire, and yet leads to the node.
-        lab.router.ip('addr add 10.1.2.3/32 dev br0')
-        node.ip('route add 10.1.0.0/16 via 10.10.10.1')
-        lab.router.ip('route add 10.6.0.77 via 10.10.10.8')
+        at.lab.router.ip('addr add 10.1.2.3/32 dev br0')
+        at.node.ip('route add 10.1.0.0/16 via 10.10.10.1')
+        at.lab.router.ip('route add 10.6.0.77 via 10.10.10.8')
         pod.run('ping', '-qc1', '-W1', '10.1.2.3')
-        node.ip('route del 10.1.0.0/16')
-        lab.router.ip('addr del 10.1.2.3/32 dev br0')
-        assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), DONE)
+        at.node.ip('route del 10.1.0.0/16')
+        at.lab.router.ip('addr del 10.1.2.3/32 dev br0')
+        assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { prevResult } })), DONE)
         await del(it)
         assertNothingLeft()
       },
@@ -321,7 +252,7 @@ for (const mode of ['standalone', 'agent'] as const)
           ],
         ] as const) {
           const { it, options, calls } = withFakeIpam({ ips: [ip] })
-          const error = errorOf(await node.call('ADD', it, options))
+          const error = errorOf(await at.node.call('ADD', it, options))
           assert.deepEqual([error.code, error.msg], [7, msg])
           assert.deepEqual(calls(), ['ADD', 'DEL'])
           assertNothingLeft(msg)
@@ -344,7 +275,7 @@ for (const mode of ['standalone', 'agent'] as const)
         ],
       ] as const) {
         const { pod, it, options, calls } = withFakeIpam(answer)
-        const error = errorOf(await node.call('ADD', it, options))
+        const error = errorOf(await at.node.call('ADD', it, options))
         assert.equal(error.code, 100)
         assert.match(error.msg, msg)
         assert.deepEqual(calls(), ['ADD', 'DEL'])
@@ -355,23 +286,23 @@ for (const mode of ['standalone', 'agent'] as const)
 
     testByAgent('ADD: an error of the IPAM keeps its code, and no address at all is one (ERR-16, DLG-05)', async () => {
       const failing = withFakeIpam(undefined)
-      const { code, msg } = errorOf(await node.call('ADD', failing.it, failing.options))
+      const { code, msg } = errorOf(await at.node.call('ADD', failing.it, failing.options))
       assert.deepEqual([code, msg], [11, 'no'])
       const empty = withFakeIpam({ ips: [] })
-      const error = errorOf(await node.call('ADD', empty.it, empty.options))
+      const error = errorOf(await at.node.call('ADD', empty.it, empty.options))
       assert.deepEqual([error.code, error.msg], [105, 'IPAM plugin returned missing IP config'])
       assert.deepEqual(empty.calls(), ['ADD', 'DEL'])
       assertNothingLeft()
       const dataDir = join(folder('files'), 'file')
       writeFileSync(dataDir, '')
-      assert.equal(errorOf(await node.call('ADD', newPod(config({ dataDir })).it)).code, 5)
+      assert.equal(errorOf(await at.node.call('ADD', newPod(config({ dataDir })).it)).code, 5)
       assertNothingLeft()
     })
 
     testByAgent('an interface plugin as its own IPAM is error 7, and does not call itself without end', async () => {
       for (const type of ['ptp', 'loopback', 'mooring-ptp']) {
         const { it } = newPod(config({ type }))
-        const error = errorOf(await node.call('ADD', it))
+        const error = errorOf(await at.node.call('ADD', it))
         assert.deepEqual([error.code, error.msg], [7, `Cannot ask "${type}" for an address: it is no IPAM plugin`])
         await del(it)
         assertNothingLeft(type)
@@ -383,14 +314,14 @@ for (const mode of ['standalone', 'agent'] as const)
     testByAgent(
       'packets: behind the node with ipMasq, towards the outside alone; as they are without (PTP-06, PTP-09)',
       async () => {
-        const [outside, gateway] = [lab.outside.station(), lab.router.station()]
+        const [outside, gateway] = [at.lab.outside.station(), at.lab.router.station()]
         for (const [station, addresses] of [
           [outside, ['192.0.2.2', '2001:db8:ff::2']],
           [gateway, ['10.10.10.1', 'fd00:10::1']],
         ] as const)
           for (const address of addresses) await station.listen(address)
-        lab.router.ip('route add 10.6.0.0/24 via 10.10.10.8')
-        lab.router.ip('route add fd00:6::/64 via fd00:10::8')
+        at.lab.router.ip('route add 10.6.0.0/24 via 10.10.10.8')
+        at.lab.router.ip('route add fd00:6::/64 via fd00:10::8')
         const join = async (of: object) => {
           const { pod, it } = newPod(of)
           const station = pod.station()
@@ -404,7 +335,7 @@ for (const mode of ['standalone', 'agent'] as const)
           ipam: { ...config().ipam, ranges: [[{ subnet: '10.7.0.0/24' }], [{ subnet: 'fd00:7::/64' }]] },
         }
         for (const filter of ['1', '2']) {
-          node.run(
+          at.node.run(
             'sysctl',
             '-qw',
             `net.ipv4.conf.all.rp_filter=${filter}`,
@@ -442,10 +373,10 @@ for (const mode of ['standalone', 'agent'] as const)
       await add(it)
       const prevResult = await add(second)
       assert.equal(linesOf(pod.ip('route show 10.6.0.1')).length, 2)
-      assert.deepEqual(silent(await node.call('CHECK', second, { more: { prevResult } })), DONE, 'both there')
+      assert.deepEqual(silent(await at.node.call('CHECK', second, { more: { prevResult } })), DONE, 'both there')
       await del(it)
       assert.doesNotMatch(pod.ip('-o link'), /eth0/)
-      assert.deepEqual(silent(await node.call('CHECK', second, { more: { prevResult } })), DONE)
+      assert.deepEqual(silent(await at.node.call('CHECK', second, { more: { prevResult } })), DONE)
       pod.run('ping', '-qc1', '-W1', '10.6.0.1')
       await del(second)
       assertNothingLeft()
@@ -480,9 +411,9 @@ for (const mode of ['standalone', 'agent'] as const)
     test('DEL: finds everything without any record (PTP-10, PTP-06)', async () => {
       const { it } = newPod({ ...config(), ipMasq: true })
       await add(it)
-      await agent?.kill('SIGTERM')
-      for (const suffix of ['', '-wal', '-shm']) rmSync(join(node.dataDir, `journal.db${suffix}`), { force: true })
-      if (mode === 'agent') agent = await node.startAgent()
+      await at.agent?.kill('SIGTERM')
+      for (const suffix of ['', '-wal', '-shm']) rmSync(join(at.node.dataDir, `journal.db${suffix}`), { force: true })
+      if (mode === 'agent') at.agent = await at.node.startAgent()
       await del(it)
       assertNothingLeft()
     })
@@ -491,9 +422,9 @@ for (const mode of ['standalone', 'agent'] as const)
       const { pod, it } = newPod({ ...config(), ipMasq: true })
       await add(it)
       pod.remove()
-      await agent?.kill('SIGTERM')
-      for (const suffix of ['', '-wal', '-shm']) rmSync(join(node.dataDir, `journal.db${suffix}`), { force: true })
-      agent = await node.startAgent()
+      await at.agent?.kill('SIGTERM')
+      for (const suffix of ['', '-wal', '-shm']) rmSync(join(at.node.dataDir, `journal.db${suffix}`), { force: true })
+      at.agent = await at.node.startAgent()
       await del(it)
       assertNothingLeft()
     })
@@ -501,10 +432,10 @@ for (const mode of ['standalone', 'agent'] as const)
     testByAgent('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
       const { it, options, repair } = withFakeIpam({ ips: [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }] }, 'fail')
       await add(it, options)
-      assert.equal(errorOf(await node.call('DEL', it, options)).code, 11)
+      assert.equal(errorOf(await at.node.call('DEL', it, options)).code, 11)
       assertSameState(
-        node.state().filter(line => !line.startsWith('attachment')),
-        kept,
+        at.node.state().filter(line => !line.startsWith('attachment')),
+        at.kept,
       )
       repair()
       await del(it, options)
@@ -526,229 +457,10 @@ for (const mode of ['standalone', 'agent'] as const)
           ],
         }
         await del(it, { more: { prevResult } })
-        assert.match(node.ip('-o link'), / eth0@/, "the node's NIC has another MAC than the result tells")
+        assert.match(at.node.ip('-o link'), / eth0@/, "the node's NIC has another MAC than the result tells")
         assertNothingLeft()
       },
     )
-
-    // CHECK
-
-    const damages: [string, RegExp, (pod: Netns, host: string) => void][] = [
-      ['the interface is gone (CHK-04)', /link eth0 in the pod is missing/, pod => pod.ip('link del eth0')],
-      [
-        'the interface is another kind',
-        /link eth0 in the pod is no veth but bridge/,
-        pod => {
-          pod.ip('link set eth0 down')
-          pod.ip('link set eth0 name eth9')
-          pod.ip('link add eth0 type bridge')
-        },
-      ],
-      [
-        'the address is gone (CHK-05)',
-        /address 10\.6\.0\.\d+\/24 is missing on eth0/,
-        pod => pod.ip('-4 addr flush dev eth0'),
-      ],
-      [
-        'the IPv6 address is gone (CHK-05)',
-        /address fd00:6::\w+\/64 is missing on eth0/,
-        pod => pod.ip('-6 addr flush dev eth0'),
-      ],
-      [
-        'the default route is gone (CHK-06)',
-        /route 0\.0\.0\.0\/0 via 10\.6\.0\.1 dev eth0 is missing/,
-        pod => pod.ip('route del default'),
-      ],
-      [
-        'the default route leads elsewhere (CHK-11)',
-        /route 0\.0\.0\.0\/0 via 10\.6\.0\.1 dev eth0 is missing/,
-        pod => {
-          pod.ip('route add 10.99.0.1 dev eth0')
-          pod.ip('route replace default via 10.99.0.1 dev eth0')
-        },
-      ],
-      [
-        'the route of the network is gone (CHK-06)',
-        /route 10\.6\.0\.0\/24 via 10\.6\.0\.1 dev eth0 is missing/,
-        pod => pod.ip('route del 10.6.0.0/24'),
-      ],
-      [
-        'the route to the gateway is gone (CHK-06)',
-        /route fd00:6::1 dev eth0 is missing/,
-        pod => pod.ip('-6 route del fd00:6::1'),
-      ],
-      [
-        'the entry of the gateway leads elsewhere',
-        /neighbour 10\.6\.0\.1 on eth0 does not lead to the node/,
-        pod => pod.ip('neigh replace 10.6.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent'),
-      ],
-      [
-        'the MAC is another (CHK-07)',
-        /eth0 has MAC 02:00:00:00:00:99/,
-        pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
-      ],
-      ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
-      [
-        "the node's end is down (CHK-12)",
-        /link veth[0-9a-f]{8} on the node is down/,
-        (_, host) => node.ip(`link set ${host} down`),
-      ],
-      [
-        'the gateway is gone from the node',
-        /address 10\.6\.0\.1\/32 is missing on veth/,
-        (_, host) => node.ip(`addr del 10.6.0.1/32 dev ${host}`),
-      ],
-      [
-        'the host route is gone (PTP-08)',
-        /route 10\.6\.0\.\d+ dev veth[0-9a-f]{8} is missing on the node/,
-        (_, host) => node.ip(`route flush dev ${host} proto 98`),
-      ],
-      [
-        'the host route leads elsewhere',
-        /route 10\.6\.0\.\d+ dev veth[0-9a-f]{8} is missing on the node/,
-        (_, host) => {
-          const address = node.ip(`route show dev ${host} proto 98`).split(' ')[0]
-          node.ip(`route replace ${address} via 10.10.10.1`)
-        },
-      ],
-      ['somebody flushed the rule set', /inet mooring/, () => node.run('nft', 'delete', 'table', 'inet', 'mooring')],
-    ]
-    for (const [damage, message, doIt] of damages)
-      testByAgent(`CHECK: finds that ${damage}`, async () => {
-        const { pod, it } = newPod({ ...config(), ipMasq: true })
-        const prevResult = await add(it)
-        doIt(pod, prevResult.interfaces[0].name)
-        const error = errorOf(await node.call('CHECK', it, { more: { prevResult } }))
-        assert.equal(error.code, 103)
-        assert.match(`${error.msg} ${error.details ?? ''}`, message)
-        node.ip('-4 route flush proto boot')
-        node.ip('route replace default via 10.10.10.1')
-        await del(it)
-        if (damage.includes('flushed')) await bringForGood()
-        assertNothingLeft()
-      })
-
-    testByAgent(
-      'CHECK: needs prevResult, asks the IPAM, lets what others added be, and changes nothing (CHK-01, CHK-03, CHK-08, CHK-09, CHK-10)',
-      async () => {
-        const { pod, it } = newPod()
-        const prevResult = await add(it)
-        pod.ip('addr add 10.77.0.1/24 dev eth0')
-        pod.ip('route add 10.78.0.0/16 via 10.77.0.2')
-        const was = node.state(pod)
-        assert.equal(errorOf(await node.call('CHECK', it)).msg, 'Required prevResult missing')
-        const foreign = { ...prevResult, routes: [...DEFAULTS, { dst: '10.55.0.0/16', gw: '10.44.0.1' }] }
-        assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult: foreign } })), DONE)
-        const more = { ...prevResult, routes: [...DEFAULTS, { dst: '10.55.0.0/16' }] }
-        assert.match(
-          errorOf(await node.call('CHECK', it, { more: { prevResult: more } })).msg,
-          /10\.55\.0\.0\/16 .* missing/,
-        )
-        assertSameState(node.state(pod), was)
-        const moved = structuredClone(prevResult)
-        moved.interfaces[1].sandbox = '/run/netns/other'
-        assert.match(
-          errorOf(await node.call('CHECK', it, { more: { prevResult: moved } })).msg,
-          /^Sandbox in prevResult/,
-        )
-        rmSync(join(node.leases, 'ptpnet', prevResult.ips[0].address.split('/')[0]))
-        assert.match(errorOf(await node.call('CHECK', it, { more: { prevResult } })).msg, /^host-local: /)
-        await del(it)
-        assertNothingLeft()
-      },
-    )
-
-    // STATUS, GC
-
-    const nobody = { containerId: '', netns: '', ifName: '', type: 'ptp' }
-    testByAgent(
-      'STATUS: says nothing where all is well, makes nothing, and tells what the IPAM finds (STA-01, STA-03, STA-07)',
-      async () => {
-        const was = node.state()
-        for (const ipMasq of [false, true])
-          assert.deepEqual(silent(await node.call('STATUS', { ...nobody, config: { ...config(), ipMasq } })), DONE)
-        assertSameState(node.state(), was)
-        const dataDir = join(folder('files'), 'file')
-        writeFileSync(dataDir, '')
-        assert.equal(errorOf(await node.call('STATUS', { ...nobody, config: config({ dataDir }) })).code, 50)
-        const { it, options, calls } = withFakeIpam({})
-        await node.call('STATUS', { ...nobody, config: it.config! }, options)
-        assert.deepEqual(calls(), ['STATUS'])
-      },
-    )
-
-    testByAgent(
-      'GC: removes what is not in the list, of this network only; without a list nothing (GC-02, GC-03, GC-04, GC-06)',
-      async () => {
-        const own = [newPod({ ...config(), ipMasq: true }), newPod({ ...config(), ipMasq: true })]
-        const other = newPod(config({ ranges: [[{ subnet: '10.7.0.0/24' }]], routes: [] }, { name: 'othernet' }))
-        for (const { it } of [...own, other]) await add(it)
-        await new Promise(resolve => setTimeout(resolve, 150))
-        const gc = (more: object) => node.call('GC', { ...nobody, config: config() }, { more })
-        assert.deepEqual(silent(await gc({})), DONE)
-        const living = [{ containerID: own[0]!.it.containerId, ifname: 'eth0' }]
-        for (const _ of [1, 2]) assert.deepEqual(silent(await gc({ 'cni.dev/valid-attachments': living })), DONE)
-        assert.deepEqual(
-          [...own, other].map(({ pod }) => pod.ip('-o link').includes('eth0')),
-          [true, false, true],
-        )
-        assert.deepEqual(silent(await gc({ 'cni.dev/valid-attachments': [] })), DONE)
-        await del(other.it)
-        assertNothingLeft()
-      },
-    )
-
-    testByAgent('elements come back after somebody flushed the rule set', async () => {
-      const [first, second] = [newPod({ ...config(), ipMasq: true }), newPod({ ...config(), ipMasq: true })]
-      const prevResult = await add(first.it)
-      node.run('nft', 'flush', 'ruleset')
-      await add(second.it)
-      assert.deepEqual(silent(await node.call('CHECK', first.it, { more: { prevResult } })), DONE)
-      for (const { it } of [first, second]) await del(it)
-      await bringForGood()
-      assertNothingLeft()
-    })
-
-    testByAgent('64 at once have 64 addresses, and as many DELs leave nothing', async t => {
-      const all = makeManyNetns('pod', 64).map(netns => ({
-        containerId: `m${containers++}`,
-        netns,
-        type: 'ptp',
-        config: { ...config(), ipMasq: true },
-      }))
-      const begin = performance.now()
-      const results = (await Promise.all(all.map(it => node.call('ADD', it)))).map(resultOf)
-      t.diagnostic(`${all.length} ADDs in ${Math.round(performance.now() - begin)} ms`)
-      assert.equal(new Set(results.map(({ ips }) => ips[0].address)).size, all.length)
-      assert.equal(linesOf(node.ip('route show proto 98')).length, all.length)
-      for (const index of [0, 63])
-        assert.deepEqual(silent(await node.call('CHECK', all[index]!, { more: { prevResult: results[index] } })), DONE)
-      for (const outcome of await Promise.all(all.map(it => node.call('DEL', it))))
-        assert.deepEqual(silent(outcome), DONE)
-      assertNothingLeft()
-    })
-
-    /** A container whose addresses come from a script that writes down how it is called. */
-    function withFakeIpam(answer: object | undefined, del: 'fail' | '' = '') {
-      const directory = folder('fake')
-      const [log, file] = [join(directory, 'calls'), join(directory, 'fake-ipam')]
-      const failing = `echo '{"code": 11, "msg": "no", "details": "later"}'; exit 1`
-      const onAdd = answer === undefined ? failing : `echo '${JSON.stringify({ cniVersion: '1.1.0', ...answer })}'`
-      const write = (onDel: string) =>
-        writeFileSync(
-          file,
-          `#!/bin/sh\necho $CNI_COMMAND >> ${log}\ncase $CNI_COMMAND in ADD) ${onAdd};; DEL) ${onDel};; esac\n`,
-        )
-      write(del === 'fail' ? failing : ':')
-      chmodSync(file, 0o755)
-      const { pod, it } = newPod(config({ type: 'fake-ipam' }))
-      return {
-        ...{ pod, it },
-        options: { env: { CNI_PATH: `${directory}:${cniBin()}` } },
-        calls: () => readFileSync(log, 'utf8').trim().split('\n'),
-        repair: () => write(':'),
-      }
-    }
   })
 
 describe('ptp, faults', { skip: skip || withoutStrace }, () => {
