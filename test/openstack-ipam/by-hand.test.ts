@@ -8,9 +8,11 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openJournal, putAttachment } from '#allocator'
+import { parseIp, parsePrefix, prefixContains } from '#base'
 import { readBootId } from '#host'
 import { endQuarantine, listLeases, type PoolReport, type QuotaReport, readPools, reserveAhead } from '#inspect'
 import { openSessions } from '#plugins'
+import { find } from '#simulator'
 import { asAdmin, isPut, limits, mooring, portOf, setUp, smallNetwork } from './cloud.ts'
 import { addressOf, until } from './node.ts'
 
@@ -120,6 +122,27 @@ test('ip reserve and free: of whole ports too', async t => {
   const drained = await mooring('drain', '--data-dir', directory, ...named)
   assert.equal(drained.status, 0, drained.output)
   assert.deepEqual(listLeases(own), [])
+})
+
+test('ip reserve: of addresses that pass by pairs, with their pairs', async t => {
+  const pairs = { binding: 'allowed_address_pairs', blockSize: 4, reserve: 0, node: 'worker-1' }
+  const { node, ipam, named, ip, journal, simulator } = await nodeByHand(t, true, pairs)
+  await node.call('ADD', 'c1', ipam)
+  const { status, output } = await ip('reserve', '6', ...named)
+  assert.equal(status, 0, output)
+  const free = listLeases(journal).filter(({ state }) => state === 'free')
+  assert.ok(free.length >= 6, output)
+  const { allowed_address_pairs } = find(simulator.state, 'ports', portOf(simulator).id)!
+  const passing = allowed_address_pairs.map(({ ip_address }) =>
+    parsePrefix(ip_address.includes('/') ? ip_address : `${ip_address}/32`),
+  )
+  for (const { address } of free)
+    assert.ok(
+      passing.some(prefix => prefixContains(prefix, parseIp(address!))),
+      address!,
+    )
+  const ended = await ip('reserve', '0', ...named)
+  assert.equal(ended.status, 0, ended.output)
 })
 
 test('ip free: counts what a pod could have, here and in Neutron', async t => {
