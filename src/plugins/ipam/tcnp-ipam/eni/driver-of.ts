@@ -29,12 +29,15 @@ export function nicDriverOf(
 
   /** The slots are the server's: a NIC that waits for pods of one network keeps them from those of another. */
   function makeRoom(): boolean {
-    const others = nicPools().filter(each => each.pool !== pool)
-    const idle = others.flatMap(each => listLooseObjects(journal, each.pool)).find(({ state }) => state === 'free')
-    if (idle === undefined) return false
-    retireObject(journal, idle.mark)
-    kick(idle.pool)
-    return true
+    // In one step: without agent another process may be about to give it to a pod.
+    const idle = journal.transaction(() => {
+      const others = nicPools().filter(each => each.pool !== pool)
+      const found = others.flatMap(each => listLooseObjects(journal, each.pool)).find(({ state }) => state === 'free')
+      if (found !== undefined) retireObject(journal, found.mark)
+      return found
+    })
+    if (idle !== undefined) kick(idle.pool)
+    return idle !== undefined
   }
   const nicPool = JSON.parse(detail) as NicPool
   const lockFile = join(dataDir, `server-${nicPool.server.id}.lock`)
