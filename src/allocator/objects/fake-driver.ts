@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { OpenStackError } from '#openstack'
 import type { MadeObject, ObjectDriver, ObjectRequest } from './object.ts'
 
-/** What a test does to one creation: refuse it for want of room, fail it, lose its answer. */
-export type DriverMishap = 'full' | 'unavailable' | 'lostAnswer'
+/** What a test does to one creation: refuse it for want of room, fail it, lose its answer, or lose it. */
+export type DriverMishap = 'full' | 'unavailable' | 'lostAnswer' | 'lost'
 
 export type FakeDriver = ObjectDriver & {
   /** What the cloud has, by mark. */
@@ -61,6 +61,7 @@ export function fakeDriver({
       const mishap = fake.mishaps.shift()
       await sleep(fake.latencyMs)
       if (mishap === 'unavailable') throw refusal('transient', 'none')
+      if (mishap === 'lost') throw refusal('transient', 'unknown')
       if (mishap === 'full' || fake.objects.size + requests.length > fake.capacity) throw refusal('quota', 'none')
       const made = requests.map(make)
       for (const each of made) fake.objects.set(each.mark, each)

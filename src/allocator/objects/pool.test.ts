@@ -115,6 +115,21 @@ test('acquire() after a lost answer finds what was made, and makes no other', as
   assertSettled(journal, driver)
 })
 
+test('acquire() asks for half after a creation that came to nothing in its time', async t => {
+  const driver = fakeDriver()
+  const { pool } = poolOn(t, directoryFor(t), driver)
+  await pool.settle(soon())
+  driver.latencyMs = 20
+  driver.mishaps.push('unavailable', 'lost')
+  await assert.rejects(pool.acquire(owner('first'), soon()), /no answer/)
+  await Promise.all(Array.from({ length: 8 }, (_, id) => pool.acquire(owner(id), soon())))
+  const [, lost, ...after] = driver.created
+  assert.ok(
+    after.every(count => count <= Math.max(1, lost! / 2)),
+    `creations of ${driver.created}`,
+  )
+})
+
 for (const step of ['intent', 'create', 'record', 'list', 'compare'] as const satisfies ObjectStep[])
   test(`a process that ends before "${step}" leaves nothing that the next does not find`, async t => {
     const driver = fakeDriver()

@@ -308,6 +308,8 @@ async function afterRefusal(
     // The intents stay: the next look at the cloud tells what became of them. Never a second creation without that look.
     if (!(error instanceof OpenStackError) || ++state.unknown > UNKNOWN_MAX) throw error
     state.mustLook = true
+    // Perhaps it was too much for the time that it had.
+    state.batchMax = Math.max(1, Math.floor(requests.length / 2))
     return await pause(RETRY_MS * 2 ** state.unknown, limits)
   }
   journal.transaction(() => {

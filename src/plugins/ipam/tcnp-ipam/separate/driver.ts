@@ -42,8 +42,9 @@ export const MODE = 'separate'
 /** Ports in one creation: Neutron takes 0.15 s for each, and nobody is served before the last is made. */
 const BATCH_MAX = 64
 const PARALLEL = 4
-/** Three times what a creation of so many takes: then the answer is lost, and a look tells more than waiting. */
-const WRITE_MS = 40_000
+/** Six times what Neutron takes for a port, and the rest of a call: after that the answer is lost, and a look tells more than waiting. */
+const PORT_MS = 1_000
+const CALL_MS = 20_000
 
 /** Neutron ports of which each is one attachment's. */
 export function portDriver({ neutron, identity }: CloudSession, place: PortPlace): ObjectDriver {
@@ -86,7 +87,7 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
   }
 
   async function create(requests: readonly ObjectRequest[], limits: Limits): Promise<MadeObject[]> {
-    const within = { ...limits, deadline: atMost(limits.deadline, WRITE_MS) }
+    const within = { ...limits, deadline: atMost(limits.deadline, CALL_MS + requests.length * PORT_MS) }
     for (;;) {
       const bodies = requests.map(bodyOf)
       try {
