@@ -24,6 +24,7 @@ export {
   type Room,
 } from './objects/object.ts'
 export { type ObjectPoolOptions, openObjectPool } from './objects/pool.ts'
+export { findObjectPool, forgetObjectPool, listObjectPools } from './objects/pool-store.ts'
 export {
   adoptObject,
   breakObject,
@@ -36,11 +37,8 @@ export type { ObjectReport } from './objects/round.ts'
 export {
   countObjects,
   findObject,
-  findObjectPool,
-  forgetObjectPool,
   listAssignedObjects,
   listLooseObjects,
-  listObjectPools,
   listObjects,
   listOwnedObjects,
   listReleasingObjects,

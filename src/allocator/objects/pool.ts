@@ -10,21 +10,23 @@ import type { Owner } from '../port/plan.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
 import type { CloudObject, ObjectAccess, ObjectPool } from './object.ts'
+import {
+  findObjectPool,
+  forgetObjectWantsOf,
+  isWantingObject,
+  listObjectWants,
+  putObjectPool,
+  recordObjectWant,
+} from './pool-store.ts'
 import { type ObjectReport, type ObjectStep, settleObjects } from './round.ts'
 import {
   assignObject,
   findFreeObject,
   findObject,
-  findObjectPool,
-  forgetObjectWantsOf,
   hasFlawed,
   hasLostAnswer,
   hasObjectWork,
-  isWantingObject,
-  listObjectWants,
   listOwnedObjects,
-  putObjectPool,
-  recordObjectWant,
   returnObject,
 } from './store.ts'
 import { tidyObjects } from './tidy.ts'

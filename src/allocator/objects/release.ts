@@ -3,11 +3,10 @@
 import type { Journal } from '../journal.ts'
 import type { Owner } from '../port/plan.ts'
 import type { CloudObject } from './object.ts'
+import { findObjectPool, forgetObjectWantsOf } from './pool-store.ts'
 import {
   disownObject,
   findObject,
-  findObjectPool,
-  forgetObjectWantsOf,
   keepObject,
   listAssignedObjects,
   listOwnedObjects,

@@ -4,36 +4,28 @@ import { type Health, OpenStackError } from '#openstack'
 import { reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from '../port/error.ts'
-import { type Limits, pause } from '../port/lock.ts'
-import {
-  type CloudObject,
-  describedAs,
-  type KnownPool,
-  type MadeObject,
-  newMark,
-  type ObjectDriver,
-  type ObjectWant,
-  type Room,
-} from './object.ts'
+import type { Limits } from '../port/lock.ts'
+import { assignMade, create } from './create.ts'
+import type { CloudObject, KnownPool, ObjectDriver, ObjectWant, Room } from './object.ts'
 import { compareObjects, type ObjectPlan, planObjects } from './plan.ts'
+import {
+  findObjectPool,
+  forgetExpiredObjectWants,
+  forgetObjectWantsOf,
+  listObjectWants,
+  putObjectPool,
+} from './pool-store.ts'
 import {
   assignObject,
   countObjects,
   disownEarlierBootsObjects,
-  findObject,
-  findObjectPool,
-  forgetExpiredObjectWants,
   forgetObject,
-  forgetObjectWantsOf,
   keepObject,
   listLooseObjects,
   listObjects,
-  listObjectWants,
   noteFlaw,
   noteMissing,
-  putObjectPool,
   recordMade,
-  recordMaking,
   recordStrange,
   retireObject,
 } from './store.ts'
@@ -93,10 +85,9 @@ export type ObjectReport = {
 }
 
 const TRIES_MAX = 256
-const UNKNOWN_MAX = 3
-const RETRY_MS = 100
 
-type State = {
+/** What a round knows beyond the journal. */
+export type RoundState = {
   readonly report: ObjectReport
   refill: boolean
   /** Objects that one creation makes at most. */
@@ -116,7 +107,7 @@ type State = {
  */
 export async function settleObjects(options: ObjectRoundOptions): Promise<ObjectReport> {
   const { journal, pool, bootId, driver } = options
-  const state: State = {
+  const state: RoundState = {
     report: {
       hasLooked: false,
       lost: [],
@@ -150,7 +141,7 @@ export async function settleObjects(options: ObjectRoundOptions): Promise<Object
 }
 
 /** What the cloud shows is compared with the journal, in one transaction. */
-async function look(options: ObjectRoundOptions, state: State): Promise<void> {
+async function look(options: ObjectRoundOptions, state: RoundState): Promise<void> {
   const { journal, driver, pool, kind, access, settings, detail, bootId, poolDigits, limits } = options
   options.step?.('list')
   const shown = await driver.list(limits)
@@ -179,20 +170,8 @@ async function look(options: ObjectRoundOptions, state: State): Promise<void> {
   state.mustLook = false
 }
 
-/** Gives what was made to those for whom it was made; where one was released meanwhile, or went away, it is for the next. */
-function assignMade({ journal, pool, bootId }: ObjectRoundOptions, made: readonly MadeObject[]): void {
-  const waiting = new Map(listObjectWants(journal, pool).map(want => [describedAs(want.owner), want.owner]))
-  for (const { mark } of made) {
-    const object = findObject(journal, mark)
-    const owner = object?.state === 'free' ? waiting.get(object.described) : undefined
-    if (owner === undefined) continue
-    assignObject(journal, mark, owner, bootId)
-    forgetObjectWantsOf(journal, owner)
-  }
-}
-
 /** Gives what is free to who waits, and says what remains to be done. */
-function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOptions, state: State): ObjectPlan {
+function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOptions, state: RoundState): ObjectPlan {
   return journal.transaction(() => {
     forgetExpiredObjectWants(journal, pool)
     const counts = countObjects(journal, pool)
@@ -252,99 +231,4 @@ function refusalOf(facts: {
       `${reason}; this node has ${held.join(', ')}, at most ${settings.max}${numbers}`,
     { cause, remedy },
   )
-}
-
-async function create(options: ObjectRoundOptions, state: State, plan: ObjectPlan): Promise<void> {
-  const { journal, driver, pool, poolDigits, settings, limits } = options
-  // What one attachment asks for may be refused for its own sake; those that ask for nothing go first, and by themselves.
-  const plain = plan.serve.filter(want => want.special === '')
-  const group = plain.length > 0 || plan.serve.length === 0 ? plain : plan.serve
-  const refill = group === plain ? plan.refill : 0
-  const size = Math.min(group.length + refill, await sizeOf(options, state, group.length + refill))
-  const wants = group.slice(0, size)
-  const requests = [...wants, ...Array<undefined>(size - wants.length).fill(undefined)].map(want => ({
-    mark: newMark(poolDigits),
-    owner: want?.owner,
-    special: want?.special ?? '',
-  }))
-  options.step?.('intent')
-  const intend = () => {
-    for (const request of requests) recordMaking(journal, pool, request)
-  }
-  journal.transaction(intend, { durable: true })
-  options.step?.('create')
-  let made: Awaited<ReturnType<ObjectDriver['create']>>
-  try {
-    made = await driver.create(requests, limits)
-  } catch (error) {
-    return await afterRefusal(options, state, { error, requests, wants })
-  }
-  options.step?.('record')
-  journal.transaction(() => {
-    const usableMs = Date.now() + settings.usableAfterMs
-    for (const each of made) recordMade(journal, each, usableMs)
-    assignMade(options, made)
-  })
-  const flaw = made.find(each => each.flaw !== undefined)?.flaw
-  // The next would fare no better; who waits learns why.
-  if (flaw !== undefined) state.report.refusal = new AllocationError('broken', flaw)
-  if (state.room !== undefined) state.room = { ...state.room, count: state.room.count - made.length }
-}
-
-/** How many to ask for at once: no more than there is room for, but one in any case, whose refusal says why. */
-async function sizeOf({ driver, limits }: ObjectRoundOptions, state: State, wanted: number): Promise<number> {
-  if (wanted > 1 && driver.room !== undefined) state.room ??= await driver.room(limits)
-  const room = state.room?.count ?? Number.POSITIVE_INFINITY
-  return Math.max(1, Math.min(wanted, state.batchMax, room))
-}
-
-async function afterRefusal(
-  { journal, limits, driver }: ObjectRoundOptions,
-  state: State,
-  { error, requests, wants }: { error: unknown; requests: readonly { mark: string }[]; wants: readonly ObjectWant[] },
-): Promise<void> {
-  const refusal = certainRefusal(error)
-  if (refusal === undefined) {
-    // The intents stay: the next look at the cloud tells what became of them. Never a second creation without that look.
-    if (!(error instanceof OpenStackError) || ++state.unknown > UNKNOWN_MAX) throw error
-    state.mustLook = true
-    // Perhaps it was too much for the time that it had.
-    state.batchMax = Math.max(1, Math.floor(requests.length / 2))
-    return await pause(RETRY_MS * 2 ** state.unknown, limits)
-  }
-  journal.transaction(() => {
-    for (const { mark } of requests) forgetObject(journal, mark)
-  })
-  const [want] = wants
-  const isOwnFault = want !== undefined && want.special !== '' && refusal !== 'transient'
-  if (refusal !== 'full' && !isOwnFault) throw error
-  if (requests.length > 1) {
-    // All or nothing, and no word on how many would have fitted: half of them, until it does or one is too many.
-    if (wants.length > 0 && requests.length > wants.length) {
-      state.refill = false
-      state.report.refillFailed = true
-    } else state.batchMax = Math.floor(requests.length / 2)
-    return
-  }
-  if (want === undefined) {
-    state.refill = false
-    state.report.refillFailed = true
-  } else if (isOwnFault) {
-    state.report.unserved.set(want.id, error as Error)
-    state.batchMax = driver.batchMax
-  } else {
-    state.report.refusal = error as Error
-    state.room = await driver.room?.(limits).catch(() => undefined)
-  }
-}
-
-/** What an error says of a creation that certainly made nothing; undefined where it may have made something. */
-function certainRefusal(error: unknown): 'full' | 'transient' | 'other' | undefined {
-  if (error instanceof AllocationError && error.fault === 'full') return 'full'
-  if (error instanceof AllocationError && (error.fault === 'broken' || error.fault === 'taken')) return 'other'
-  // It waited for a lock, and nothing was sent.
-  if (error instanceof AllocationError && error.fault === 'late') return 'transient'
-  if (!(error instanceof OpenStackError) || error.effect === 'unknown') return undefined
-  if (error.kind === 'exhausted' || error.kind === 'quota') return 'full'
-  return error.kind === 'transient' ? 'transient' : 'other'
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { type CloudObject, describedAs } from './object.ts'
+import { listObjectWants } from './pool-store.ts'
 import type { ObjectRoundOptions } from './round.ts'
-import { findObject, forgetObject, listLooseObjects, listObjectWants, listUndescribed, noteDescribed } from './store.ts'
+import { findObject, forgetObject, listLooseObjects, listUndescribed, noteDescribed } from './store.ts'
 
 /**
  * Does in the cloud what nobody waits for: removes what is not needed, cleans what was released, writes down whose is what.
