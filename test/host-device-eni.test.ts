@@ -79,6 +79,16 @@ describe('a NIC of the server for each pod', { skip }, () => {
     await reserved()
   })
 
+  test('whose pod’s namespace is gone comes back, and is the next pod’s', async () => {
+    const pod = makeNetns('pod')
+    const it = attachment(pod)
+    const mac = macOf(await made.node.call('ADD', it, config()))
+    pod.remove()
+    resultOf(await made.node.call('DEL', it, config()))
+    assert.ok(isHome(mac))
+    await eventually('it waits for the next', () => journalled('free').includes(mac))
+  })
+
   /** Moments of an attachment, as the cloud sees it. */
   const moments = {
     'when its port is made': (ports: Port[]) => ports.some(port => port.device_id === ''),

@@ -7,7 +7,7 @@ import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { test } from 'node:test'
 import { listObjects } from '#allocator'
-import { drainObjectPools } from '#plugins'
+import { drainObjectPools, listOwnedPorts } from '#plugins'
 import { mooring } from './cloud.ts'
 import { type Reply, until } from './node.ts'
 import { type ServerNode, serverNode } from './server-node.ts'
@@ -247,6 +247,27 @@ test('a NIC above the reserve is detached when it is idle, and the reserve by dr
   const [drained] = await drainObjectPools(it.node.world, it.limits())
   assert.deepEqual([drained!.removed.length, drained!.error], [1, undefined])
   assert.deepEqual([it.attached(), it.marked()], [[], []])
+})
+
+test('the ports of a node that is gone are found by their owner mark', async t => {
+  const it = await serverNode(t, { reserve: 1, cluster: 'east', node: 'n1' })
+  ok(await it.node.call('ADD', 'c1', it.ipam))
+  await inStates(it, 'assigned', 'free')
+  await it.node[Symbol.asyncDispose]()
+  // As Nova does when the server is deleted: ports that it did not make stay, and are nobody's.
+  for (const { id } of it.marked()) await it.cloud.nova.interfaces.detach(it.serverId, id, it.limits())
+  await until(() => it.attached().length === 0, 'the detachments')
+  const own = { cluster: 'east', node: 'n1' }
+  const found = await listOwnedPorts(it.cloud.neutron, own, ['eni'], it.limits())
+  assert.deepEqual(
+    found.map(({ id, device_id }) => [id, device_id]).sort(),
+    it
+      .marked()
+      .map(({ id }) => [id, ''])
+      .sort(),
+  )
+  assert.equal(found.length, 2)
+  assert.deepEqual(await listOwnedPorts(it.cloud.neutron, { ...own, node: 'n2' }, ['eni'], it.limits()), [])
 })
 
 test('the description in Neutron says whose a NIC is', async t => {

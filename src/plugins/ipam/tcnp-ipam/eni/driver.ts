@@ -18,7 +18,7 @@ import { atMost } from '#base'
 import { type CloudSession, OpenStackError, type Port } from '#openstack'
 import type { World } from '../../../world.ts'
 import { disassociateFloatingIps } from '../floating-ips.ts'
-import { descriptionOf } from '../separate/owner-mark.ts'
+import { descriptionOf, tagsOf } from '../separate/owner-mark.ts'
 import { awaitLink } from './link.ts'
 import { makePort, type NicPool } from './port.ts'
 
@@ -101,13 +101,13 @@ export function nicDriver(options: NicOptions): ObjectDriver {
   async function list(limits: Limits): Promise<MadeObject[]> {
     const states = new Map(options.known().map(object => [object.mark, object.state]))
     const names = [...states].filter(([, state]) => MAY_BE_LOOSE.has(state)).map(([mark]) => nameOfMark(mark))
-    const [attached, described, named] = await Promise.all([
+    const [attached, tagged, named] = await Promise.all([
       attachedPorts(limits),
-      neutron.ports.list({ description: descriptionOf(pool.owner, undefined), device_id: '' }, limits),
+      neutron.ports.list({ tags: tagsOf(pool.owner), device_id: '' }, limits),
       names.length === 0 ? [] : neutron.ports.list({ name: names, device_id: '' }, limits),
     ])
     const made: MadeObject[] = []
-    for (const port of new Map([...described, ...named, ...attached].map(each => [each.id, each])).values()) {
+    for (const port of new Map([...tagged, ...named, ...attached].map(each => [each.id, each])).values()) {
       const mark = markOfName(port.name)
       if (mark === undefined) continue
       const condition = port.device_id === '' ? { isPart: true } : await conditionOf(port, states.get(mark), limits)

@@ -2,7 +2,7 @@
 
 import { type Limits, nameOfMark, type ObjectAddress, type ObjectRequest } from '#allocator'
 import { type Neutron, OpenStackError, type Port } from '#openstack'
-import { descriptionOf, type OwnerMark } from '../separate/owner-mark.ts'
+import { descriptionOf, type OwnerMark, tagsOf } from '../separate/owner-mark.ts'
 import type { Family } from '../subnets.ts'
 import type { Site } from './site.ts'
 
@@ -21,7 +21,18 @@ export type NicPool = Omit<Site, 'networks'> & {
 export type SpecialNic = { readonly addresses: readonly ObjectAddress[]; readonly mac: string | undefined }
 
 /** Makes the port of a NIC, with an address of each family: of its first subnet, else of the next. */
-export async function makePort(
+export async function makePort(neutron: Neutron, pool: NicPool, request: ObjectRequest, limits: Limits): Promise<Port> {
+  const port = await createPort(neutron, pool, request, limits)
+  try {
+    await neutron.ports.tags.replace(port.id, tagsOf(pool.owner), limits)
+  } catch (error) {
+    // The name is what this node finds it by; the tags are for whoever looks for the ports of a dead node.
+    if (!(error instanceof OpenStackError)) throw error
+  }
+  return port
+}
+
+async function createPort(
   neutron: Neutron,
   pool: NicPool,
   { mark, owner, special }: ObjectRequest,

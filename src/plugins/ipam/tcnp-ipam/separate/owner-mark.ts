@@ -46,10 +46,16 @@ export function readDescription(text: string): Partial<OwnerMark & AddressOwner>
  */
 export async function listOwnedPorts(
   neutron: Pick<Neutron, 'ports'>,
-  { cluster, node }: OwnerMark,
+  owner: OwnerMark,
   modes: readonly string[],
   limits: Limits,
 ): Promise<Port[]> {
-  const found = await neutron.ports.list({ device_owner: modes.map(deviceOwnerOf), device_id: node }, limits)
+  const { cluster, node } = owner
+  // A NIC has the device that Nova gave it, or none once its server is deleted.
+  const [byDevice, nics] = await Promise.all([
+    neutron.ports.list({ device_owner: modes.map(deviceOwnerOf), device_id: node }, limits),
+    modes.includes('eni') ? neutron.ports.list({ tags: tagsOf(owner) }, limits) : [],
+  ])
+  const found = [...new Map([...byDevice, ...nics].map(port => [port.id, port])).values()]
   return found.filter(({ description }) => readDescription(description ?? '')?.cluster === cluster)
 }
