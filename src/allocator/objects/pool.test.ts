@@ -340,3 +340,23 @@ test('where objects are made one by one, whoever waits gets what only has to be 
   await Promise.all(pair)
   assert.equal(driver.objects.size, 2)
 })
+
+test('what was begun for an attachment and not finished is removed, and the attachment that asks again is served', async t => {
+  const directory = directoryFor(t)
+  const driver = fakeDriver({ batchMax: 1 })
+  driver.mishaps.push('lostAnswer')
+  const before = poolOn(t, directory, driver, {
+    step: name => {
+      if (name === 'list' && driver.objects.size > 0) throw new Error('the process dies')
+    },
+  })
+  await assert.rejects(before.pool.acquire(owner(1), soon()))
+  await before.close()
+  const [part] = driver.objects.values()
+  driver.objects.set(part!.mark, { ...part!, isPart: true })
+  const { journal, pool } = poolOn(t, directory, driver)
+  const served = await pool.acquire(owner(1), soon(2_000))
+  assert.notEqual(served.mark, part!.mark)
+  await until(() => driver.removed.includes(part!.mark), 'the removal')
+  assertSettled(journal, driver)
+})

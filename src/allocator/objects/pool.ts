@@ -136,7 +136,10 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   function tell(report: ObjectReport): void {
     waiters.tellServed()
     const open = listObjectWants(journal, pool)
-    waiters.tellUnserved(owner => errorFor(owner, report, open))
+    waiters.tellUnserved(owner =>
+      // Whose wish is gone and who has nothing would wait for nothing.
+      open.some(want => isSameOwner(want.owner, owner)) ? errorFor(owner, report, open) : withdrawn(owner),
+    )
   }
 
   function errorFor(owner: Owner, report: ObjectReport, open = listObjectWants(journal, pool)): Error | undefined {
@@ -211,11 +214,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
       if (!done() && isPast(limits.deadline)) throw lateFor(WHAT, SERVICE, owner, limits)
     }
     const found = findServed(owner)
-    if (found === undefined)
-      throw new AllocationError(
-        'withdrawn',
-        `Cannot give ${WHAT} to interface ${owner.ifName} of container ${owner.containerId}: it was released meanwhile`,
-      )
+    if (found === undefined) throw withdrawn(owner)
     return found
   }
 
@@ -263,6 +262,12 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
     close: rounds.close,
   }
 }
+
+const withdrawn = ({ ifName, containerId }: Owner) =>
+  new AllocationError(
+    'withdrawn',
+    `Cannot give ${WHAT} to interface ${ifName} of container ${containerId}: it was released meanwhile`,
+  )
 
 const duplicate = (owner: Owner, held: CloudObject) =>
   new AllocationError(

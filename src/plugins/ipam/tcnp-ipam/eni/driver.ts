@@ -14,7 +14,7 @@ import {
   type Room,
   withFileLock,
 } from '#allocator'
-import { atMost } from '#base'
+import { atMost, isPast } from '#base'
 import { type CloudSession, OpenStackError, type Port } from '#openstack'
 import type { World } from '../../../world.ts'
 import { disassociateFloatingIps } from '../floating-ips.ts'
@@ -26,8 +26,8 @@ import { makePort, type NicPool } from './port.ts'
 const ACTIVE_MS = 30_000
 /** An attachment that an earlier process began gets so many times as long for its link: nobody saw Nova's answer. */
 const UNFINISHED_TIMES = 4
-/** From Nova's 202 until the NIC is out of the server. */
-const UNPLUG_MS = 120_000
+/** From Nova's 202 until the NIC is out of the server; others wait meanwhile, so what takes longer is asked for again later. */
+const UNPLUG_MS = 15_000
 /** NICs in quarantine after which no further one is attached: the next would fare no better, and slots are few. */
 const QUARANTINE_MAX = 2
 
@@ -216,6 +216,9 @@ async function findFlaw(
   ms: number,
 ): Promise<string | undefined> {
   if ((await awaitLink(host, mac.toLowerCase(), limits, ms)) !== undefined) return undefined
+  // Who was not waited for to the end is not known to stay away.
+  if (isPast(limits.deadline) || limits.signal?.aborted)
+    throw new AllocationError('late', `Cannot wait for the link of port ${id} (${mac}) any longer: the time is over`)
   const { server } = pool
   return (
     `port ${id} (${mac}) is attached to server ${server.name} (${server.id}), and no link of the node has this MAC` +
