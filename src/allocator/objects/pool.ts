@@ -126,7 +126,8 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
     if (report.hasLooked) lookedMs = now
     if (report.refillFailed) refillNotBeforeMs = now + REFILL_PAUSE_MS
     if (report.refusal === undefined) refusal = undefined
-    else if (report.refusal !== refusal?.error || now >= refusal.endsMs) {
+    // The same one means that the cloud was not asked: a round that outlasts the pause must not prolong it.
+    else if (report.refusal !== refusal?.error) {
       const pauseMs = Math.min(REFUSAL_MS_MAX, Math.max(REFUSAL_MS_MIN, (refusal?.pauseMs ?? 0) * 2))
       refusal = { error: report.refusal, pauseMs, endsMs: now + pauseMs }
     }
