@@ -36,7 +36,10 @@ const config = (more: object = {}) => ({
 })
 const call = (env: Record<string, string>, text: object | string = config()) =>
   plugin('host-local', { ...environment, ...env }, text)
-const types = missing === undefined ? readdirSync(pluginDirectory()).filter(name => name !== 'cnitool') : []
+const types =
+  missing === undefined
+    ? readdirSync(pluginDirectory()).filter(name => name !== 'cnitool' && !name.startsWith('.'))
+    : []
 
 suite('VER versions', { skip: missing }, () => {
   test('VER-01 VER-02 every plugin answers VERSION with all versions in order, one line', async () => {
