@@ -93,6 +93,16 @@ for (const longLived of [true, false]) {
   })
 }
 
+test('a port that was taken is the pod’s although nobody could look at it afterwards', async t => {
+  const { node, config, subnet, neutron, network, simulator } = await setUp(t)
+  await subnet('a', '10.60.0.0/24')
+  const mine = await neutron.ports.create({ network_id: network.id, name: 'mine' }, limits())
+  // All tries of the look that follows the change.
+  simulator.inject({ act: 'answer', status: 503, method: 'GET', path: `/ports/${mine.id}`, skip: 1, times: 5 })
+  const reply = await node.call('ADD', 'c1', config({ allow: ['port'] }), choosing('NEUTRON_PORT=mine'))
+  assert.deepEqual(served(reply), [`${mine.fixed_ips[0]!.ip_address}/24`])
+})
+
 test('a port of a server, of another network, or with nothing allowed is not to be had', async t => {
   const { node, config, subnet, simulator, neutron, network } = await setUp(t)
   await subnet('a', '10.60.0.0/24')

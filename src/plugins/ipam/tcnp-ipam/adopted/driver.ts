@@ -12,6 +12,7 @@ import {
   type ObjectRequest,
 } from '#allocator'
 import { type CloudSession, OpenStackError, type Port } from '#openstack'
+import { unfinished } from '../unfinished.ts'
 
 /** Which port an attachment asks for. JSON. */
 export type AdoptedPort = { readonly portId: string }
@@ -31,14 +32,18 @@ export function adoptedDriver({ neutron }: Pick<CloudSession, 'neutron'>): Objec
   async function adopt({ mark, special }: ObjectRequest, limits: Limits): Promise<MadeObject> {
     const { portId } = JSON.parse(special) as AdoptedPort
     const deviceId = nameOfMark(mark)
+    let hasWritten = false
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const port = await neutron.ports.get(portId, limits)
+      const port = await neutron.ports.get(portId, limits).catch((error: unknown) => {
+        throw hasWritten ? unfinished(`take port ${portId}`, error) : error
+      })
       if (port?.device_id === deviceId) return toMade(port)
       const reason = port === undefined ? 'Neutron does not know it' : reasonAgainst(port)
       if (reason !== undefined) throw new AllocationError('taken', `Cannot use port ${portId}: ${reason}`)
       try {
         const changes = { device_id: deviceId, device_owner: DEVICE_OWNER }
         await neutron.ports.update(portId, changes, { ...limits, ifRevision: port!.revision_number })
+        hasWritten = true
       } catch (error) {
         if (!(error instanceof OpenStackError) || error.kind !== 'conflict') throw error
       }

@@ -19,6 +19,7 @@ import { type CloudSession, OpenStackError, type Port } from '#openstack'
 import type { World } from '../../../world.ts'
 import { disassociateFloatingIps } from '../floating-ips.ts'
 import { descriptionOf, tagsOf } from '../separate/owner-mark.ts'
+import { unfinished } from '../unfinished.ts'
 import { awaitLink } from './link.ts'
 import { makePort, type NicPool } from './port.ts'
 
@@ -67,7 +68,7 @@ export function nicDriver(options: NicOptions): ObjectDriver {
     } catch (error) {
       if (!isCertain(error)) throw error
       await neutron.ports.delete(port.id, limits).catch(failure => {
-        throw unfinished(failure)
+        throw unfinished(FINISH, failure)
       })
       throw isFull(error) ? full(options, `${error.summary}; ${room.text}`, error) : error
     }
@@ -76,7 +77,7 @@ export function nicDriver(options: NicOptions): ObjectDriver {
       if (flaw === undefined) await awaitActive(port.id, limits)
       return [{ ...toMade(port, request.mark), flaw }]
     } catch (error) {
-      throw unfinished(error)
+      throw unfinished(FINISH, error)
     }
   }
 
@@ -164,18 +165,9 @@ const toMade = (port: Port, mark: string): MadeObject => ({
   detail: '',
 })
 
-const isCertain = (error: unknown) => error instanceof OpenStackError && error.effect === 'none'
+const FINISH = 'finish the attachment of a NIC'
 
-/**
- * What failed after the port was made, as an error whose effect is not known: the record stays, and with it the port's name, by
- * which the next look finds it.
- */
-function unfinished(error: unknown): unknown {
-  if (!isCertain(error)) return error
-  const { service, summary: reason, status, type, kind, remedy } = error as OpenStackError
-  const action = 'finish the attachment of a NIC'
-  return new OpenStackError({ service, action, reason, status, type, kind, remedy, effect: 'unknown', cause: error })
-}
+const isCertain = (error: unknown) => error instanceof OpenStackError && error.effect === 'none'
 
 /** Nova's word for a server without a free slot, or a project that may have no further port. */
 const isFull = (error: unknown): error is OpenStackError =>
