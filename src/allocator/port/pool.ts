@@ -163,6 +163,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   }
 
   async function background(signal: AbortSignal): Promise<Next> {
+    if (await isUndisturbed(signal)) return nextIn()
     const report = await round({ deadline: deadlineIn(ROUND_MS), signal })
     waiters.tellServed()
     const open = listWants(journal, portId)
@@ -172,13 +173,30 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     })
     void wire.probeReserve().catch(() => {})
     if (waiters.size > 0) return 'again'
-    if (report !== undefined && report.removeInMs > 0) return { inMs: report.removeInMs }
+    if (report !== undefined && report.removeInMs > 0) return nextIn(report.removeInMs)
     if (hasLeftovers()) return 'unfinished'
+    return report?.refillFailed ? nextIn(refillNotBeforeMs - performance.now()) : nextIn()
+  }
+
+  /** After a write: one question, where nothing else is to be done, tells whether somebody has undone it. */
+  async function isUndisturbed(signal: AbortSignal): Promise<boolean> {
+    if (verifyAtMs === undefined || performance.now() < verifyAtMs) return false
+    if (shrinkAtMs !== undefined || waiters.size > 0 || listWants(journal, portId).length > 0 || hasLeftovers())
+      return false
+    const limits = { deadline: deadlineIn(ROUND_MS), signal, purpose: 'look' } as const
+    const port = await (await access.neutron()).ports.get(portId, limits)
+    const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+    if (port?.fixed_ips.length !== known.size || !port.fixed_ips.every(each => known.has(each.ip_address))) return false
+    verifyAtMs = undefined
+    return true
+  }
+
+  /** When the next look is due. */
+  function nextIn(...more: readonly number[]): Next {
     // Then what an operator wanted for a time is too much.
     const ahead = findReserveAhead(journal, portId)
-    const waits = [shrinkAtMs, verifyAtMs, report?.refillFailed && refillNotBeforeMs]
-      .filter(each => each !== undefined)
-      .map(each => each - performance.now())
+    const times = [shrinkAtMs, verifyAtMs].filter(each => each !== undefined)
+    const waits = [...times.map(each => each - performance.now()), ...more]
     if (ahead !== undefined) waits.push(ahead.untilMs - Date.now() + 1)
     if (listKnownAddresses(journal, portId).some(each => each.state !== 'foreign'))
       waits.push(LOOK_MS * (0.75 + Math.random() / 2))
