@@ -23,7 +23,7 @@ async function setUp(neutronConf: object) {
   const peerAddress = simulator.demo().servers['worker-2']!.ports[0]!.ips[0]!
   await peer.listen(peerAddress)
   // Longer than the wire takes: an ADD that ends sooner has asked the wire.
-  const options = cloud.options({}, { blockSize: 4, usableAfterMs: 8_000, ...neutronConf })
+  const options = cloud.options({}, { blockSize: 4, usableAfterMs: 30_000, ...neutronConf })
   async function addPod(containerId: string) {
     const netns = makeNetns('pod')
     const it: Attachment = { containerId, netns: netns.path }
@@ -49,7 +49,7 @@ describe('packets of mix by address pairs and of mix_route', { skip }, () => {
     const pod = await addPod('p1')
     assert.equal(await pod.station.ask(pod.address, peerAddress), pod.address, 'pod to another server')
     assert.equal(await peer.ask(peerAddress, pod.address), peerAddress, 'another server to the pod')
-    assert.ok(pod.ms < 6_000, `${Math.round(pod.ms)} ms: the wire was asked, not the clock`)
+    assert.ok(pod.ms < 25_000, `${Math.round(pod.ms)} ms: the wire was asked, not the clock`)
     assert.ok(!serverPort(cloud).fixed_ips.some(each => each.ip_address === pod.address))
     resultOf(await node.call('DEL', pod.it, options))
     await eventually('the pair is gone', () => serverPort(cloud).allowed_address_pairs.length === 0)
@@ -78,7 +78,7 @@ describe('packets of mix by address pairs and of mix_route', { skip }, () => {
     assert.match(pod.address, /^10\.20\.0\.\d+$/)
     assert.equal(await peer.ask(peerAddress, pod.address), peerAddress, 'another server to the pod, by the router')
     assert.equal(await pod.station.ask(pod.address, peerAddress), pod.address, 'pod to another server')
-    assert.ok(pod.ms < 6_000, `${Math.round(pod.ms)} ms: the wire was asked, not the clock`)
+    assert.ok(pod.ms < 25_000, `${Math.round(pod.ms)} ms: the wire was asked, not the clock`)
     const routes = () => find(simulator.state, 'routers', simulator.demo().router_id)!.routes
     assert.equal(routes().length, 1)
     resultOf(await node.call('DEL', pod.it, options))

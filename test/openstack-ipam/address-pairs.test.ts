@@ -20,8 +20,8 @@ type Setup = {
   open(options?: { longLived?: boolean; entriesMax?: number }): SharedList
   /** What Neutron has, without MACs. */
   pairs(): string[]
-  /** Somebody edits the list by hand: a look, a pause for thought, the whole list. */
-  edit(change: (held: string[]) => string[], thoughtMs?: number): Promise<void>
+  /** Somebody edits the list by hand: a look, a moment in which something happens, the whole list. */
+  edit(change: (held: string[]) => string[], meanwhile?: () => Promise<void>): Promise<void>
 }
 
 async function setUp(t: TestContext): Promise<Setup> {
@@ -48,7 +48,7 @@ async function setUp(t: TestContext): Promise<Setup> {
         journal,
         driver: pairsDriver(portId, async () => cloud.neutron),
         access: '{}',
-        settings: { entriesMax, verifyAfterMs: 150, lockDirectory: directory },
+        settings: { entriesMax, verifyAfterMs: 500, lockDirectory: directory },
         longLived,
         onReport: report => reports.push(report),
         onError: error => errors.push(error),
@@ -56,10 +56,10 @@ async function setUp(t: TestContext): Promise<Setup> {
       t.after(() => list.close())
       return list
     },
-    async edit(change, thoughtMs = 0) {
+    async edit(change, meanwhile) {
       const port = (await cloud.neutron.ports.get(portId, limits()))!
       const held = (port.allowed_address_pairs ?? []).map(each => each.ip_address)
-      await new Promise(resolve => setTimeout(resolve, thoughtMs))
+      await meanwhile?.()
       const next = change(held).map(ip_address => ({ ip_address }))
       await cloud.neutron.ports.update(portId, { allowed_address_pairs: next }, limits())
     },
@@ -170,11 +170,13 @@ test('an older list that somebody writes over ours is noticed, ours repaired, th
   const { open, pairs, edit, reports } = await setUp(t)
   const list = open()
   await list.need('a', ['10.10.10.64'], limits())
-  const editing = edit(held => [...held, '192.0.2.7'], 60)
-  await new Promise(resolve => setTimeout(resolve, 30))
-  await list.need('b', ['10.10.10.80'], limits())
-  await list.need('a', [], limits())
-  await editing
+  await edit(
+    held => [...held, '192.0.2.7'],
+    async () => {
+      await list.need('b', ['10.10.10.80'], limits())
+      await list.need('a', [], limits())
+    },
+  )
   assert.deepEqual(pairs().sort(), ['10.10.10.64', '192.0.2.7'], 'the older list has won')
   await until(() => pairs().join() === '10.10.10.80,192.0.2.7', 'the repair')
   const [report] = reports
@@ -187,9 +189,9 @@ test('an older list that somebody writes over ours is noticed, ours repaired, th
 test('a write that may have undone somebody’s is reported', async t => {
   const { open, edit, reports, simulator } = await setUp(t)
   const list = open()
-  simulator.settings.latency = { ...simulator.settings.latency, commitMs: 80 }
+  simulator.settings.latency = { ...simulator.settings.latency, commitMs: 400 }
   const editing = edit(held => [...held, '192.0.2.7'])
-  await new Promise(resolve => setTimeout(resolve, 20))
+  await new Promise(resolve => setTimeout(resolve, 100))
   await Promise.all([editing, list.need('a', ['10.10.10.64'], limits())])
   assert.ok(reports.some(report => report.overlapped))
 })

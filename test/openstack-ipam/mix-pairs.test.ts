@@ -73,12 +73,12 @@ for (const longLived of [true, false]) {
 
 test('100 ADDs at once make at most 8 calls of Neutron after start-up, in both bindings', async t => {
   for (const binding of ['fixed_ips', 'allowed_address_pairs']) {
-    const { node, simulator, ipam, pairs, held } = await setUpPairs(t, { binding })
+    const { node, simulator, ipam, pairs, held } = await setUpPairs(t, { binding, verifyAfterMs: 60_000 })
     const first = await node.call('ADD', 'first', ipam)
     assert.equal(first.exitCode, 0, first.stdout)
     await node.call('DEL', 'first', ipam)
     await until(() => neutronList(simulator).length + held().length + pairs().length === 1, 'the removal')
-    await new Promise(resolve => setTimeout(resolve, 500))
+    await new Promise(resolve => setTimeout(resolve, 100))
     simulator.forgetRequests()
     const replies = await addMany(node, ipam, 100)
     const calls = simulator.requests(undefined, /\/network\//)
@@ -163,7 +163,7 @@ test('an answer lost between holder and pair leaves nothing that is given withou
 })
 
 test('CHECK notices a pair that somebody has removed, and the agent puts it back', async t => {
-  const { node, simulator, ipam, cloud, pairs } = await setUpPairs(t, { verifyAfterMs: 600 })
+  const { node, simulator, ipam, cloud, pairs } = await setUpPairs(t, { verifyAfterMs: 2_000 })
   await node.call('ADD', 'c1', ipam)
   const before = pairs()
   await cloud.neutron.ports.update(portOf(simulator).id, { allowed_address_pairs: [] }, limits())
