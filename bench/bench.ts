@@ -12,6 +12,7 @@ import { judge, type Verdict } from './goals.ts'
 import { judgeMains, type MainCase, mainCases, mainLines, mainSides } from './mains.ts'
 import { type Cell, mergeCells, type SideName, sideNames } from './measured.ts'
 import { goalLines, growthTable, latencyTable } from './report.ts'
+import { BATCH, cloudIpam, judgeReserve, reserveLines, reserveSides, startCloud } from './reserve.ts'
 
 const USAGE = `usage: mooring bench [--quick] [OPTION]...
 
@@ -26,6 +27,7 @@ Exit code 1 where a goal is missed.
   --sides LIST      of: ${Object.keys(sideNames).join(', ')} (default all; quick without ptpMasqNft)
   --mains LIST      instead of all that: these plugins and upstream's of the same name, each beside the other, at 0 pods;
                     of: ${mainCases.map(({ name }) => name).join(', ')}, or all
+  --reserve         instead of all that: veth-route with addresses of Neutron from the reserve, beside host-local
   --json FILE       keep everything that was measured`
 
 const root = resolve(import.meta.dirname, '..')
@@ -55,6 +57,7 @@ function readArguments() {
       rounds: { type: 'string' },
       sides: { type: 'string' },
       mains: { type: 'string' },
+      reserve: { type: 'boolean', default: false },
       json: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -67,7 +70,8 @@ function readArguments() {
     help: values.help,
     quick: values.quick,
     mains,
-    at: values.at ?? (mains !== undefined ? '0' : values.quick ? '0,200' : '0,100,500,1000'),
+    reserve: values.reserve,
+    at: values.at ?? (mains !== undefined || values.reserve ? '0' : values.quick ? '0,200' : '0,100,500,1000'),
     parallel: values.parallel ?? (mains === undefined ? '1,32' : '1'),
     rounds: values.rounds ?? (values.quick ? '3' : '4'),
     sides: sides as (keyof typeof sideNames)[],
@@ -118,8 +122,21 @@ function mainArguments(each: MainCase, directory: string): string[] {
   ]
 }
 
-/** A side whose plugin is one of ours, served by an agent. */
-function agentSide(directory: string, name: string, plugin: object): string[] {
+/** The same plugin with addresses of a file and of a cloud. */
+function reserveArguments(directory: string): string[] {
+  const clouds = startCloud(join(root, 'mooring'), '/run/clouds.yaml')
+  return [
+    ...[...agentSide(directory, 'file', { type: 'veth-route', ipam: IPAM }), '--name', reserveSides.file],
+    ...[
+      ...agentSide(directory, 'cloud', { type: 'veth-route', ipam: cloudIpam }, clouds),
+      '--name',
+      reserveSides.cloud,
+    ],
+  ]
+}
+
+/** A side whose plugin is one of ours, served by an agent. @param before a shell's commands before it starts */
+function agentSide(directory: string, name: string, plugin: object, before = ''): string[] {
   const bin = join(directory, 'ours')
   const settings = join(directory, 'mode')
   const socket = '/run/mooring/agent.sock'
@@ -129,7 +146,7 @@ function agentSide(directory: string, name: string, plugin: object): string[] {
   return [
     ...['--conflist', conflist, '--path', bin],
     ...['--prepare', `${UPLINK}; mkdir -p /etc/mooring; cp ${settings} /etc/mooring/mode`],
-    ...['--start', `exec ${agent.join(' ')}`, '--ready', socket],
+    ...['--start', `${before} exec ${agent.join(' ')}`, '--ready', socket],
   ]
 }
 
@@ -205,6 +222,12 @@ async function main(): Promise<number> {
     }
     const json = options.json ?? join(directory, 'measured.json')
     const strictness = options.quick ? QUICK_STRICTNESS : 1
+    if (options.reserve) {
+      const cells = ['--at', at, '--parallel', '1', '--batch', String(BATCH)]
+      const measured = await run(reserveArguments(directory), cells, json)
+      console.log(`\nmedian / p99 in ms, exec to exit\n\n${reserveLines(measured.cells)}\n`)
+      return conclude(judgeReserve(measured.cells))
+    }
     if (mains !== undefined) {
       const sides = mains.flatMap(each => mainArguments(each, directory))
       const batch = options.quick ? ['--batch', '16'] : []
