@@ -14,6 +14,7 @@ import {
   integer,
   type JsonObject,
   object,
+  oncePerConfig,
   optional,
   parsed,
   type Route,
@@ -158,7 +159,9 @@ export type Config = Omit<Decoded<typeof ipam>, 'neutronConf' | 'routes' | 'open
 const VERSION_OF_BYTES: Readonly<Record<number, number>> = { 4: 4, 16: 6 }
 
 /** Reads a configuration. @throws {CniError} 7 naming the key, never a value of `openstackConf`. */
-export function parseConfig(config: JsonObject): Config {
+export const parseConfig: (config: JsonObject) => Config = oncePerConfig(parse)
+
+function parse(config: JsonObject): Config {
   const { neutronConf: given, openstackConf, cloud, routes, resolvConf } = decode(whole, config).ipam
   if (cloud !== undefined && openstackConf !== undefined)
     throw new CniError(

@@ -61,6 +61,7 @@ export function openSessions({ dataDir, warn, gate, onSent }: SessionsOptions): 
   const sessions = new Map<string, CloudSession>()
   const replaced = new Set<CloudSession>()
   const loaded = new Map<string | undefined, { cloud: Promise<Cloud>; atMs: number }>()
+  const described = new WeakMap<JsonObject, Cloud>()
   const warned = new Set<string>()
   /** The directory that a configuration asked for, by access. */
   const directories = new Map<string, string | undefined>()
@@ -107,8 +108,15 @@ export function openSessions({ dataDir, warn, gate, onSent }: SessionsOptions): 
     return cloud
   }
 
+  /** A configuration is read once, and is the same object for all its calls. */
+  function ofConf(conf: JsonObject): Cloud {
+    const cloud = described.get(conf) ?? cloudFromConf(conf)
+    described.set(conf, cloud)
+    return cloud
+  }
+
   async function open(reference: CloudReference, { dataDir: own }: { dataDir?: string | undefined } = {}) {
-    const cloud = 'conf' in reference ? cloudFromConf(reference.conf) : await load(reference.name)
+    const cloud = 'conf' in reference ? ofConf(reference.conf) : await load(reference.name)
     const access: Access =
       'conf' in reference ? { authUrl: cloud.authUrl, who: describe(cloud) } : { cloud: reference.name ?? null }
     const key = JSON.stringify([access, cloud.authUrl, describe(cloud), own ?? ''])
