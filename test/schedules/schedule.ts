@@ -62,7 +62,7 @@ export function makeSchedule(seed: number): Schedule {
   const random = randomFrom(seed)
   const pick = <T>(...from: T[]): T => from[random(from.length)]!
   const process = pick('agent', 'agent', 'agent', 'perCall')
-  const count = 4 + random(9)
+  const count = 4 + random(7)
   return {
     seed,
     process,
