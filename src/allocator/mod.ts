@@ -52,7 +52,7 @@ export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
 export type { Owner as AddressOwner, PortAddress, Wish as AddressWish } from './port/plan.ts'
 export { openPortPool, type PortPool } from './port/pool.ts'
 export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'
-export type { PortNeutron, RoundReport } from './port/round.ts'
+export type { PortNeutron, RoundReport } from './port/round-options.ts'
 export {
   findKnownPort,
   findLookup,

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type FixedIp, type FixedIpRequest, type FloatingIp, OpenStackError, type Port } from '#openstack'
-import type { PortNeutron } from './round.ts'
+import type { PortNeutron } from './round-options.ts'
 
 /** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two addresses. */
 export type Mishap = 'refused' | 'unavailable' | 'lostAnswer' | 'stale' | 'partial'

@@ -15,7 +15,7 @@ import { type FakePort, fakePort } from './fake-port.ts'
 import type { Owner } from './plan.ts'
 import { openPortPool, type PortPoolOptions } from './pool.ts'
 import { adoptAddress, releaseAddress, releaseOwner } from './release.ts'
-import type { RoundStep } from './round.ts'
+import type { RoundStep } from './round-options.ts'
 import { listAssignedAddresses, listIntents, listPortAddresses, listQuarantined, listWants } from './store.ts'
 
 const owner = (id: number | string): Owner => ({ network: 'n', containerId: `c${id}`, ifName: 'eth0' })

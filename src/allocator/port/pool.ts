@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs } from '#base'
-import { findReserveAhead } from '../ahead.ts'
+import { findReserveAhead, reserveOf } from '../ahead.ts'
 import type { Journal } from '../journal.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
@@ -11,7 +11,9 @@ import type { PortCover } from './cover.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
 import { type Owner, type PortAddress, shrinkAfterMs, type Wish } from './plan.ts'
-import { faultOfNamed, type PortNeutron, type RoundReport, type RoundStep, settlePort } from './round.ts'
+import { settlePort } from './round.ts'
+import type { PortNeutron, RoundReport, RoundStep } from './round-options.ts'
+import { faultOfNamed, reservesOf } from './serve.ts'
 import {
   assignAddress,
   endCoolDown,
@@ -27,6 +29,7 @@ import {
   listFullSubnets,
   listIntents,
   listKnownAddresses,
+  listLooseAddresses,
   listOwnedAddresses,
   listWants,
   type PortSettings,
@@ -108,6 +111,8 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   let shrinkAtMs: number | undefined
   /** When the port is looked at again because of a write of ours. */
   let verifyAtMs: number | undefined
+  /** When it is looked at in any case. */
+  let lookAtMs = Number.NEGATIVE_INFINITY
   /** When addresses were removed, as long as somebody's older list may bring them back. */
   const removedMs = new Map<string, number>()
   const rounds = createRounds({ round: background, onFailure })
@@ -155,7 +160,12 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   const mayShrink = () =>
     !longLived || access.settings.coolDownMs === 0 || (shrinkAtMs !== undefined && performance.now() >= shrinkAtMs)
 
+  function noteLook(): void {
+    lookAtMs = performance.now() + LOOK_MS * (0.75 + Math.random() / 2)
+  }
+
   function noteTimes({ hasSurplus, wrote }: RoundReport, begunMs: number): void {
+    noteLook()
     if (wrote) verifyAtMs = performance.now() + verifyAfterMs()
     else if (verifyAtMs !== undefined && begunMs >= verifyAtMs) verifyAtMs = undefined
     if (!hasSurplus) shrinkAtMs = undefined
@@ -163,7 +173,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   }
 
   async function background(signal: AbortSignal): Promise<Next> {
-    if (await isUndisturbed(signal)) return nextIn()
+    if (isSettled() || (await isUndisturbed(signal))) return nextIn()
     const report = await round({ deadline: deadlineIn(ROUND_MS), signal })
     waiters.tellServed()
     const open = listWants(journal, portId)
@@ -178,6 +188,23 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     return report?.refillFailed ? nextIn(refillNotBeforeMs - performance.now()) : nextIn()
   }
 
+  /**
+   * True where a round would find nothing to do: fifty pods that come together end with fifty wishes for one, and the cloud
+   * should answer the first alone.
+   */
+  function isSettled(): boolean {
+    const now = performance.now()
+    if (findKnownPort(journal, portId)?.seenBootId !== bootId) return false
+    if ([lookAtMs, verifyAtMs, shrinkAtMs].some(each => each !== undefined && each <= now)) return false
+    if (waiters.size > 0 || listWants(journal, portId).length > 0 || hasLeftovers()) return false
+    const free = listLooseAddresses(journal, portId).filter(each => each.floatingIp === undefined)
+    const reserve = reserveOf(journal, portId, settings().reserve)
+    return reservesOf(settings()).every(list => {
+      const count = free.filter(each => list.includes(each.subnetId)).length
+      return count === reserve || (count < reserve && now < refillNotBeforeMs)
+    })
+  }
+
   /** After a write: one question, where nothing else is to be done, tells whether somebody has undone it. */
   async function isUndisturbed(signal: AbortSignal): Promise<boolean> {
     if (verifyAtMs === undefined || performance.now() < verifyAtMs) return false
@@ -188,6 +215,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
     if (port?.fixed_ips.length !== known.size || !port.fixed_ips.every(each => known.has(each.ip_address))) return false
     verifyAtMs = undefined
+    noteLook()
     return true
   }
 
@@ -199,7 +227,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
     const waits = [...times.map(each => each - performance.now()), ...more]
     if (ahead !== undefined) waits.push(ahead.untilMs - Date.now() + 1)
     if (listKnownAddresses(journal, portId).some(each => each.state !== 'foreign'))
-      waits.push(LOOK_MS * (0.75 + Math.random() / 2))
+      waits.push(lookAtMs - performance.now())
     return waits.length === 0 ? 'done' : { inMs: Math.max(0, Math.ceil(Math.min(...waits))) }
   }
 

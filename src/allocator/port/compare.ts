@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Port } from '#openstack'
+import type { Look } from './look.ts'
+import { comparePort, type Plan, type Shown } from './plan.ts'
+import type { State } from './refusal.ts'
+import type { RoundOptions, RoundReport } from './round-options.ts'
+import { serve } from './serve.ts'
+import {
+  disownEarlierBoots,
+  findKnownPort,
+  forgetAddress,
+  forgetIntent,
+  listIntents,
+  listKnownAddresses,
+  noteFloatingIps,
+  putKnownPort,
+  recordAddress,
+} from './store.ts'
+
+/** One transaction: what the port shows is recorded, who can be served is served, and the next write is planned. */
+export function compareAndPlan(
+  options: RoundOptions,
+  state: State,
+  report: RoundReport,
+  { port, isOlder }: Look,
+  bindings: ReadonlyMap<string, string>,
+): Plan {
+  const { journal, portId, bootId, access, settings } = options
+  return journal.transaction(() => {
+    const known = findKnownPort(journal, portId)
+    if (known === undefined) recordForeign(options, port)
+    const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
+    putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
+    disownEarlierBoots(journal, portId, bootId)
+    // What an old answer has or lacks says nothing; a write on its ground is refused, unless it is the newest after all.
+    if (!isOlder) compare(options, report, port)
+    noteFloatingIps(journal, portId, bindings)
+    return serve(options, state)
+  })
+}
+
+/** What was on the port before us is not ours, and never will be. */
+function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
+  for (const { subnet_id, ip_address } of port.fixed_ips)
+    recordAddress(journal, {
+      portId,
+      subnetId: subnet_id,
+      address: ip_address,
+      state: 'foreign',
+      floatingIp: undefined,
+      usableMs: 0,
+      settling: false,
+    })
+}
+
+function compare(options: RoundOptions, report: RoundReport, port: Port): void {
+  const { journal, portId, settings, inUse, cover, echo } = options
+  const nowMs = Date.now()
+  const isCovered = (address: string) => cover?.covers(address) ?? true
+  const found = comparePort(port.fixed_ips, listKnownAddresses(journal, portId), listIntents(journal, portId), {
+    nowMs,
+    inUse,
+  })
+  const record = (kind: 'free' | 'releasing' | 'quarantined', usableMs: number) => (each: Shown) =>
+    recordAddress(journal, {
+      portId,
+      subnetId: each.subnet_id,
+      address: each.ip_address,
+      state: kind,
+      floatingIp: undefined,
+      usableMs,
+      settling: kind === 'free',
+    })
+  for (const each of found.attributed)
+    record(isCovered(each.ip_address) ? 'free' : 'releasing', nowMs + settings.usableAfterMs)(each)
+  const isEcho = ({ ip_address }: Shown) => echo?.has(ip_address) === true && inUse?.(ip_address) !== true
+  const [returned, strange] = [found.strange.filter(isEcho), found.strange.filter(each => !isEcho(each))]
+  returned.forEach(record('releasing', 0))
+  strange.forEach(record('quarantined', 0))
+  for (const each of found.vanished) forgetAddress(journal, each)
+  for (const id of found.settled) forgetIntent(journal, id)
+  report.lost = [...found.lost]
+  report.returned.push(...returned.map(each => each.ip_address))
+  report.strange.push(...strange.map(each => each.ip_address))
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { atMost } from '#base'
+import { type FixedIp, type FixedIpRequest, OpenStackError, type Port } from '#openstack'
+import { AllocationError } from './error.ts'
+import { pause } from './lock.ts'
+import { countBySubnet, difference, type Plan, type PortAddress, sameCounts, type Want } from './plan.ts'
+import { type AddRequest, learn, learnOfCover, learnOfTaken, NO_ADDITION, type State } from './refusal.ts'
+import { limitsOf, type RoundOptions, type RoundReport } from './round-options.ts'
+import { reservesOf, roomOf, serve } from './serve.ts'
+import {
+  forgetAddress,
+  forgetIntent,
+  listFullSubnets,
+  listKnownAddresses,
+  listWants,
+  noteFull,
+  noteNotFull,
+  noteRevision,
+  recordAddress,
+  recordIntent,
+} from './store.ts'
+
+const UNKNOWN_MAX = 3
+const RETRY_MS = 100
+/** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
+const WRITE_MS = 40_000
+/** Where the settings do not say it. */
+const RETRY_FULL_MS = 60_000
+
+/** Before anything on the port is anybody's, it has to work. Where it does not fit, releases go on: they may make room. */
+export async function cover({ cover, limits }: RoundOptions, state: State, port: Port): Promise<void> {
+  state.uncovered = undefined
+  try {
+    await cover?.apply(addressesOf(port), limits)
+  } catch (error) {
+    if (!isFull(error)) throw error
+    state.uncovered = error
+  }
+}
+
+const addressesOf = (port: Port) => port.fixed_ips.map(each => each.ip_address)
+
+const isFull = (error: unknown): error is AllocationError => error instanceof AllocationError && error.fault === 'full'
+
+/** What the next write adds: addresses by name alone, else by subnet. Undefined for nothing. */
+export function nextRequest({ name, serve, refill }: Plan, { apart, namedMax }: State): AddRequest | undefined {
+  if (name.length > 0) {
+    const named = name.slice(0, namedMax)
+    return { named, adding: countWanted(named), serving: true }
+  }
+  const sums: Record<string, number> = { ...serve }
+  for (const [subnet, count] of Object.entries(refill)) sums[subnet] = (sums[subnet] ?? 0) + count
+  const adding = apart ? Object.fromEntries(Object.entries(sums).slice(0, 1)) : sums
+  const subnets = Object.keys(adding)
+  return subnets.length === 0 ? undefined : { named: [], adding, serving: subnets.some(each => each in serve) }
+}
+
+const countWanted = (wants: readonly Want[]): Record<string, number> =>
+  countBySubnet(wants.map(want => ({ subnet_id: want.subnetIds[0]!, ip_address: want.address! })))
+
+type Addition = AddRequest & {
+  /** Addresses of attachments that somebody has taken off the port. */
+  readonly back: readonly string[]
+  readonly bindings: ReadonlyMap<string, string>
+}
+
+/**
+ * Adds addresses by one write, and puts those back that attachments hold. What it makes is given at once to who waits.
+ * @returns false where nothing was made, and another write may do better
+ */
+export async function add(
+  options: RoundOptions,
+  state: State,
+  report: RoundReport,
+  port: Port,
+  addition: Addition,
+): Promise<boolean> {
+  const { journal, neutron, portId, limits } = options
+  const { back } = addition
+  const asked = await entriesFor(options, state, port, addition)
+  if (asked === undefined) return false
+  const adding = countBySubnet(asked)
+  const naming = addition.named.map(want => want.address!)
+  const before = addressesOf(port)
+  options.step?.('intent')
+  const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, naming, removing: [] }), {
+    durable: true,
+  })
+  // Every address that must stay is named: an entry without one may take any that the port has.
+  const fixedIps: FixedIpRequest[] = [
+    ...port.fixed_ips.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })),
+    ...back.map(ip_address => ({ ip_address })),
+    ...asked,
+  ]
+  options.step?.('put')
+  let answer: Port
+  report.wrote = true
+  try {
+    answer = await neutron.ports.update(
+      portId,
+      { fixed_ips: fixedIps },
+      { ...limitsOf(options), deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
+    )
+  } catch (error) {
+    if (learnOfTaken(state, error, back)) journal.transaction(() => forgetIntent(journal, intent))
+    else await afterRefusal(options, state, error, intent, addition)
+    return false
+  }
+  options.step?.('answer')
+  const made = difference(port.fixed_ips, answer.fixed_ips).filter(each => !back.includes(each.ip_address))
+  // Otherwise somebody else wrote at the same time: the intent stays, and the next look at the port decides.
+  if (!sameCounts(countBySubnet(made), adding)) {
+    if (++state.unknown > UNKNOWN_MAX)
+      throw new AllocationError('strange', `Cannot add addresses to port ${portId}: it does not show what was written`)
+    return false
+  }
+  await cover(options, state, answer)
+  options.step?.('record')
+  recordMade(options, state, { made, intent, answer, bindings: addition.bindings })
+  report.repaired.push(...back)
+  report.lost = report.lost.filter(each => !back.includes(each.address))
+  return true
+}
+
+type Made = {
+  readonly made: readonly FixedIp[]
+  readonly intent: number
+  readonly answer: Port
+  readonly bindings: ReadonlyMap<string, string>
+}
+
+function recordMade(options: RoundOptions, state: State, { made, intent, answer, bindings }: Made): void {
+  const { journal, portId, settings } = options
+  journal.transaction(() => {
+    const usableMs = Date.now() + settings.usableAfterMs
+    const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+    // What an attachment has whose address somebody took off the port is the attachment's still, now that it is back.
+    for (const { subnet_id, ip_address } of made.filter(each => !known.has(each.ip_address))) {
+      recordAddress(journal, {
+        portId,
+        subnetId: subnet_id,
+        address: ip_address,
+        state: (options.cover?.covers(ip_address) ?? true) ? 'free' : 'releasing',
+        floatingIp: bindings.get(ip_address),
+        usableMs,
+        settling: true,
+      })
+      noteNotFull(journal, portId, subnet_id)
+    }
+    forgetIntent(journal, intent)
+    noteRevision(journal, portId, answer.revision_number)
+    serve(options, state)
+  })
+}
+
+type Entry = FixedIpRequest & { readonly subnet_id: string }
+
+/** The new entries of a write; undefined where they would not work, which is noted. */
+async function entriesFor(
+  options: RoundOptions,
+  state: State,
+  port: Port,
+  request: AddRequest,
+): Promise<readonly Entry[] | undefined> {
+  const { cover, journal, portId, limits } = options
+  if (request.named.length > 0) return request.named.map(namedEntry)
+  if (cover === undefined) return bareEntries(request.adding)
+  try {
+    const entries: Entry[] = []
+    for (const [subnet_id, count] of Object.entries(request.adding)) {
+      const named = await cover.choose(port, subnet_id, { count, most: roomOf(options) }, limits)
+      entries.push(...named.map(ip_address => ({ subnet_id, ip_address })))
+      if (named.length < count) entries.push(...bareEntries({ [subnet_id]: count - named.length }))
+    }
+    return entries
+  } catch (error) {
+    if (!isFull(error)) throw error
+    learnOfCover(state, error, request, listWants(journal, portId))
+    return undefined
+  }
+}
+
+const namedEntry = ({ subnetIds, address }: Want): Entry => ({
+  subnet_id: subnetIds[0]!,
+  ip_address: address!,
+})
+
+const bareEntries = (adding: Readonly<Record<string, number>>): Entry[] =>
+  Object.entries(adding).flatMap(([subnet_id, count]) => Array.from({ length: count }, () => ({ subnet_id })))
+
+async function afterRefusal(
+  { journal, portId, limits, settings }: RoundOptions,
+  state: State,
+  error: unknown,
+  intent: number,
+  request: AddRequest,
+): Promise<void> {
+  if (!(error instanceof OpenStackError)) throw error
+  if (error.effect === 'unknown') {
+    // The intent stays: the next look at the port tells what became of it. Never a second write without that look.
+    if (++state.unknown > UNKNOWN_MAX) throw error
+    return await pause(RETRY_MS * 2 ** state.unknown, limits)
+  }
+  journal.transaction(() => forgetIntent(journal, intent))
+  const full = listFullSubnets(journal, portId)
+  const { full: found, wait } = learn(state, error, request, subnet =>
+    reservesOf(settings).some(list => list.includes(subnet) && list.some(each => each !== subnet && !full.has(each))),
+  )
+  if (found !== undefined) noteFull(journal, portId, found, Date.now() + (settings.retryFullMs ?? RETRY_FULL_MS))
+  if (wait) await pause(RETRY_MS * (1 + state.conflicts * Math.random()), limits)
+}
+
+/** Removes addresses by one write, after what lets them pass. */
+export async function remove(
+  options: RoundOptions,
+  state: State,
+  report: RoundReport,
+  port: Port,
+  removable: readonly PortAddress[],
+): Promise<void> {
+  const { journal, neutron, portId, limits } = options
+  const leaving = new Set(removable.map(each => each.address))
+  const staying = port.fixed_ips.filter(each => !leaving.has(each.ip_address))
+  if (staying.length === 0 && options.cover === undefined)
+    throw new AllocationError(
+      'strange',
+      `Cannot remove ${[...leaving].join(', ')} from port ${portId}: it would be left without an address`,
+    )
+  // Before somebody else may have them, they pass here no more.
+  await options.cover?.apply(
+    staying.map(each => each.ip_address),
+    limits,
+  )
+  options.step?.('remove-intent')
+  const intent = journal.transaction(
+    () =>
+      recordIntent(journal, {
+        portId,
+        before: port.fixed_ips.map(each => each.ip_address),
+        adding: {},
+        naming: [],
+        removing: [...leaving],
+      }),
+    { durable: true },
+  )
+  options.step?.('remove-put')
+  report.wrote = true
+  let answer: Port
+  try {
+    answer = await neutron.ports.update(
+      portId,
+      { fixed_ips: staying.map(({ subnet_id, ip_address }) => ({ subnet_id, ip_address })) },
+      { ...limits, purpose: 'reclaim', deadline: atMost(limits.deadline, WRITE_MS), ifRevision: port.revision_number },
+    )
+  } catch (error) {
+    return await afterRefusal(options, state, error, intent, NO_ADDITION)
+  }
+  options.step?.('remove-record')
+  const present = new Set(answer.fixed_ips.map(each => each.ip_address))
+  options.echo?.note([...leaving])
+  journal.transaction(() => {
+    for (const each of removable) {
+      if (present.has(each.address)) continue
+      forgetAddress(journal, each)
+      // There is room again.
+      state.exhausted.delete(each.subnetId)
+    }
+    forgetIntent(journal, intent)
+    noteRevision(journal, portId, answer.revision_number)
+  })
+}
