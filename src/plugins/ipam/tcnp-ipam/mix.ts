@@ -197,14 +197,16 @@ function probeOf(
 ): PortProbe | undefined {
   // A routed address is none of its gateway's network: it is the node's gateway that has to answer it.
   const isRouted = holder?.route !== undefined
-  const gateways = (isRouted ? subnetsOfPort(networkSubnets) : subnets).flatMap(({ cidr, gateway }) =>
-    gateway === undefined ? [] : [{ subnet: parsePrefix(cidr), target: parseIp(gateway) }],
-  )
-  if (uplink === undefined || !gateways.some(({ target }) => isV4(target))) return undefined
+  const near = isRouted ? subnetsOfPort(networkSubnets) : subnets
+  if (uplink === undefined || !near.some(({ gateway }) => gateway?.includes('.'))) return undefined
   return async addresses => {
+    // Read here: a network may have hundreds of subnets, and most ADDs are served without a probe.
+    const gateways = near.flatMap(({ cidr, gateway }) =>
+      gateway === undefined ? [] : [{ subnet: parsePrefix(cidr), target: parseIp(gateway) }],
+    )
     const probes = addresses.map(parseIp).flatMap(address => {
-      const near = gateways.find(({ subnet, target }) => (isRouted ? isV4(target) : prefixContains(subnet, address)))
-      return near === undefined || !isV4(near.target) || !isV4(address) ? [] : [{ address, target: near.target }]
+      const found = gateways.find(({ subnet, target }) => (isRouted ? isV4(target) : prefixContains(subnet, address)))
+      return found === undefined || !isV4(found.target) || !isV4(address) ? [] : [{ address, target: found.target }]
     })
     return (await world.host.probeArp({ uplink, probes })).map(formatIp)
   }
