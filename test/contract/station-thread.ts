@@ -5,7 +5,7 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { closeSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
-import { formatIp, formatMac, formatPrefix, parsePrefix } from '#base'
+import { formatIp, formatMac, formatPrefix, isV4, parsePrefix } from '#base'
 import { tryOpenNetns } from '#host'
 import { setNetworkNamespace } from '#libc'
 import { NETLINK_ROUTE, NetlinkSocket } from '#netlink'
@@ -20,6 +20,7 @@ import {
   dumpLinks,
   dumpRoutes,
   getLink,
+  IFA_F_NODAD,
   setLink,
 } from '#rtnetlink'
 import type { Order } from './station.ts'
@@ -53,7 +54,9 @@ Promise.all(own.map(echoAt)).then(() => parentPort!.postMessage({ id: 0 }))
 
 async function addOwn({ link, prefix: text }: { link: string; prefix: string }): Promise<void> {
   const prefix = parsePrefix(text)
-  route.execute([addAddress({ index: indexOf(link), prefix })])
+  // An IPv6 address cannot be bound while the kernel looks for duplicates of it.
+  const flags = isV4(prefix.ip) ? 0 : IFA_F_NODAD
+  route.execute([addAddress({ index: indexOf(link), prefix, flags })])
   await echoAt(formatIp(prefix.ip))
 }
 
