@@ -4,7 +4,7 @@
 // configuration as JSON on stdin, what became of it as JSON on stdout. A process of its own, because what the test runner
 // does for each promise would be most of the work.
 
-import { mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -28,7 +28,8 @@ export type ManyNodesReport = {
 }
 
 const { openstackConf, ports, pods, share } = JSON.parse(await text(process.stdin)) as ManyNodes
-const directory = mkdtempSync(join(tmpdir(), 'mooring-many-'))
+// In memory: 200 nodes have 200 disks, and this process waits for each of its own.
+const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'mooring-many-'))
 const nodes = ports.map((port, index) => {
   const gate = { watchful: true, ...(share !== undefined && { sharePerSecond: share }) }
   const host = nodeWithNic(port.address, port.mac)

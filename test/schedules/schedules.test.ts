@@ -5,6 +5,7 @@
 // with a cloud (the simulator, over HTTP), a journal and a node of its own; each tenth on the real kernel where the test has
 // root, the others on one in memory. One that fails is cut down and printed. One alone, 1000 of one mode:
 // SCHEDULE_MODE=mix SCHEDULE_SEED=17 (or SCHEDULES=1000) node --test test/schedules/schedules.test.ts
+// `./mooring test` runs a fifth of them, `--all`, which brings the peers, all.
 
 import assert from 'node:assert/strict'
 import { availableParallelism } from 'node:os'
@@ -22,7 +23,7 @@ const TRIES = 3
 const SHRINK_MS = 40_000
 
 for (const { name, schedules } of chosen) {
-  const wanted = Number(SCHEDULES ?? schedules)
+  const wanted = Number(SCHEDULES ?? (process.env['PEERS_DIR'] === undefined ? schedules / 5 : schedules))
   test(`${wanted} schedules of mode ${name}, a tenth on the real kernel: no address has two owners, in the end all is equal`, async () => {
     const seeds = SCHEDULE_SEED === undefined ? numbers(wanted) : [Number(SCHEDULE_SEED)]
     const shares = numbers(THREADS).map(thread => ({
