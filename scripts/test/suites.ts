@@ -59,7 +59,7 @@ export const SUITES: readonly Suite[] = [
   },
   {
     name: 'on the real OpenStack',
-    patterns: ['test/**/real.test.ts'],
+    patterns: ['test/**/real*.test.ts'],
     labs: ['openstack'],
     concurrency: 1,
     timeoutMs: 10 * MINUTE_MS,
@@ -73,9 +73,15 @@ export const SUITES: readonly Suite[] = [
   },
   {
     name: 'black box, alone',
-    // Fractions of a second are compared.
-    patterns: ['test/host/pod-link.test.ts', 'test/conformance/host-local-scale.test.ts'],
+    // Fractions of a second are compared, or all processors are used.
+    patterns: [
+      'test/host/pod-link.test.ts',
+      'test/conformance/host-local-scale.test.ts',
+      'test/openstack-ipam/throttling-storm.test.ts',
+      'test/schedules/*.test.ts',
+    ],
     labs: [],
+    labsOfAll: ['peers'],
     concurrency: 1,
     timeoutMs: 5 * MINUTE_MS,
   },

@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The modes of tcnp-ipam on the real Neutron and Nova of lab/openstack: what 100 pods at once cost on a network of the test's
+// own; addresses and NICs on the wire at the lab's second demo server; and that nothing is left. Needs root, and the lab with its
+// data plane.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import {
+  type ListReport,
+  listObjects,
+  listPortAddresses,
+  memoryJournal,
+  openSharedList,
+  routeNeed,
+  routesDriver,
+  type SharedList,
+} from '#allocator'
+import { deadlineIn } from '#base'
+import { type Host, threadedHost } from '#host'
+import { type CloudSession, loadCloud, openCloud } from '#openstack'
+import { drainPorts } from '#plugins'
+import { type CountedNeutron, countedNeutron } from './counted-neutron.ts'
+import { addressOf, type Node, nodeDirectory, nodeWithNic, type Reply, startNode, until } from './node.ts'
+
+const run = promisify(execFile)
+const NETNS = 'vm-worker-2'
+
+function missing(): string | false {
+  if (process.getuid?.() !== 0) return 'needs root'
+  if (!process.env['OSLAB_DEMO_JSON']) return 'no lab: eval "$(lab/openstack env)"'
+  return existsSync(`/run/netns/${NETNS}`) ? false : 'no data plane: lab/openstack up --dataplane, lab/openstack demo'
+}
+
+const options = { skip: missing(), timeout: 240_000 }
+const limits = () => ({ deadline: deadlineIn(60_000) })
+
+let cloud: CloudSession
+let door: CountedNeutron
+let networkId: string
+/** The port of a node that is none: on the test's own network. */
+let hostPort: string
+let serverId: string
+let demo: { network_id: string; servers: Record<string, { id: string }> }
+const open = new AsyncDisposableStack()
+
+before(async () => {
+  if (options.skip !== false) return
+  demo = JSON.parse(readFileSync(process.env['OSLAB_DEMO_JSON']!, 'utf8'))
+  serverId = demo.servers['worker-2']!.id
+  cloud = openCloud(await loadCloud('oslab'))
+  open.defer(() => cloud.close())
+  door = open.use(await countedNeutron(`http://127.0.0.1:${process.env['OSLAB_PORT_NEUTRON'] ?? 19696}`))
+  useDoor()
+  const network = await cloud.neutron.networks.create({ name: 'mooring-modes-test' }, limits())
+  networkId = network.id
+  open.defer(async () => {
+    for (const { id } of await cloud.neutron.ports.list({ network_id: networkId }, limits()))
+      await cloud.neutron.ports.delete(id, limits())
+    await cloud.neutron.networks.delete(networkId, limits())
+  })
+  const subnet = { network_id: networkId, ip_version: 4, cidr: '172.29.0.0/22', enable_dhcp: false } as const
+  await cloud.neutron.subnets.create(subnet, limits())
+  hostPort = (await cloud.neutron.ports.create({ network_id: networkId, name: 'mooring-modes-node' }, limits())).id
+})
+after(() => open.disposeAsync())
+
+/** Lets everything below find the cloud `counted`: the lab's own, with its Neutron behind the door. */
+function useDoor(): void {
+  const text = readFileSync(process.env['OS_CLIENT_CONFIG_FILE']!, 'utf8')
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-modes-'))
+  open.defer(() => rmSync(directory, { recursive: true }))
+  const file = join(directory, 'clouds.yaml')
+  const counted = `  counted:\n    <<: *demo\n    network_endpoint_override: ${door.url}\n`
+  writeFileSync(file, `${text.trimEnd()}\n${counted}`, { mode: 0o600 })
+  process.env['OS_CLIENT_CONFIG_FILE'] = file
+}
+
+const config = (more: object) => ({ cloud: 'counted', neutronConf: { usableAfterMs: 0, coolDownMs: 0, ...more } })
+const all = (node: Node, command: string, ipam: object): Promise<Reply[]> =>
+  Promise.all(Array.from({ length: 100 }, (_, id) => node.call(command, `c${id}`, ipam, { timeoutMs: 120_000 })))
+
+/** A cloud that has just been started may take longer for its first answers than STATUS waits. */
+const ready = (node: Node, ipam: object): Promise<void> =>
+  until(async () => (await node.call('STATUS', '', ipam)).exitCode === 0, 'STATUS', 60_000)
+
+function assertServed(replies: readonly Reply[]): void {
+  for (const reply of replies) assert.equal(reply.exitCode, 0, reply.stdout)
+  assert.equal(new Set(replies.map(addressOf)).size, replies.length)
+}
+
+test('mix: 100 ADDs at once make at most 8 calls to Neutron after the start', options, async t => {
+  await using node = startNode({
+    directory: nodeDirectory(t),
+    host: nodeWithNic('', '02:00:00:00:00:01'),
+    longLived: true,
+  })
+  const ipam = config({ mode: 'mix', hostPort, reserve: 4 })
+  const free = () => listPortAddresses(node.world.journal, hostPort).filter(each => each.state === 'free')
+  await ready(node, ipam)
+  await until(() => free().length === 4, 'the reserve', 60_000)
+  door.forget()
+  const begin = performance.now()
+  assertServed(await all(node, 'ADD', ipam))
+  t.diagnostic(`100 ADDs: ${Math.round(performance.now() - begin)} ms`)
+  await until(() => free().length >= 4, 'the reserve again', 60_000)
+  t.diagnostic(door.calls().join('; '))
+  assert.ok(door.calls().length <= 8, `${door.calls().length} calls`)
+  assertServed(
+    (await all(node, 'DEL', ipam)).map((each, id) => ({ ...each, json: { ips: [{ address: String(id) }] } })),
+  )
+  await drainPorts(node.world, { deadline: deadlineIn(120_000) })
+  assert.equal((await cloud.neutron.ports.get(hostPort, limits()))!.fixed_ips.length, 1)
+})
+
+test('separate: 100 ADDs at once make at most 12 calls to Neutron after the start', options, async t => {
+  await using node = startNode({
+    directory: nodeDirectory(t),
+    host: nodeWithNic('', '02:00:00:00:00:01'),
+    longLived: true,
+  })
+  const ours = { mode: 'separate', node: 'modes-test', networks: [networkId] }
+  const ipam = config({ ...ours, reserve: 4 })
+  const ports = () => cloud.neutron.ports.list({ network_id: networkId, device_owner: 'mooring:separate' }, limits())
+  const free = () => listObjects(node.world.journal).filter(each => each.state === 'free')
+  await ready(node, ipam)
+  await until(() => free().length === 4, 'the reserve', 60_000)
+  door.forget()
+  const begin = performance.now()
+  assertServed(await all(node, 'ADD', ipam))
+  t.diagnostic(`100 ADDs: ${Math.round(performance.now() - begin)} ms`)
+  await until(() => free().length === 4, 'the reserve again', 60_000)
+  const described = async () => (await ports()).filter(each => /container=c\d+ /.test(each.description ?? '')).length
+  await until(() => door.calls().filter(each => each.startsWith('PUT')).length >= 4, 'the descriptions', 60_000)
+  const calls = door.calls()
+  t.diagnostic(calls.join('; '))
+  assert.ok(calls.length <= 12, `${calls.length} calls`)
+  await until(async () => (await described()) === 100, 'the last description', 30_000)
+  assert.equal((await ports()).length, 104)
+  for (const reply of await all(node, 'DEL', ipam)) assert.equal(reply.exitCode, 0, reply.stdout)
+  // An operator who wants none made ahead, and none kept.
+  await ready(node, config({ ...ours, reserve: 0, idleMs: 0 }))
+  await until(async () => (await ports()).length === 0, 'the removal', 180_000)
+})
+
+test(
+  'eni: Nova attaches a NIC, the pod’s is the one that the result names, and all are detached in the end',
+  options,
+  async t => {
+    const host: Host & AsyncDisposable = await threadedHost(`/run/netns/${NETNS}`)
+    await using _host = host
+    await using node = startNode({ directory: nodeDirectory(t), host, longLived: true })
+    const ours = { mode: 'eni', node: 'modes-test', server: serverId, networks: [networkId], maxNics: 4 }
+    const ipam = config({ ...ours, reserve: 2 })
+    const attached = async () =>
+      (await cloud.nova.interfaces.list(serverId, limits())).filter(each => each.net_id === networkId)
+    const free = () => listObjects(node.world.journal).filter(each => each.state === 'free')
+    await ready(node, ipam)
+    await until(() => free().length === 2, 'the reserve', 120_000)
+    const begin = performance.now()
+    const reply = await node.call('ADD', 'c1', ipam)
+    t.diagnostic(`ADD from the reserve: ${(performance.now() - begin).toFixed(1)} ms`)
+    assert.equal(reply.exitCode, 0, reply.stdout)
+    const { mac, name } = reply.json.interfaces![0]!
+    assert.ok(
+      (await attached()).some(each => each.mac_addr === mac && each.fixed_ips[0]!.ip_address === addressOf(reply)),
+    )
+    const { stdout } = await run('ip', ['-n', NETNS, '-br', 'link', 'show', name])
+    assert.ok(stdout.includes(mac!), stdout)
+    assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+    await ready(node, config({ ...ours, reserve: 0, idleMs: 0 }))
+    await until(async () => (await attached()).length === 0, 'the detachment', 120_000)
+    await until(
+      async () => (await cloud.neutron.ports.list({ network_id: networkId }, limits())).length === 1,
+      'the removal',
+    )
+  },
+)
+
+/** Runs `work` while the node has the address, as it has a pod's. */
+async function withAddress<T>(address: string, work: () => Promise<T>): Promise<T> {
+  await run('ip', ['-n', NETNS, 'address', 'add', `${address}/32`, 'dev', 'lo'])
+  try {
+    return await work()
+  } finally {
+    await run('ip', ['-n', NETNS, 'address', 'del', `${address}/32`, 'dev', 'lo'])
+  }
+}
+
+const reaches = (netns: string, ...ping: string[]): Promise<boolean> =>
+  run('ip', ['netns', 'exec', netns, 'ping', '-c', '1', '-W', '2', ...ping]).then(
+    () => true,
+    () => false,
+  )
+
+/** True if a packet from the address gets to the gateway and back, which port security decides. */
+const passes = (address: string) => withAddress(address, () => reaches(NETNS, '-I', address, '10.10.10.1'))
+
+for (const mode of ['separate', 'mix'])
+  test(
+    `${mode} by allowed_address_pairs: the address passes the Linux bridge from ADD on, and does not after DEL`,
+    options,
+    async t => {
+      const host = await threadedHost(`/run/netns/${NETNS}`)
+      await using _host = host
+      await using node = startNode({ directory: nodeDirectory(t), host, longLived: true })
+      const ipam = {
+        cloud: 'counted',
+        neutronConf: {
+          ...{ mode, binding: 'allowed_address_pairs', networks: [demo.network_id], node: 'modes-test' },
+          ...{
+            reserve: 0,
+            coolDownMs: 0,
+            usableAfterMs: 4_000,
+            ...(mode === 'separate' ? { idleMs: 0 } : { blockSize: 1 }),
+          },
+        },
+      }
+      try {
+        await ready(node, ipam)
+        const reply = await node.call('ADD', 'c1', ipam)
+        assert.equal(reply.exitCode, 0, reply.stdout)
+        assert.ok(await passes(addressOf(reply)))
+        assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+        await until(async () => !(await passes(addressOf(reply))), 'the end of the address', 60_000)
+      } finally {
+        await node.call('DEL', 'c1', ipam)
+        await drainPorts(node.world, limits())
+      }
+    },
+  )
+
+test(
+  'mix_route: a machine of the tenant network reaches an address of another subnet through the router',
+  options,
+  async t => {
+    const network = await cloud.neutron.networks.create({ name: 'mooring-modes-pods' }, limits())
+    const host = await threadedHost(`/run/netns/${NETNS}`)
+    await using _host = host
+    await using node = startNode({ directory: nodeDirectory(t), host, longLived: true })
+    try {
+      const subnet = { network_id: network.id, ip_version: 4, cidr: '172.30.0.0/24', enable_dhcp: false } as const
+      const { id } = await cloud.neutron.subnets.create(subnet, limits())
+      const own = { mode: 'mix_route', networks: [demo.network_id], podSubnets: [id], node: 'modes-test', blockSize: 4 }
+      const ipam = { cloud: 'counted', neutronConf: { ...own, reserve: 0, coolDownMs: 0, usableAfterMs: 4_000 } }
+      await ready(node, ipam)
+      const reply = await node.call('ADD', 'c1', ipam)
+      assert.equal(reply.exitCode, 0, reply.stdout)
+      assert.match(addressOf(reply), /^172\.30\.0\./)
+      assert.ok(await withAddress(addressOf(reply), () => reaches('vm-worker-1', addressOf(reply))))
+      assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+    } finally {
+      await node.call('DEL', 'c1', { cloud: 'counted', neutronConf: { mode: 'mix_route' } })
+      await drainPorts(node.world, limits())
+      await cloud.neutron.networks.delete(network.id, limits())
+    }
+  },
+)
+
+test(
+  'a subnet that is used up: who comes too late is told the numbers, and is served when one is free',
+  options,
+  async t => {
+    const network = await cloud.neutron.networks.create({ name: 'mooring-modes-small' }, limits())
+    try {
+      const subnet = { network_id: network.id, ip_version: 4, cidr: '172.31.0.0/29', enable_dhcp: false } as const
+      await cloud.neutron.subnets.create(subnet, limits())
+      const { id } = await cloud.neutron.ports.create({ network_id: network.id }, limits())
+      for (const mode of ['mix', 'separate']) {
+        await using node = startNode({
+          directory: nodeDirectory(t),
+          host: nodeWithNic('', '02:00:00:00:00:01'),
+          longLived: true,
+        })
+        const own = mode === 'mix' ? { hostPort: id } : { networks: [network.id], node: 'modes-test', idleMs: 0 }
+        const ipam = config({ mode, reserve: 0, retryFullMs: 1_000, ...own })
+        // Five addresses besides the gateway, and the host's port has one of them.
+        const add = (id: number) => node.call('ADD', `c${id}`, ipam)
+        const replies = await Promise.all([0, 1, 2, 3, 4, 5].map(add))
+        const refused = replies.filter(each => each.exitCode !== 0)
+        assert.equal(refused.length, 2, replies.map(each => each.stdout).join())
+        for (const each of refused) {
+          assert.equal(each.json.code, 102)
+          assert.match(`${each.json.msg} ${each.json.details}`, /172\.31\.0\.0\/29|No more IP addresses/)
+        }
+        const served = replies.findIndex(each => each.exitCode === 0)
+        assert.equal((await node.call('DEL', `c${served}`, ipam)).exitCode, 0)
+        await until(async () => (await add(9)).exitCode === 0, 'the next pod', 30_000)
+        for (const id of [0, 1, 2, 3, 4, 5, 9]) await node.call('DEL', `c${id}`, ipam)
+        await drainPorts(node.world, limits())
+        assert.equal((await cloud.neutron.ports.list({ network_id: network.id }, limits())).length, 1)
+      }
+    } finally {
+      for (const { id } of await cloud.neutron.ports.list({ network_id: network.id }, limits()))
+        await cloud.neutron.ports.delete(id, limits())
+      await cloud.neutron.networks.delete(network.id, limits())
+    }
+  },
+)
+
+/** A router of the test's own on the test's own network, whose machines may be next hops. */
+async function makeRouter(): Promise<AsyncDisposable & { id: string }> {
+  const [subnet] = await cloud.neutron.subnets.list({ network_id: networkId }, limits())
+  const { id } = await cloud.neutron.routers.create({ name: 'mooring-modes-test' }, limits())
+  await cloud.neutron.routers.addInterface(id, subnet!.id, limits())
+  return {
+    id,
+    async [Symbol.asyncDispose]() {
+      const left = (await cloud.neutron.routers.get(id, limits()))!.routes
+      await cloud.neutron.routers.removeExtraRoutes(id, left, limits())
+      await cloud.neutron.routers.removeInterface(id, subnet!.id, limits())
+      await cloud.neutron.routers.delete(id, limits())
+    },
+  }
+}
+
+/** What Mooring itself never does: a PUT of a whole list, as a human's tool sends it. */
+async function putByHand(path: string, body: object): Promise<void> {
+  const env = (name: string) => process.env[`OS_${name}`]!
+  const domain = { id: 'default' }
+  const user = { name: env('USERNAME'), password: env('PASSWORD'), domain }
+  const scope = { project: { name: env('PROJECT_NAME'), domain } }
+  const login = await fetch(`${env('AUTH_URL')}/auth/tokens`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ auth: { identity: { methods: ['password'], password: { user } }, scope } }),
+  })
+  const headers = { 'content-type': 'application/json', 'x-auth-token': login.headers.get('x-subject-token')! }
+  const put = await fetch(`${door.url}/v2.0/${path}`, { method: 'PUT', headers, body: JSON.stringify(body) })
+  assert.equal(put.status, 200, await put.text())
+}
+
+test(
+  'two writers of routes, and a human who writes the whole list: ours is as each wants it, and what he may have lost is told',
+  options,
+  async t => {
+    await using router = await makeRouter()
+    const reports: ListReport[] = []
+    const open = () => {
+      const list = openSharedList({
+        journal: memoryJournal(),
+        driver: routesDriver(router.id, async () => cloud.neutron),
+        access: '{}',
+        settings: { entriesMax: 30, verifyAfterMs: 1_000, lockDirectory: nodeDirectory(t) },
+        longLived: true,
+        onReport: report => reports.push(report),
+        onError: () => {},
+      })
+      t.after(() => list.close())
+      return list
+    }
+    const routes = async () => {
+      const found = await cloud.neutron.routers.get(router.id, limits())
+      return found!.routes.map(each => each.destination).sort()
+    }
+    let writing = true
+    /** Has four routes, each of them another every time. */
+    const write = async (list: SharedList, second: number): Promise<string[]> => {
+      const held: string[] = []
+      for (let turn = 0; writing; turn++) {
+        if (held.length === 4) await list.need(held.shift()!, [], limits())
+        const route = `10.${second}.${turn % 200}.0/24`
+        await list.need(route, [routeNeed(route, '172.29.0.20')], limits())
+        held.push(route)
+      }
+      return held
+    }
+    const human = async (): Promise<string[]> => {
+      const his: string[] = []
+      for (let turn = 0; turn < 8; turn++) {
+        const found = await cloud.neutron.routers.get(router.id, limits())
+        const own = { destination: `10.99.${turn}.0/24`, nexthop: '172.29.0.21' }
+        await putByHand(`routers/${router.id}`, { router: { routes: [...found!.routes, own] } })
+        his.push(own.destination)
+        await sleep(2_000)
+      }
+      writing = false
+      return his
+    }
+    const [a, b, his] = await Promise.all([write(open(), 30), write(open(), 31), human()])
+    const ours = [...a, ...b].sort()
+    const oursNow = async () => (await routes()).filter(each => !each.startsWith('10.99.'))
+    await until(async () => (await oursNow()).join() === ours.join(), 'ours is as it is wanted', 5_000)
+    const there = await routes()
+    const told = reports.flatMap(each => [...each.foreignRemoved, ...each.foreignAdded])
+    const missing = his.filter(each => !there.includes(each))
+    t.diagnostic(
+      `${reports.length} reports, ${told.length} changes of others told, ${missing.length} of 8 routes of his lost`,
+    )
+    for (const each of missing)
+      assert.ok(
+        told.some(entry => entry.startsWith(each)),
+        `${each} is gone, and nobody was told`,
+      )
+  },
+)
