@@ -356,3 +356,14 @@ test('pods of two networks at once have their NICs attached one by one, and not 
   assert.equal(attachedMax, 3)
   assertNoLeak(it)
 })
+
+test('a NIC that an old answer does not show is detached, and its port removed, all the same', async t => {
+  const it = await serverNode(t, {}, { longLived: false })
+  ok(await it.node.call('ADD', 'c1', it.ipam))
+  assert.equal(it.attached().length, 1)
+  it.simulator.inject({ act: 'stale', method: 'GET', path: '/ports/', times: 1 })
+  ok(await it.node.call('DEL', 'c1', it.ipam))
+  await until(() => listObjects(it.node.world.journal).length === 0, 'the release')
+  assert.deepEqual(it.marked(), [])
+  assert.deepEqual(it.attached(), [])
+})

@@ -473,3 +473,14 @@ test('without a network in the configuration the error says where to name one', 
   assert.equal(reply.json.code, 7)
   assert.match(reply.json.msg!, /"neutronConf\.networks" names none/)
 })
+
+for (const longLived of [true, false])
+  test(`a port that an old answer does not show is removed all the same (${longLived ? 'agent' : 'one process per call'})`, async t => {
+    const { node, simulator, ipam, ports } = await setUp(t, longLived, { reserve: 0, idleMs: 0, coolDownMs: 0 })
+    assert.equal((await node.call('ADD', 'c1', ipam)).exitCode, 0)
+    assert.equal((await ports()).length, 1)
+    simulator.inject({ act: 'stale', method: 'GET', path: '/ports/', times: 1 })
+    assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+    await until(() => listObjects(node.world.journal).length === 0, 'the release')
+    assert.deepEqual(await ports(), [])
+  })

@@ -127,9 +127,12 @@ export function nicDriver(options: NicOptions): ObjectDriver {
 
   async function remove({ id, mark }: CloudObject, limits: Limits): Promise<void> {
     const name = nameOfMark(mark)
-    const port = id === '' ? (await neutron.ports.list({ name }, limits))[0] : await neutron.ports.get(id, limits)
+    const shown = id === '' ? (await neutron.ports.list({ name }, limits))[0] : await neutron.ports.get(id, limits)
+    if (shown === undefined && id === '') return
+    // One that is not shown may be too new for the replica that was asked; where it is gone, nothing happens.
+    const port = shown ?? { id, device_id: server }
     // What somebody has given to another server is no longer this node's.
-    if (port === undefined || (port.device_id !== server && port.device_id !== '')) return
+    if (port.device_id !== server && port.device_id !== '') return
     if (port.device_id === server) {
       await nova.interfaces.detach(server, port.id, limits)
       // 202 says nothing: Nova answers it for anything.

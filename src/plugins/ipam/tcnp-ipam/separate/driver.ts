@@ -114,7 +114,8 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
   async function remove({ id }: Pick<CloudObject, 'id'>, limits: Limits): Promise<void> {
     // Neutron asks nothing before it deletes a port: what somebody gave to a server of his is not ours any more.
     const port = await neutron.ports.get(id, limits)
-    if (port === undefined || port.device_id !== mark.node || port.device_owner !== deviceOwnerOf(MODE)) return
+    if (port !== undefined && (port.device_id !== mark.node || port.device_owner !== deviceOwnerOf(MODE))) return
+    // One that is not shown may be too new for the replica that was asked; where it is gone, nothing happens.
     await neutron.ports.delete(id, limits)
   }
 
