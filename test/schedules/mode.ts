@@ -3,6 +3,8 @@
 // What the modes of tcnp-ipam differ in, for who compares Neutron, journal and kernel.
 
 import { type Journal, listAssignedAddresses, listIntents, listObjects, listPortAddresses } from '#allocator'
+import { deadlineIn } from '#base'
+import type { CloudSession } from '#openstack'
 import { find, list, type Simulator } from '#simulator'
 
 /** An address as the journal has it. `ours`: made by Mooring, in whatever state; `doubtful`: nobody can say whose. */
@@ -17,6 +19,10 @@ export type Mode = {
   readonly neutronConf: object
   /** How many schedules a run of the tests takes. */
   readonly schedules: number
+  /** Makes what the mode needs and the cloud does not have. */
+  prepare?(operator: CloudSession): Promise<void>
+  /** Lists in the cloud whose entries, addresses or prefixes, have to stand for the pods' addresses, and for nothing else. */
+  lists?(simulator: Simulator): Readonly<Record<string, readonly string[]>>
   /** CNI_ARGS of a container's calls. */
   argsOf?(containerId: string): string
   /** The addresses of pods, and those made for pods, in Neutron; also those that an operator put among them. */
@@ -67,6 +73,19 @@ const onHolder: Differences = {
   ...onPort,
   inNeutron: simulator => ofMooring(simulator, 'mooring'),
   mayEdit: () => false,
+  lists: simulator => ({ pairs: pairsOf(simulator) }),
+}
+
+const pairsOf = (simulator: Simulator) =>
+  find(simulator.state, 'ports', nodePort(simulator))!.allowed_address_pairs.map(each => each.ip_address)
+
+const routesOf = (simulator: Simulator) =>
+  find(simulator.state, 'routers', simulator.demo().router_id)!.routes.map(each => each.destination)
+
+async function makePodNetwork({ neutron }: CloudSession): Promise<void> {
+  const limits = { deadline: deadlineIn(10_000) }
+  const { id } = await neutron.networks.create({ name: 'pods' }, limits)
+  await neutron.subnets.create({ network_id: id, name: 'pods-4', cidr: '10.20.0.0/24', ip_version: 4 }, limits)
 }
 
 const ofObjects = (deviceOwner: string): Differences => ({
@@ -91,7 +110,7 @@ function chosenAddress(containerId: string): string {
 const separate = { mode: 'separate', node: 'worker-1', idleMs: 0 }
 
 export const modes: readonly Mode[] = [
-  { name: 'mix', schedules: 400, neutronConf: { mode: 'mix' }, ...onPort },
+  { name: 'mix', schedules: 300, neutronConf: { mode: 'mix' }, ...onPort },
   {
     name: 'mix with addresses that pods choose',
     schedules: 100,
@@ -100,5 +119,13 @@ export const modes: readonly Mode[] = [
     ...onPort,
   },
   { name: 'mix by pairs', schedules: 200, neutronConf: { mode: 'mix', binding: 'allowed_address_pairs' }, ...onHolder },
+  {
+    name: 'mix_route',
+    schedules: 100,
+    neutronConf: { mode: 'mix_route', podSubnets: ['pods-4'] },
+    ...onHolder,
+    prepare: makePodNetwork,
+    lists: simulator => ({ pairs: pairsOf(simulator), routes: routesOf(simulator) }),
+  },
   { name: 'separate', schedules: 300, neutronConf: separate, ...ofObjects('mooring:separate') },
 ]

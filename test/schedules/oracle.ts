@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findAttachment, listAttachments } from '#allocator'
+import { parseIp, parsePrefix, prefixContains, tryParsePrefix } from '#base'
 import { NODE_ADDRESS } from './mode.ts'
 import { NETWORK, TYPE } from './node.ts'
 import { heal, isCondemned, passTime, podOf, type World } from './world.ts'
@@ -108,6 +109,14 @@ function differences(world: World): string {
     listAttachments(node.journal).flatMap(each => (each.state === 'ready' ? [each.containerId] : [])),
   )
   const assigned = held.filter(each => each.containerId !== '')
+  for (const [name, entries] of Object.entries(mode.lists?.(simulator) ?? {})) {
+    const covers = (entry: string, address: string) =>
+      prefixContains(tryParsePrefix(entry) ?? parsePrefix(`${entry}/32`), parseIp(address))
+    const bare = assigned.filter(({ address }) => !entries.some(entry => covers(entry, address)))
+    const idle = entries.filter(entry => !shown.some(address => covers(entry, address)))
+    if (bare.length > 0) found.push(`${name} have nothing for ${bare.map(each => each.address).join(' ')}`)
+    if (idle.length > 0) found.push(`${name} have ${idle.join(' ')}, which stands for nobody`)
+  }
   const strays = assigned
     .filter(each => !ready.has(each.containerId))
     .map(each => `${each.address} ${each.containerId}`)

@@ -52,6 +52,7 @@ export async function startWorld(schedule: Schedule, { mode, real }: { mode: Mod
   const conf = { username, password, project, domain: 'default', authUrl: simulator.authUrl }
   const operator = openCloud(cloudFromConf(conf))
   stack.defer(() => operator.close())
+  await mode.prepare?.(operator)
   const kernel = stack.use((real ? realKernel : fakeKernel)({ mac }))
   const warnings: string[] = []
   const node = stack.use(await startNode(schedule, { simulator, kernel, mode, warn: text => warnings.push(text) }))
