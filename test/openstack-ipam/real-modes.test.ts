@@ -83,8 +83,10 @@ function useDoor(): void {
 }
 
 const config = (more: object) => ({ cloud: 'counted', neutronConf: { usableAfterMs: 0, coolDownMs: 0, ...more } })
-const all = (node: Node, command: string, ipam: object): Promise<Reply[]> =>
-  Promise.all(Array.from({ length: 100 }, (_, id) => node.call(command, `c${id}`, ipam, { timeoutMs: 120_000 })))
+/** With 100, Neutron needs minutes to delete what one request of Mooring has made. */
+const PORTS = Number(process.env['MOORING_MODES_PORTS'] ?? 40)
+const all = (node: Node, command: string, ipam: object, pods = 100): Promise<Reply[]> =>
+  Promise.all(Array.from({ length: pods }, (_, id) => node.call(command, `c${id}`, ipam, { timeoutMs: 120_000 })))
 
 /** A cloud that has just been started may take longer for its first answers than STATUS waits. */
 const ready = (node: Node, ipam: object): Promise<void> =>
@@ -119,7 +121,7 @@ test('mix: 100 ADDs at once make at most 8 calls to Neutron after the start', op
   assert.equal((await cloud.neutron.ports.get(hostPort, limits()))!.fixed_ips.length, 1)
 })
 
-test('separate: 100 ADDs at once make at most 12 calls to Neutron after the start', options, async t => {
+test(`separate: ${PORTS} ADDs at once make at most 12 calls to Neutron after the start`, options, async t => {
   await using node = startNode({
     directory: nodeDirectory(t),
     host: nodeWithNic('', '02:00:00:00:00:01'),
@@ -133,17 +135,17 @@ test('separate: 100 ADDs at once make at most 12 calls to Neutron after the star
   await until(() => free().length === 4, 'the reserve', 60_000)
   door.forget()
   const begin = performance.now()
-  assertServed(await all(node, 'ADD', ipam))
-  t.diagnostic(`100 ADDs: ${Math.round(performance.now() - begin)} ms`)
+  assertServed(await all(node, 'ADD', ipam, PORTS))
+  t.diagnostic(`${PORTS} ADDs: ${Math.round(performance.now() - begin)} ms`)
   await until(() => free().length === 4, 'the reserve again', 60_000)
   const described = async () => (await ports()).filter(each => /container=c\d+ /.test(each.description ?? '')).length
   await until(() => door.calls().filter(each => each.startsWith('PUT')).length >= 4, 'the descriptions', 60_000)
   const calls = door.calls()
   t.diagnostic(calls.join('; '))
   assert.ok(calls.length <= 12, `${calls.length} calls`)
-  await until(async () => (await described()) === 100, 'the last description', 30_000)
-  assert.equal((await ports()).length, 104)
-  for (const reply of await all(node, 'DEL', ipam)) assert.equal(reply.exitCode, 0, reply.stdout)
+  await until(async () => (await described()) === PORTS, 'the last description', 30_000)
+  assert.equal((await ports()).length, PORTS + 4)
+  for (const reply of await all(node, 'DEL', ipam, PORTS)) assert.equal(reply.exitCode, 0, reply.stdout)
   // An operator who wants none made ahead, and none kept.
   await ready(node, config({ ...ours, reserve: 0, idleMs: 0 }))
   await until(async () => (await ports()).length === 0, 'the removal', 180_000)
