@@ -10,18 +10,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import {
-  type ListReport,
-  listObjects,
-  listPortAddresses,
-  memoryJournal,
-  openSharedList,
-  routeNeed,
-  routesDriver,
-  type SharedList,
-} from '#allocator'
+import { listObjects, listPortAddresses } from '#allocator'
 import { deadlineIn } from '#base'
 import { type Host, threadedHost } from '#host'
 import { type CloudSession, loadCloud, openCloud } from '#openstack'
@@ -304,104 +294,5 @@ test(
         await cloud.neutron.ports.delete(id, limits())
       await cloud.neutron.networks.delete(network.id, limits())
     }
-  },
-)
-
-/** A router of the test's own on the test's own network, whose machines may be next hops. */
-async function makeRouter(): Promise<AsyncDisposable & { id: string }> {
-  const [subnet] = await cloud.neutron.subnets.list({ network_id: networkId }, limits())
-  const { id } = await cloud.neutron.routers.create({ name: 'mooring-modes-test' }, limits())
-  await cloud.neutron.routers.addInterface(id, subnet!.id, limits())
-  return {
-    id,
-    async [Symbol.asyncDispose]() {
-      const left = (await cloud.neutron.routers.get(id, limits()))!.routes
-      await cloud.neutron.routers.removeExtraRoutes(id, left, limits())
-      await cloud.neutron.routers.removeInterface(id, subnet!.id, limits())
-      await cloud.neutron.routers.delete(id, limits())
-    },
-  }
-}
-
-/** What Mooring itself never does: a PUT of a whole list, as a human's tool sends it. */
-async function putByHand(path: string, body: object): Promise<void> {
-  const env = (name: string) => process.env[`OS_${name}`]!
-  const domain = { id: 'default' }
-  const user = { name: env('USERNAME'), password: env('PASSWORD'), domain }
-  const scope = { project: { name: env('PROJECT_NAME'), domain } }
-  const login = await fetch(`${env('AUTH_URL')}/auth/tokens`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ auth: { identity: { methods: ['password'], password: { user } }, scope } }),
-  })
-  const headers = { 'content-type': 'application/json', 'x-auth-token': login.headers.get('x-subject-token')! }
-  const put = await fetch(`${door.url}/v2.0/${path}`, { method: 'PUT', headers, body: JSON.stringify(body) })
-  assert.equal(put.status, 200, await put.text())
-}
-
-test(
-  'two writers of routes, and a human who writes the whole list: ours is as each wants it, and what he may have lost is told',
-  options,
-  async t => {
-    await using router = await makeRouter()
-    const reports: ListReport[] = []
-    const open = () => {
-      const list = openSharedList({
-        journal: memoryJournal(),
-        driver: routesDriver(router.id, async () => cloud.neutron),
-        access: '{}',
-        settings: { entriesMax: 30, verifyAfterMs: 1_000, lockDirectory: nodeDirectory(t) },
-        longLived: true,
-        onReport: report => reports.push(report),
-        onError: () => {},
-      })
-      t.after(() => list.close())
-      return list
-    }
-    const routes = async () => {
-      const found = await cloud.neutron.routers.get(router.id, limits())
-      return found!.routes.map(each => each.destination).sort()
-    }
-    let writing = true
-    /** Has four routes, each of them another every time. */
-    const write = async (list: SharedList, second: number): Promise<string[]> => {
-      const held: string[] = []
-      for (let turn = 0; writing; turn++) {
-        if (held.length === 4) await list.need(held.shift()!, [], limits())
-        const route = `10.${second}.${turn % 200}.0/24`
-        await list.need(route, [routeNeed(route, '172.29.0.20')], limits())
-        held.push(route)
-        await sleep(500)
-      }
-      return held
-    }
-    const human = async (): Promise<string[]> => {
-      const his: string[] = []
-      for (let turn = 0; turn < 8; turn++) {
-        const found = await cloud.neutron.routers.get(router.id, limits())
-        const own = { destination: `10.99.${turn}.0/24`, nexthop: '172.29.0.21' }
-        await putByHand(`routers/${router.id}`, { router: { routes: [...found!.routes, own] } })
-        his.push(own.destination)
-        await sleep(2_000)
-      }
-      writing = false
-      return his
-    }
-    const [a, b, his] = await Promise.all([write(open(), 30), write(open(), 31), human()])
-    const ours = [...a, ...b].sort()
-    const oursNow = async () => (await routes()).filter(each => !each.startsWith('10.99.'))
-    // The lab takes seconds for what Neutron does in a tenth of one: how soon it is noticed, the simulator's test tells.
-    await until(async () => (await oursNow()).join() === ours.join(), 'ours is as it is wanted', 60_000)
-    const there = await routes()
-    const told = reports.flatMap(each => [...each.foreignRemoved, ...each.foreignAdded])
-    const missing = his.filter(each => !there.includes(each))
-    t.diagnostic(
-      `${reports.length} reports, ${told.length} changes of others told, ${missing.length} of 8 routes of his lost`,
-    )
-    for (const each of missing)
-      assert.ok(
-        told.some(entry => entry.startsWith(each)),
-        `${each} is gone, and nobody was told`,
-      )
   },
 )
