@@ -32,10 +32,9 @@ const never = new Promise<never>(() => {})
 function journalFor(t: TestContext): { journal: Journal; directory: string } {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-leases-'))
   const journal = openJournal(directory)
-  t.after(() => {
-    journal[Symbol.dispose]()
-    rmSync(directory, { recursive: true })
-  })
+  t.after(() => journal[Symbol.dispose]())
+  // At the very end: a pool's last round makes its lock anew.
+  process.once('exit', () => rmSync(directory, { recursive: true }))
   return { journal, directory }
 }
 

@@ -22,9 +22,10 @@ const owner = (id: number | string): Owner => ({ network: 'n', containerId: `c${
 const soon = (ms = 5_000) => ({ deadline: deadlineIn(ms) })
 const release = (journal: Journal, id: number | string) => releaseObjectsOf(journal, 'fake', owner(id))
 
-function directoryFor(t: TestContext): string {
+function directoryFor(): string {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-objects-'))
-  t.after(() => rmSync(directory, { recursive: true }))
+  // At the very end: hooks run in the order in which they were made, and a pool that is closed later makes its lock anew.
+  process.setMaxListeners(0).once('exit', () => rmSync(directory, { recursive: true }))
   return directory
 }
 
@@ -74,7 +75,7 @@ test('a creation that did not get its turn in time leaves no record', async t =>
   const { create } = driver
   const late = () => Promise.reject(new AllocationError('late', 'Cannot lock server.lock: another process holds it'))
   Object.assign(driver, { create: late })
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { max: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { max: 1 })
   await assert.rejects(pool.acquire(owner(1), soon()), /Cannot lock/)
   assert.deepEqual(states(journal), [])
   Object.assign(driver, { create })
@@ -84,7 +85,7 @@ test('a creation that did not get its turn in time leaves no record', async t =>
 
 test('acquire() takes a ready object without a call to the cloud, and the pool refills and describes afterwards', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { reserve: 2 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { reserve: 2 })
   await pool.settle(soon())
   assert.deepEqual(driver.created, [2])
   driver.latencyMs = 200
@@ -99,7 +100,7 @@ test('acquire() takes a ready object without a call to the cloud, and the pool r
 test('acquire() by a hundred at once makes few creations, each of all that wait', async t => {
   const driver = fakeDriver()
   driver.latencyMs = 20
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { reserve: 4 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { reserve: 4 })
   const found = await Promise.all(Array.from({ length: 100 }, (_, id) => pool.acquire(owner(id), soon())))
   assert.equal(new Set(found.map(each => each.mark)).size, 100)
   assert.ok(driver.created.length <= 4, `creations of ${driver.created}`)
@@ -108,7 +109,7 @@ test('acquire() by a hundred at once makes few creations, each of all that wait'
 
 test('acquire() after a lost answer finds what was made, and makes no other', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver)
+  const { journal, pool } = poolOn(t, directoryFor(), driver)
   driver.mishaps.push('lostAnswer')
   await pool.acquire(owner(1), soon())
   assert.deepEqual(driver.created, [1])
@@ -117,7 +118,7 @@ test('acquire() after a lost answer finds what was made, and makes no other', as
 
 test('acquire() asks for half after a creation that came to nothing in its time', async t => {
   const driver = fakeDriver()
-  const { pool } = poolOn(t, directoryFor(t), driver)
+  const { pool } = poolOn(t, directoryFor(), driver)
   await pool.settle(soon())
   driver.latencyMs = 20
   driver.mishaps.push('unavailable', 'lost')
@@ -133,7 +134,7 @@ test('acquire() asks for half after a creation that came to nothing in its time'
 for (const step of ['intent', 'create', 'record', 'list', 'compare'] as const satisfies ObjectStep[])
   test(`a process that ends before "${step}" leaves nothing that the next does not find`, async t => {
     const driver = fakeDriver()
-    const directory = directoryFor(t)
+    const directory = directoryFor()
     let steps = 0
     const dies = (name: ObjectStep) => {
       if (name === step && steps++ === 0) throw new Error('killed')
@@ -153,7 +154,7 @@ for (const step of ['intent', 'create', 'record', 'list', 'compare'] as const sa
 
 test('acquire() serves what fits, says why it does not serve the others, and the next as soon as one is released', async t => {
   const driver = fakeDriver({ capacity: 5 })
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { reserve: 2 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { reserve: 2 })
   const all = await Promise.allSettled(Array.from({ length: 8 }, (_, id) => pool.acquire(owner(id), soon())))
   const refused = all.filter(each => each.status === 'rejected')
   assert.equal(refused.length, 3)
@@ -170,7 +171,7 @@ test('acquire() serves what fits, says why it does not serve the others, and the
 
 test('acquire() asks a full cloud again only after a while', async t => {
   const driver = fakeDriver({ capacity: 0 })
-  const { pool } = poolOn(t, directoryFor(t), driver)
+  const { pool } = poolOn(t, directoryFor(), driver)
   for (let each = 0; each < 5; each++) await assert.rejects(pool.acquire(owner(each), soon()), { fault: 'full' })
   assert.deepEqual(driver.created, [1])
   driver.capacity = 1
@@ -181,7 +182,7 @@ test('acquire() asks a full cloud again only after a while', async t => {
 
 test('a pool never has more than its limit, and gives a released object at the limit after its cool-down', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { max: 3, reserve: 2, coolDownMs: 150 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { max: 3, reserve: 2, coolDownMs: 150 })
   for (const id of [1, 2, 3]) await pool.acquire(owner(id), soon())
   await assert.rejects(pool.acquire(owner(4), soon()), /all 3 that the node may have .*3 in use/)
   release(journal, 2)
@@ -193,7 +194,7 @@ test('a pool never has more than its limit, and gives a released object at the l
 
 test('a released object goes to the next only after it was cleaned', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { max: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { max: 1 })
   const first = await pool.acquire(owner(1), soon())
   release(journal, 1)
   const second = await pool.acquire(owner(2), soon())
@@ -204,7 +205,7 @@ test('a released object goes to the next only after it was cleaned', async t => 
 
 test('objects that nobody needs are removed after a while, but for the reserve', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { reserve: 1, idleMs: 40 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { reserve: 1, idleMs: 40 })
   for (const id of [1, 2, 3]) await pool.acquire(owner(id), soon())
   for (const id of [1, 2, 3]) release(journal, id)
   pool.kick()
@@ -214,7 +215,7 @@ test('objects that nobody needs are removed after a while, but for the reserve',
 
 test('the last release is enough for an object to be removed some day', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { idleMs: 100 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { idleMs: 100 })
   await pool.acquire(owner(1), soon())
   await pool.settle(soon())
   await sleep(50)
@@ -225,7 +226,7 @@ test('the last release is enough for an object to be removed some day', async t 
 
 test('after a reboot the objects of earlier pods are nobody’s', async t => {
   const driver = fakeDriver()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const before = poolOn(t, directory, driver)
   await before.pool.acquire(owner(1), soon())
   await before.close()
@@ -237,7 +238,7 @@ test('after a reboot the objects of earlier pods are nobody’s', async t => {
 
 test('a restart in the same boot loses and doubles nothing', async t => {
   const driver = fakeDriver()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const before = poolOn(t, directory, driver, { reserve: 2 })
   for (const id of [1, 2, 3]) await before.pool.acquire(owner(id), soon())
   await before.pool.settle(soon())
@@ -254,7 +255,7 @@ test('an object with a mark of the pool that nothing explains is quarantined, un
   const mark = `${poolDigitsOf(POOL)}0123456789ab`
   driver.objects.set(mark, { id: 'strange', mark, addresses: [], mac: '', detail: '' })
   driver.objects.set('other', { id: 'other', mark: 'ffffffff0123456789ab', addresses: [], mac: '', detail: '' })
-  const { journal, pool } = poolOn(t, directoryFor(t), driver)
+  const { journal, pool } = poolOn(t, directoryFor(), driver)
   await pool.settle(soon())
   assert.deepEqual(states(journal), ['quarantined'])
   assert.notEqual((await pool.acquire(owner(1), soon())).mark, mark)
@@ -265,7 +266,7 @@ test('an object with a mark of the pool that nothing explains is quarantined, un
 
 test('an empty list and a list that lacks some remove nothing; what it lacks is given to nobody meanwhile', async t => {
   const driver = fakeDriver()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const { journal, pool, close } = poolOn(t, directory, driver, { reserve: 2 })
   const held = await pool.acquire(owner(1), soon())
   await pool.settle(soon())
@@ -281,7 +282,7 @@ test('an empty list and a list that lacks some remove nothing; what it lacks is 
 
 test('an object that cannot be used waits in quarantine, and what was begun only is removed', async t => {
   const driver = fakeDriver()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const first = poolOn(t, directory, driver, { reserve: 2 })
   await first.pool.settle(soon())
   await first.close()
@@ -305,7 +306,7 @@ test('what one attachment asks for is made for it alone, refused to it alone, an
     }
     return await create(requests, limits)
   }
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { reserve: 1 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { reserve: 1 })
   const [good, bad, plain] = await Promise.allSettled([
     pool.acquire(owner('good'), soon(), { special: 'good' }),
     pool.acquire(owner('bad'), soon(), { special: 'bad' }),
@@ -319,7 +320,7 @@ test('what one attachment asks for is made for it alone, refused to it alone, an
 
 test('without a process that stays a release removes the object at once', async t => {
   const driver = fakeDriver()
-  const { journal, pool } = poolOn(t, directoryFor(t), driver, { longLived: false, reserve: 3 })
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { longLived: false, reserve: 3 })
   await pool.acquire(owner(1), soon())
   assert.deepEqual(driver.created, [1])
   release(journal, 1)
@@ -329,7 +330,7 @@ test('without a process that stays a release removes the object at once', async 
 
 test('where objects are made one by one, whoever waits gets what only has to be cleaned', async t => {
   const driver = fakeDriver({ batchMax: 1 })
-  const { journal, pool } = poolOn(t, directoryFor(t), driver)
+  const { journal, pool } = poolOn(t, directoryFor(), driver)
   const first = await pool.acquire(owner(1), soon())
   driver.latencyMs = 500
   const begin = performance.now()
@@ -342,7 +343,7 @@ test('where objects are made one by one, whoever waits gets what only has to be 
 })
 
 test('what was begun for an attachment and not finished is removed, and the attachment that asks again is served', async t => {
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const driver = fakeDriver({ batchMax: 1 })
   driver.mishaps.push('lostAnswer')
   const before = poolOn(t, directory, driver, {

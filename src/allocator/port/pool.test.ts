@@ -26,9 +26,10 @@ const S6 = [{ subnetIds: ['s6'] }]
 
 type Setup = Partial<PortPoolOptions> & { reserve?: number; coolDownMs?: number; usableAfterMs?: number }
 
-function directoryFor(t: TestContext): string {
+function directoryFor(): string {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-pool-'))
-  t.after(() => rmSync(directory, { recursive: true }))
+  // At the very end: hooks run in the order in which they were made, and a pool that is closed later makes its lock anew.
+  process.setMaxListeners(0).once('exit', () => rmSync(directory, { recursive: true }))
   return directory
 }
 
@@ -73,7 +74,7 @@ async function until(condition: () => boolean, what: string): Promise<void> {
 test('acquire() serves 64 callers at once with one or two writes and 64 different addresses', async t => {
   const port = fakePort()
   port.latencyMs = 5
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   const found = await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   assert.equal(new Set(found.map(each => each[0]!.address)).size, 64)
   assert.ok(port.calls.put <= 2, `${port.calls.put} writes`)
@@ -82,7 +83,7 @@ test('acquire() serves 64 callers at once with one or two writes and 64 differen
 
 test('acquire() by processes of one call each is one write for all who had begun', async t => {
   const port = fakePort()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   // Stands for a process that has not come further than its start.
   const starting = openSync(join(directory, 'starting'), 'a')
   assert.ok(tryLock(starting))
@@ -105,7 +106,7 @@ test('acquire() by processes of one call each is one write for all who had begun
 
 test('acquire() from the reserve makes no call and needs no wait', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 3 })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { reserve: 3 })
   await pool.settle(soon())
   await until(() => port.addresses().length === 4, 'the reserve')
   port.latencyMs = 500
@@ -117,14 +118,14 @@ test('acquire() from the reserve makes no call and needs no wait', async t => {
 
 test('acquire() fills the reserve again in the background', async t => {
   const port = fakePort()
-  const { pool } = poolOn(t, directoryFor(t), port, { reserve: 2 })
+  const { pool } = poolOn(t, directoryFor(), port, { reserve: 2 })
   await pool.acquire(owner(1), S4, soon())
   await until(() => port.addresses().length === 4, 'host, pod and reserve')
 })
 
 test('acquire() returns when the address works on the wire, not before', async t => {
   const port = fakePort()
-  const { pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 150 })
+  const { pool } = poolOn(t, directoryFor(), port, { usableAfterMs: 150 })
   const begin = performance.now()
   await pool.acquire(owner(1), S4, soon())
   assert.ok(performance.now() - begin >= 145)
@@ -134,7 +135,7 @@ test('acquire() returns as soon as a probe says that the address works', async t
   const port = fakePort()
   let probes = 0
   const probe = async (addresses: readonly string[]) => (++probes < 2 ? [] : addresses)
-  const { pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 30_000, probe })
+  const { pool } = poolOn(t, directoryFor(), port, { usableAfterMs: 30_000, probe })
   const begin = performance.now()
   await pool.acquire(owner(1), S4, soon())
   assert.ok(performance.now() - begin < 2_000)
@@ -144,7 +145,7 @@ test('acquire() returns as soon as a probe says that the address works', async t
 test('the reserve is probed in the background, and a pod that comes later does not wait', async t => {
   const port = fakePort()
   const probe = async (addresses: readonly string[]) => addresses
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 30_000, reserve: 1, probe })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { usableAfterMs: 30_000, reserve: 1, probe })
   pool.kick()
   await until(
     () => listPortAddresses(journal, port.id).some(each => each.state === 'free' && !each.settling),
@@ -157,14 +158,14 @@ test('the reserve is probed in the background, and a pod that comes later does n
 
 test('acquire() refuses at once what cannot be usable within the deadline, and gives it back', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { usableAfterMs: 60_000 })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { usableAfterMs: 60_000 })
   await assert.rejects(pool.acquire(owner(1), S4, soon(500)), { fault: 'late' })
   assert.deepEqual(listAssignedAddresses(journal), [])
 })
 
 test('acquire() refuses an attachment that has an address already, and leaves it that', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   const [first] = await pool.acquire(owner(1), S4, soon())
   await assert.rejects(pool.acquire(owner(1), S4, soon()), { fault: 'duplicate' })
   assert.deepEqual(
@@ -175,8 +176,8 @@ test('acquire() refuses an attachment that has an address already, and leaves it
 
 test('acquire() gives an address per IP version, or none', async t => {
   const port = fakePort({ subnets: ['s4', 's6'] })
-  const { journal, pool } = poolOn(t, directoryFor(t), port, {
-    settings: { subnetIds: ['s4', 's6'], reserve: 1, coolDownMs: 0, usableAfterMs: 0, lockDirectory: directoryFor(t) },
+  const { journal, pool } = poolOn(t, directoryFor(), port, {
+    settings: { subnetIds: ['s4', 's6'], reserve: 1, coolDownMs: 0, usableAfterMs: 0, lockDirectory: directoryFor() },
   })
   const found = await pool.acquire(owner(1), [...S4, ...S6], soon())
   assert.deepEqual(found.map(each => each.subnetId).sort(), ['s4', 's6'])
@@ -186,7 +187,7 @@ test('acquire() gives an address per IP version, or none', async t => {
 
 test('acquire() serves as many as a full subnet has, and tells the others why', async t => {
   const port = fakePort({ capacity: 5 })
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 4 })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { reserve: 4 })
   const found = await Promise.allSettled(Array.from({ length: 12 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   assert.equal(found.filter(each => each.status === 'fulfilled').length, 5)
   for (const each of found) if (each.status === 'rejected') assert.equal(each.reason.fault, 'full')
@@ -198,7 +199,7 @@ test('acquire() serves as many as a full subnet has, and tells the others why', 
 test('acquire() keeps foreign addresses and never gives them away', async t => {
   const port = fakePort()
   port.addForeign('10.0.0.250')
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   await pool.acquire(owner(1), S4, soon())
   releaseOwner(journal, owner(1))
   await pool.settle(soon())
@@ -208,7 +209,7 @@ test('acquire() keeps foreign addresses and never gives them away', async t => {
 
 test('an address that an operator took from its pod, and that Neutron gives again, stays the pod’s', async t => {
   const port = fakePort({ capacity: 1 })
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   const [first] = await pool.acquire(owner(1), S4, soon())
   port.removeForeign(first!.address)
   await assert.rejects(pool.acquire(owner(2), S4, soon()), /none is left/)
@@ -221,7 +222,7 @@ test('an address that an operator took from its pod, and that Neutron gives agai
 
 test('acquire() looks again when somebody else wrote meanwhile', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   port.onPut = () => {
     port.onPut = undefined
     port.addForeign('10.0.0.251')
@@ -234,7 +235,7 @@ test('acquire() looks again when somebody else wrote meanwhile', async t => {
 
 test('acquire() finds what a write did whose answer was lost, and does not write again', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   port.mishaps.put.push('lostAnswer')
   await pool.acquire(owner(1), S4, soon())
   assert.equal(port.calls.put, 1)
@@ -243,7 +244,7 @@ test('acquire() finds what a write did whose answer was lost, and does not write
 
 test('acquire() asks again when an answer is older than one seen before', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   await pool.acquire(owner(1), S4, soon())
   port.mishaps.get.push('stale', 'stale')
   await pool.acquire(owner(2), S4, soon())
@@ -253,7 +254,7 @@ test('acquire() asks again when an answer is older than one seen before', async 
 
 test('one answer that lacks addresses takes none from anybody', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 2 })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { reserve: 2 })
   for (const id of [1, 2, 3]) await pool.acquire(owner(id), S4, soon())
   await until(() => port.addresses().length === 6, 'the reserve')
   const before = port.addresses()
@@ -269,7 +270,7 @@ test('one answer that lacks addresses takes none from anybody', async t => {
 test('a first answer that lacks addresses takes none from the node', async t => {
   const port = fakePort()
   port.addForeign('10.0.0.250')
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   port.mishaps.get.push('partial')
   await pool.acquire(owner(1), S4, soon())
   assert.deepEqual(port.addresses().slice(0, 1), ['10.0.0.10'])
@@ -280,7 +281,7 @@ test('a first answer that lacks addresses takes none from the node', async t => 
 test('what an operator takes from a pod is put back', async t => {
   const port = fakePort()
   const restored: string[] = []
-  const { pool } = poolOn(t, directoryFor(t), port, { onReport: report => restored.push(...report.repaired) })
+  const { pool } = poolOn(t, directoryFor(), port, { onReport: report => restored.push(...report.repaired) })
   const [first] = await pool.acquire(owner(1), S4, soon())
   port.removeForeign(first!.address)
   await pool.settle(soon())
@@ -290,7 +291,7 @@ test('what an operator takes from a pod is put back', async t => {
 
 test('answers that stay old take nothing from anybody, and a database that was restored is believed', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   for (const id of [1, 2, 3]) await pool.acquire(owner(id), S4, soon())
   releaseOwner(journal, owner(3))
   port.mishaps.get.push(...Array.from({ length: 4 }, () => 'stale' as const))
@@ -306,7 +307,7 @@ test('answers that stay old take nothing from anybody, and a database that was r
 
 test('an address whose removal is still on its way to the cloud is nobody’s next', async t => {
   const port = fakePort({ capacity: 1 })
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const first = poolOn(t, directory, port)
   const [address] = await first.pool.acquire(owner(1), S4, soon())
   await first.pool.close()
@@ -347,7 +348,7 @@ const heldBack =
 
 test('acquire() fails with the cloud’s own error and leaves no wish', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   port.mishaps.put.push('refused')
   await assert.rejects(pool.acquire(owner(1), S4, soon()), { type: 'ConnectionFailed' })
   assert.deepEqual(listWants(journal, port.id), [])
@@ -357,7 +358,7 @@ test('acquire() fails with the cloud’s own error and leaves no wish', async t 
 test('acquire() ends with its caller', async t => {
   const port = fakePort()
   port.latencyMs = 100
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   const caller = new AbortController()
   const pending = pool.acquire(owner(1), S4, { ...soon(), signal: caller.signal })
   await until(() => port.calls.put === 1, 'the write')
@@ -370,7 +371,7 @@ test('acquire() ends with its caller', async t => {
 
 test('a released address waits for its cool-down in the reserve', async t => {
   const port = fakePort({ capacity: 1 })
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { reserve: 1, coolDownMs: 200 })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { reserve: 1, coolDownMs: 200 })
   const [first] = await pool.acquire(owner(1), S4, soon())
   releaseOwner(journal, owner(1))
   pool.kick()
@@ -382,7 +383,7 @@ test('a released address waits for its cool-down in the reserve', async t => {
 
 test('a released address is taken off its floating IP before it leaves the port', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   const [address] = await pool.acquire(owner(1), S4, soon())
   port.bind(address!.address)
   releaseOwner(journal, owner(1))
@@ -393,7 +394,7 @@ test('a released address is taken off its floating IP before it leaves the port'
 
 test('an address with a floating IP is not handed out', async t => {
   const port = fakePort()
-  const { pool } = poolOn(t, directoryFor(t), port, { reserve: 1 })
+  const { pool } = poolOn(t, directoryFor(), port, { reserve: 1 })
   await pool.settle(soon())
   const reserved = port.addresses().find(each => each !== '10.0.0.10')!
   port.bind(reserved)
@@ -404,7 +405,7 @@ test('an address with a floating IP is not handed out', async t => {
 
 test('64 releases are one write', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   await Promise.all(Array.from({ length: 64 }, (_, id) => pool.acquire(owner(id), S4, soon())))
   const before = port.calls.put
   for (let id = 0; id < 64; id++) {
@@ -419,7 +420,7 @@ test('64 releases are one write', async t => {
 
 test('a release that the cloud refuses is tried again', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   await pool.acquire(owner(1), S4, soon())
   port.mishaps.put.push('refused')
   releaseOwner(journal, owner(1))
@@ -430,7 +431,7 @@ test('a release that the cloud refuses is tried again', async t => {
 test('processes that live for one call serve each other: 16 at once, at most a write per lock', async t => {
   const port = fakePort()
   port.latencyMs = 5
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const alone = () => poolOn(t, directory, port, { longLived: false })
   const callers = Array.from({ length: 16 }, alone)
   const found = await Promise.all(callers.map(({ pool }, id) => pool.acquire(owner(id), S4, soon())))
@@ -441,7 +442,7 @@ test('processes that live for one call serve each other: 16 at once, at most a w
 
 test('a new boot releases what pods of the last one had', async t => {
   const port = fakePort()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const first = poolOn(t, directory, port)
   await first.pool.acquire(owner(1), S4, soon())
   await first.pool.close()
@@ -452,7 +453,7 @@ test('a new boot releases what pods of the last one had', async t => {
 
 test('after a power cut nothing is handed out before the port was looked at', async t => {
   const port = fakePort()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const first = poolOn(t, directory, port, { reserve: 1 })
   await first.pool.settle(soon())
   await first.pool.close()
@@ -465,8 +466,8 @@ test('after a power cut nothing is handed out before the port was looked at', as
 
 test('the last commits of the journal are lost in a power cut: nothing doubled, what nobody can explain is listed', async t => {
   const port = fakePort()
-  const directory = directoryFor(t)
-  const kept = join(directoryFor(t), 'kept')
+  const directory = directoryFor()
+  const kept = join(directoryFor(), 'kept')
   const first = poolOn(t, directory, port)
   await first.pool.acquire(owner(1), S4, soon())
   first.journal.sql('VACUUM INTO ?').run(join(directory, 'snapshot.db'))
@@ -487,7 +488,7 @@ test('the last commits of the journal are lost in a power cut: nothing doubled, 
 
 test('an address that an intent explains and a pod of this node has is put into quarantine', async t => {
   const port = fakePort()
-  const directory = directoryFor(t)
+  const directory = directoryFor()
   const victim = dying(directory, 'record')
   const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step })
   await assert.rejects(pool.acquire(owner(1), S4, soon(300)))
@@ -502,7 +503,7 @@ test('an address that an intent explains and a pod of this node has is put into 
 
 test('quarantine: an operator adopts or releases an address; nobody else does', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port)
+  const { journal, pool } = poolOn(t, directoryFor(), port)
   await pool.settle(soon())
   port.addForeign('10.0.0.252')
   port.addForeign('10.0.0.253')
@@ -555,7 +556,7 @@ for (const at of addSteps)
   for (const longLived of [true, false])
     test(`killed before "${at}" of an addition (${longLived ? 'agent' : 'one call'}): nothing doubled, nothing left`, async t => {
       const port = fakePort()
-      const directory = directoryFor(t)
+      const directory = directoryFor()
       const victim = dying(directory, at)
       const { pool } = poolOn(t, directory, port, { journal: victim.journal, step: victim.step, longLived, reserve: 2 })
       await assert.rejects(pool.acquire(owner(1), S4, soon(300)))
@@ -573,7 +574,7 @@ for (const at of addSteps)
 for (const at of removeSteps)
   test(`killed before "${at}" of a removal: the next process finishes it`, async t => {
     const port = fakePort()
-    const directory = directoryFor(t)
+    const directory = directoryFor()
     const first = poolOn(t, directory, port)
     const [address] = await first.pool.acquire(owner(1), S4, soon())
     port.bind(address!.address)
@@ -590,7 +591,7 @@ for (const at of removeSteps)
 
 test('an address that we have removed and that an older list of somebody brings back is removed again, and not put into quarantine', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { longLived: false })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { longLived: false })
   const [address] = await pool.acquire(owner(1), S4, soon())
   releaseOwner(journal, owner(1))
   await pool.settle(soon())
@@ -606,7 +607,7 @@ test('an address that we have removed and that an older list of somebody brings 
 
 test('an address that somebody takes off the port is put back for its attachment', async t => {
   const port = fakePort()
-  const { journal, pool } = poolOn(t, directoryFor(t), port, { longLived: false })
+  const { journal, pool } = poolOn(t, directoryFor(), port, { longLived: false })
   const [address] = await pool.acquire(owner(1), S4, soon())
   port.removeForeign(address!.address)
   const report = await pool.settle(soon())
