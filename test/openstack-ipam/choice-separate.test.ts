@@ -4,6 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import { listObjects } from '#allocator'
 import type { Port } from '#openstack'
 import { adminCloud, asAdmin, limits, setUp as setUpCloud } from './cloud.ts'
 import { nodeDirectory, nodeWithNic, type Reply, startNode, until } from './node.ts'
@@ -235,4 +236,18 @@ test('dual-stack with a stateful subnet gives an address of each, a chosen one t
   assert.match(v4!, /^10\.60\.0\./)
   assert.match(v6!, /^fd00:61::/)
   assert.equal((await ports()).length, 2)
+})
+
+test('a port is its owner’s again although an old answer does not show that it was taken', async t => {
+  const { node, config, subnet, neutron, network, simulator } = await setUp(t)
+  await subnet('a', '10.60.0.0/24')
+  const mine = await neutron.ports.create({ network_id: network.id, name: 'mine' }, limits())
+  const ipam = config({ allow: ['port'] })
+  served(await node.call('ADD', 'c1', ipam, choosing('NEUTRON_PORT=mine')))
+  simulator.inject({ act: 'stale', method: 'GET', path: `/ports/${mine.id}`, times: 1 })
+  assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+  // Nobody else looks meanwhile: the old answer is for the release.
+  await until(() => listObjects(node.world.journal).length === 0, 'the release')
+  const { device_owner, device_id } = (await neutron.ports.get(mine.id, limits()))!
+  assert.deepEqual([device_owner, device_id], ['', ''])
 })

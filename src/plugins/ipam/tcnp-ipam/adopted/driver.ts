@@ -65,9 +65,13 @@ export function adoptedDriver({ neutron }: Pick<CloudSession, 'neutron'>): Objec
       return found.filter(port => markOfName(port.device_id) !== undefined).map(toMade)
     },
     async remove({ id, mark }: CloudObject, limits) {
-      const port = await neutron.ports.get(id, limits)
-      // Gone, or somebody has given it to something else: then it is not ours to change.
-      if (port?.device_id !== nameOfMark(mark)) return
+      const isOurs = async () => (await neutron.ports.get(id, limits))?.device_id === nameOfMark(mark)
+      if (!(await isOurs())) {
+        // An old answer shows it as it was before it was taken.
+        await sleep(OVERLAP_MS, undefined, limits.signal === undefined ? {} : { signal: limits.signal })
+        // Gone, or somebody has given it to something else: then it is not ours to change.
+        if (!(await isOurs())) return
+      }
       await neutron.ports.update(id, { device_id: '', device_owner: '' }, { ...limits, repeat: true })
     },
   }
