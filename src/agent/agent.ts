@@ -77,7 +77,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const gate = { watchful: true, sharePerSecond: options.requestsPerSecond }
   const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message), gate, onSent: metrics?.sent }))
   undo.use(watchLevels(clouds, logger))
-  if (metrics !== undefined) undo.use(await metrics.serve(options.metrics!, { journal, clouds }))
+  if (metrics !== undefined) {
+    const warn = (error: unknown) => logger.warn({ err: error }, 'metrics')
+    undo.use(await metrics.serve(options.metrics!, { journal, clouds, warn }))
+  }
   const world = worldOf({ host, journal, clouds, bootId: readBootId(), longLived: true, dataDir })
   undo.use(startPorts(world, error => logger.warn({ err: error }, 'address pool')))
   undo.use(holdNamespaces(world))

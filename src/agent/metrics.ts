@@ -17,7 +17,14 @@ export type Metrics = {
   begun(attachment: string): void
   ended(call: EndedCall): void
   /** Serves them over HTTP at `/metrics`, with what the journal and the sessions say at that moment. @throws the system's error */
-  serve(address: MetricsAddress, facts: { journal: Journal; clouds: CloudSessions }): Promise<AsyncDisposable>
+  serve(address: MetricsAddress, facts: MetricsFacts): Promise<AsyncDisposable>
+}
+
+export type MetricsFacts = {
+  readonly journal: Journal
+  readonly clouds: CloudSessions
+  /** Told why a page could not be made; whoever reads it need not know. */
+  readonly warn: (error: unknown) => void
 }
 
 export type MetricsAddress = { readonly host: string; readonly port: number }
@@ -73,12 +80,16 @@ export function createMetrics(): Metrics {
       calls.observe({ command, type, code: String(code) }, ms / 1000)
       if (command === 'ADD' || command === 'DEL') unserved.ended(attachment, command === 'DEL' || code === 0)
     },
-    async serve(address, { journal, clouds }) {
+    async serve(address, { journal, clouds, warn }) {
       const collect = observeNode({ registry, journal, clouds, oldestAddMs: unserved.oldestMs })
-      return await listen(address, async () => {
-        collect()
-        return { type: registry.contentType, text: await registry.metrics() }
-      })
+      return await listen(
+        address,
+        async () => {
+          collect()
+          return { type: registry.contentType, text: await registry.metrics() }
+        },
+        warn,
+      )
     },
   }
 }
@@ -132,6 +143,7 @@ const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false 
 async function listen(
   { host, port }: MetricsAddress,
   page: () => Promise<{ type: string; text: string }>,
+  warn: (error: unknown) => void,
 ): Promise<AsyncDisposable> {
   const server = createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS }, async (request, response) => {
     if (request.method !== 'GET' || request.url !== '/metrics')
@@ -139,8 +151,9 @@ async function listen(
     try {
       const { type, text } = await page()
       response.writeHead(200, { 'content-type': type }).end(text)
-    } catch {
-      // The journal may be busy, or its disk full: the log says so, whoever reads this page need not know more.
+    } catch (error) {
+      // The journal may be busy, or its disk full.
+      warn(error)
       response.writeHead(500).end('cannot read the journal\n')
     }
   })
