@@ -10,7 +10,7 @@ import { conformancePage, type Finding } from './test/conformance.ts'
 import { announce, type LabName, Labs } from './test/labs.ts'
 import { findingOf, Report, type TestEvent } from './test/report.ts'
 import { choose, type Planned, plan, type Suite } from './test/suites.ts'
-import { runInVm } from './test/vm.ts'
+import { runInVms } from './test/vm.ts'
 
 const USAGE = `usage: mooring test [--all] [--keep] [--list] [--docs] [--name PATTERN]... [WORD]...
 
@@ -102,7 +102,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
   const events = () =>
     suite.inVm
-      ? runInVm({ files, ...suite.inVm, env: peersOf(env), timeoutMs: suite.timeoutMs })
+      ? runInVms({ files, ...suite, ...suite.inVm, env: peersOf(env) })
       : run({
           cwd: root,
           files: files.map(file => `${root}/${file}`),

@@ -44,8 +44,8 @@ test('choose() with all takes every file once, and some again in their second se
     'unit: test/architecture.test.ts src/base/ip.test.ts',
     'black box, alone: test/host/pod-link.test.ts',
     'black box, side by side: test/veth-route.test.ts test/contract/neutron.test.ts',
-    'contract of the real OpenStack: test/contract/neutron.test.ts',
     'under a Debian kernel: test/veth-route.test.ts',
+    'contract of the real OpenStack: test/contract/neutron.test.ts',
     'kubelet: test/kubernetes/kubelet.test.ts',
   ])
 })

@@ -2,8 +2,9 @@
 // Test files under a stock Debian kernel: some kernels have no dummy, ipvlan or vlan. The runner outside starts this very
 // file inside of lab/vmlab; the events of the tests travel as lines on stdout.
 import { spawn } from 'node:child_process'
+import type { Abortable } from 'node:events'
 import { createInterface } from 'node:readline'
-import { finished, Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { run } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { inspect } from 'node:util'
@@ -12,39 +13,47 @@ import { deserialize, serialize } from 'node:v8'
 const root = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
 
 export interface VmRun {
+  /** One VM for each; they start in this order. */
   readonly files: readonly string[]
+  /** So many VMs at once. */
+  readonly concurrency: number
   /** Tests whose name has this text are left out. */
   readonly without: string
-  /** Only tests whose name has this text; empty: all. */
-  readonly only: string
   /** What the tests find in their environment besides. */
   readonly env: Readonly<Record<string, string>>
+  /** Limit for one file. */
   readonly timeoutMs: number
 }
 
-/** The events of test files that run inside the VM. The stream fails where the VM ends before the tests do. */
-export function runInVm({ files, without, only, env, timeoutMs }: VmRun): Readable {
+/** The events of test files, in the order of the files. The stream fails where a VM ends before its tests do. */
+export function runInVms({ files, concurrency, ...options }: VmRun): Readable {
+  // What a file tells stays together.
+  const eventsOf = (file: string, { signal }: Abortable = {}) => Array.fromAsync(runInVm(file, options, signal))
+  return Readable.from(files)
+    .map(eventsOf, { concurrency })
+    .flatMap((events: unknown[]) => events)
+}
+
+type Options = Omit<VmRun, 'files' | 'concurrency'>
+
+async function* runInVm(file: string, { without, env, timeoutMs }: Options, signal?: AbortSignal) {
   const seconds = String(Math.ceil(timeoutMs / 1000))
-  const inside = [process.execPath, fileURLToPath(import.meta.url), without, only, ...files]
+  const inside = [process.execPath, fileURLToPath(import.meta.url), without, file]
   const variables = Object.entries(env).flatMap(([name, value]) => ['--env', `${name}=${value}`])
   const vm = spawn(`${root}/lab/vmlab`, ['--timeout', seconds, '--nic', '--nic', ...variables, '--', ...inside], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
+    ...(signal && { signal }),
   })
   const ended = new Promise<number | null>((resolve, reject) => vm.on('error', reject).on('close', resolve))
-  async function* events() {
-    let complete = false
-    for await (const line of createInterface({ input: vm.stdout })) {
-      const event = deserialize(Buffer.from(line, 'base64'))
-      complete ||= event.type === 'test:summary' && event.data.file === undefined
-      yield event
-    }
-    const status = await ended
-    if (!complete) throw new Error(`lab/vmlab ended with ${status} before the tests did`)
+  let complete = false
+  for await (const line of createInterface({ input: vm.stdout })) {
+    const event = deserialize(Buffer.from(line, 'base64'))
+    complete ||= event.type === 'test:summary' && event.data.file === undefined
+    yield event
   }
-  const stream = Readable.from(events())
-  finished(stream, () => vm.kill())
-  return stream
+  const status = await ended
+  if (!complete) throw new Error(`lab/vmlab ended with ${status} before the tests of ${file} did`)
 }
 
 /** The runner's errors keep their text outside of what can be serialized, so the text goes along as a plain error. */
@@ -57,13 +66,8 @@ function portable(event: { type: string; data: unknown }): unknown {
 }
 
 if (import.meta.main) {
-  const [without = '', only = '', ...names] = process.argv.slice(2)
-  const files = names.map(name => `${root}/${name}`)
-  const options = {
-    ...(without === '' ? {} : { testSkipPatterns: [without] }),
-    ...(only === '' ? {} : { testNamePatterns: [only] }),
-  }
-  for await (const event of run({ files, cwd: root, concurrency: 1, ...options })) {
+  const [without = '', file] = process.argv.slice(2)
+  for await (const event of run({ files: [`${root}/${file}`], cwd: root, testSkipPatterns: [without] })) {
     process.stdout.write(`${serialize(portable(event)).toString('base64')}\n`)
   }
 }
