@@ -112,8 +112,10 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
           signal: interrupted.signal,
           env: env as NodeJS.ProcessEnv,
         })
+  const startedAt = performance.now()
   const tests = () => report.add(events())
   await (suite.measures ? labs.undisturbed(tests) : tests())
+  report.say(`${suite.name}: took ${((performance.now() - startedAt) / 1000).toFixed(0)} s`)
 }
 
 /** What the black-box tests find of the reference's executables; that they fail some is what the table is for. */
