@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
 import { formatIp, parseIp } from '#base'
 import { type Host, HostContext, inlineHost, makeAnonymousNetns } from '#host'
+import { OWNER_PREFIX } from '#plugins'
 import {
   AF_INET,
   addAddress,
@@ -14,10 +15,12 @@ import {
   addRoute,
   decodeLink,
   decodeRoute,
+  dumpLinks,
   dumpRoutes,
   getLink,
   setLink,
 } from '#rtnetlink'
+import type { Simulator } from '#simulator'
 
 export type Sandbox = {
   /** What CNI_NETNS leads to. */
@@ -30,8 +33,20 @@ export type Kernel = Disposable & {
   readonly host: Host
   /** The addresses that lead to pods. */
   addresses(): string[]
+  /** Links of pods, whatever is behind them. */
+  podLinks(): string[]
   makeSandbox(containerId: string): Sandbox
+  /** When the next NIC that the cloud attaches shows up; never: not before `heal`. */
+  delayNextNic?(comes: NicComes): void
+  heal?(): void
+  /** No process of Mooring is there: what only such a one held open goes. */
+  abandon?(): void
 }
+
+export type NicComes = { readonly afterMs: number } | 'never'
+
+/** Where a kernel is made: the node's own NIC, and the cloud in whose server it is. */
+export type KernelSite = { readonly mac: Uint8Array; readonly simulator: Simulator }
 
 /** Words of the owner's mark on a link (IFLA_IFALIAS): mooring TYPE NETWORK CONTAINER INTERFACE. */
 const containerOf = (owner: string) => owner.split(' ')[3]
@@ -39,16 +54,10 @@ const containerOf = (owner: string) => owner.split(' ')[3]
 type FakeLink = { readonly owner: string; readonly mac: Uint8Array; readonly addresses: readonly string[] }
 
 /** A kernel in memory: what veth-route and the reconciler ask of one. */
-export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
+export function fakeKernel({ mac }: KernelSite): Kernel {
   const links = new Map<string, FakeLink>()
-  // What is not here has nothing to tell: lists are empty.
-  const nothing = Object.keys(inlineHost(undefined as never)).map(name => [
-    name,
-    async () => (/^(list|find)\w+s$/.test(name) ? [] : undefined),
-  ])
-  const host: Partial<Host> = {
-    ...Object.fromEntries(nothing),
-    findUplink: async () => ({ index: 2, name: 'uplink', mac: uplink.mac, mtuBytes: 1450, addresses: [] }),
+  const host: Host = {
+    ...emptyHost({ mac }),
     async attachRoutedPod({ pod }) {
       const addresses = pod.addresses.map(({ ip }) => formatIp(ip))
       assert.ok(!links.has(pod.hostLink), `${pod.hostLink} is there already`)
@@ -86,8 +95,9 @@ export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
     probeArp: async () => [],
   }
   return {
-    host: host as Host,
+    host,
     addresses: () => [...links.values()].flatMap(link => link.addresses),
+    podLinks: () => [...links.keys()],
     makeSandbox: containerId => ({
       target: '/proc/self/ns/net',
       remove() {
@@ -98,16 +108,30 @@ export function fakeKernel(uplink: { mac: Uint8Array }): Kernel {
   }
 }
 
-/** The real kernel, in a namespace of the schedule's own with an uplink. Needs root. */
-export function realKernel(uplink: { mac: Uint8Array }): Kernel {
-  const stack = new DisposableStack()
-  const context = stack.use(new HostContext(makeAnonymousNetns()))
+/** A node with an uplink; what is not there has nothing to tell: lists are empty. */
+export function emptyHost({ mac }: Pick<KernelSite, 'mac'>): Host {
+  const nothing = Object.keys(inlineHost(undefined as never)).map(name => [
+    name,
+    async () => (/^(list|find)\w+s$/.test(name) ? [] : undefined),
+  ])
+  return {
+    ...Object.fromEntries(nothing),
+    findUplink: async () => ({ index: UPLINK, name: 'uplink', mac, mtuBytes: 1450, addresses: [] }),
+  } as Host
+}
+
+/** Index of the uplink in memory. */
+export const UPLINK = 2
+
+/** A node's namespace with an uplink. Needs root. */
+export function makeNode({ mac }: Pick<KernelSite, 'mac'>): HostContext {
+  const context = new HostContext(makeAnonymousNetns())
   context.onNode(() => {
     const { route } = context
     route.execute([
       addLink({
         ifname: 'uplink',
-        address: uplink.mac,
+        address: mac,
         linkinfo: { kind: 'veth', data: { peer: { ifname: 'segment' } } },
       }),
     ])
@@ -118,8 +142,22 @@ export function realKernel(uplink: { mac: Uint8Array }): Kernel {
       addRoute({ family: AF_INET, gateway: parseIp('192.0.2.254'), outInterface: index }),
     ])
   })
+  return context
+}
+
+/** The real kernel, in a namespace of the schedule's own. Needs root. */
+export function realKernel(site: KernelSite): Kernel {
+  const stack = new DisposableStack()
+  const context = stack.use(makeNode(site))
   return {
     host: inlineHost(context),
+    podLinks: () =>
+      context.onNode(() =>
+        context.route.execute([dumpLinks()])[0]!.messages.flatMap(message => {
+          const { ifalias, ifname } = decodeLink(message)
+          return ifalias?.startsWith(OWNER_PREFIX) ? [ifname!] : []
+        }),
+      ),
     addresses: () =>
       context.onNode(() =>
         context.route.execute([dumpRoutes(AF_INET)])[0]!.messages.flatMap(message => {

@@ -6,6 +6,10 @@ import { type Journal, listAssignedAddresses, listIntents, listObjects, listPort
 import { deadlineIn } from '#base'
 import type { CloudSession } from '#openstack'
 import { find, list, type Simulator } from '#simulator'
+import { type EditByHand, editAddresses, editNics, NODE_ADDRESS } from './hand.ts'
+import { fakeKernel, type Kernel, type KernelSite, realKernel } from './kernel.ts'
+import { fakeNics, realNics } from './nics.ts'
+import type { Gives, Schedule } from './schedule.ts'
 
 /** An address as the journal has it. `ours`: made by Mooring, in whatever state; `doubtful`: nobody can say whose. */
 export type Held = {
@@ -16,7 +20,14 @@ export type Held = {
 
 export type Mode = {
   readonly name: string
-  readonly neutronConf: object
+  /** The interface plugin. */
+  readonly type: 'veth-route' | 'host-device'
+  /** What of this node a pod gets, besides addresses: what makes a schedule for it. */
+  readonly gives: Gives
+  /** True where containers need namespaces of their own, also in memory. */
+  readonly needsRoot: boolean
+  readonly kernels: Readonly<Record<'fake' | 'real', (site: KernelSite) => Kernel>>
+  neutronConf(schedule: Schedule): object
   /** How many schedules a run of the tests takes. */
   readonly schedules: number
   /** Makes what the mode needs and the cloud does not have. */
@@ -28,18 +39,18 @@ export type Mode = {
   /** The addresses of pods, and those made for pods, in Neutron; also those that an operator put among them. */
   inNeutron(simulator: Simulator): string[]
   inJournal(journal: Journal): Held[]
-  /** True where an operator may edit the port that carries the addresses, and the fate of no write is open. */
+  /** True where an operator may edit what carries the addresses, and the fate of no write is open. */
   mayEdit(journal: Journal): boolean
+  /** What an operator does there. */
+  edit: EditByHand
 }
 
-type Differences = Omit<Mode, 'name' | 'schedules' | 'neutronConf'>
+type Differences = Pick<Mode, 'lists' | 'inNeutron' | 'inJournal' | 'mayEdit' | 'edit'>
 
 const nodePort = (simulator: Simulator) => simulator.demo().servers['worker-1']!.ports[0]!.id
 
-/** The node's own address, which was there first. */
-export const NODE_ADDRESS = '10.10.10.11'
-
 const onPort: Differences = {
+  edit: editAddresses,
   inNeutron: simulator =>
     find(simulator.state, 'ports', nodePort(simulator))!
       .fixed_ips.map(each => each.ip_address)
@@ -63,10 +74,15 @@ const portsIn = (journal: Journal): string[] =>
     .all()
     .map(row => String(row['port_id']))
 
-const ofMooring = (simulator: Simulator, deviceOwner: string): string[] =>
+const addressesOf = (simulator: Simulator, which: (port: Port) => boolean): string[] =>
   list(simulator.state, 'ports')
-    .filter(port => port.device_owner.startsWith(deviceOwner))
+    .filter(which)
     .flatMap(port => port.fixed_ips.map(each => each.ip_address))
+
+type Port = ReturnType<typeof list<'ports'>>[number]
+
+const ofMooring = (simulator: Simulator, deviceOwner: string): string[] =>
+  addressesOf(simulator, port => port.device_owner.startsWith(deviceOwner))
 
 /** A port of Mooring's own holds the addresses. */
 const onHolder: Differences = {
@@ -88,8 +104,8 @@ async function makePodNetwork({ neutron }: CloudSession): Promise<void> {
   await neutron.subnets.create({ network_id: id, name: 'pods-4', cidr: '10.20.0.0/24', ip_version: 4 }, limits)
 }
 
-const ofObjects = (deviceOwner: string): Differences => ({
-  inNeutron: simulator => ofMooring(simulator, deviceOwner),
+const ofObjects: Omit<Differences, 'inNeutron'> = {
+  edit: editAddresses,
   inJournal: journal =>
     listObjects(journal).flatMap(({ addresses, owner, state }) =>
       addresses.map(({ address }) => ({
@@ -99,7 +115,31 @@ const ofObjects = (deviceOwner: string): Differences => ({
       })),
     ),
   mayEdit: () => false,
-})
+}
+
+const serverId = (simulator: Simulator) => simulator.demo().servers['worker-1']!.id
+
+/** NICs of the server but its first. */
+const nicsOf = (simulator: Simulator): string[] => {
+  const { id, ports } = find(simulator.state, 'servers', serverId(simulator))!
+  const attached = new Set(ports.slice(1).map(nic => nic.id))
+  return addressesOf(simulator, port => attached.has(port.id) && port.device_id === id)
+}
+
+const onNics: Differences = {
+  ...ofObjects,
+  inNeutron: simulator => [
+    ...new Set([...nicsOf(simulator), ...addressesOf(simulator, port => port.name.startsWith('mooring-'))]),
+  ],
+  // A NIC that nobody attached stands for nobody's address.
+  lists: simulator => ({ NICs: nicsOf(simulator) }),
+  // A NIC of an operator has no mark of ours, whatever we are about to do.
+  mayEdit: () => true,
+  edit: editNics,
+}
+
+/** Caps: by the node's configuration, and by the hypervisor. */
+const NICS_MAX = [16, 3, 5, 16]
 
 /** Two thirds of the pods name an address, each address two of them. */
 function chosenAddress(containerId: string): string {
@@ -108,24 +148,57 @@ function chosenAddress(containerId: string): string {
 }
 
 const separate = { mode: 'separate', node: 'worker-1', idleMs: 0 }
+const eni = ({ seed }: Schedule) => ({
+  ...{ mode: 'eni', node: 'worker-1', plugMs: 150 },
+  ...{ maxNics: NICS_MAX[seed % NICS_MAX.length], idleMs: seed % 3 === 0 ? 0 : 60_000 },
+})
+
+const routed = {
+  type: 'veth-route',
+  gives: 'addresses',
+  needsRoot: false,
+  kernels: { fake: fakeKernel, real: realKernel },
+} as const
+const moved = {
+  type: 'host-device',
+  gives: 'nics',
+  needsRoot: true,
+  kernels: { fake: fakeNics, real: realNics },
+} as const
 
 export const modes: readonly Mode[] = [
-  { name: 'mix', schedules: 300, neutronConf: { mode: 'mix' }, ...onPort },
+  { name: 'mix', schedules: 250, ...routed, neutronConf: () => ({ mode: 'mix' }), ...onPort },
   {
     name: 'mix with addresses that pods choose',
     schedules: 100,
-    neutronConf: { mode: 'mix', allow: ['address'] },
+    ...routed,
+    neutronConf: () => ({ mode: 'mix', allow: ['address'] }),
     argsOf: chosenAddress,
     ...onPort,
   },
-  { name: 'mix by pairs', schedules: 200, neutronConf: { mode: 'mix', binding: 'allowed_address_pairs' }, ...onHolder },
+  {
+    name: 'mix by pairs',
+    schedules: 150,
+    ...routed,
+    neutronConf: () => ({ mode: 'mix', binding: 'allowed_address_pairs' }),
+    ...onHolder,
+  },
   {
     name: 'mix_route',
     schedules: 100,
-    neutronConf: { mode: 'mix_route', podSubnets: ['pods-4'] },
+    ...routed,
+    neutronConf: () => ({ mode: 'mix_route', podSubnets: ['pods-4'] }),
     ...onHolder,
     prepare: makePodNetwork,
     lists: simulator => ({ pairs: pairsOf(simulator), routes: routesOf(simulator) }),
   },
-  { name: 'separate', schedules: 300, neutronConf: separate, ...ofObjects('mooring:separate') },
+  {
+    name: 'separate',
+    schedules: 250,
+    ...routed,
+    neutronConf: () => separate,
+    ...ofObjects,
+    inNeutron: simulator => ofMooring(simulator, 'mooring:separate'),
+  },
+  { name: 'eni', schedules: 150, ...moved, neutronConf: eni, ...onNics },
 ]

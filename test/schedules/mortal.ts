@@ -5,6 +5,7 @@
 
 import type { Journal } from '#allocator'
 import type { Host } from '#host'
+import type { CloudSession } from '#openstack'
 import type { CloudSessions } from '#plugins'
 import type { Fuse } from './schedule.ts'
 
@@ -112,20 +113,20 @@ export function mortal(): Mortal {
     clouds: clouds => ({
       open: async (reference, options) => {
         const opened = await clouds.open(reference, options)
-        return { ...opened, session: { ...opened.session, neutron: guarded(opened.session.neutron) } }
+        return { ...opened, session: { ...opened.session, ...guarded(opened.session) } }
       },
       list: () => clouds.list(),
       reach: async access => {
         const session = await clouds.reach(access)
-        return session === undefined ? undefined : { ...session, neutron: guarded(session.neutron) }
+        return session === undefined ? undefined : { ...session, ...guarded(session) }
       },
       [Symbol.asyncDispose]: () => clouds[Symbol.asyncDispose](),
     }),
   }
 
-  /** The resources of a service, with every call watched. */
-  function guarded<T extends object>(service: T): T {
-    return wrapped(service, work => run('cloud', work))
+  /** The resources of the services, with every call watched. */
+  function guarded({ neutron, nova }: CloudSession): Pick<CloudSession, 'neutron' | 'nova'> {
+    return wrapped({ neutron, nova }, work => run('cloud', work))
   }
 }
 

@@ -10,7 +10,7 @@ import { encodeRequest, type Serving, spoolOf, startServing } from '#agent'
 import { type Journal, openJournal, tryEnterLane } from '#allocator'
 import { deadlineIn } from '#base'
 import { dispatch } from '#cni'
-import { findOwnPlugin, openSessions, startPorts, toCniError, type World, worldOf } from '#plugins'
+import { findOwnPlugin, holdNamespaces, openSessions, startPorts, toCniError, type World, worldOf } from '#plugins'
 import type { Simulator } from '#simulator'
 import type { Kernel } from './kernel.ts'
 import type { Mode } from './mode.ts'
@@ -18,7 +18,6 @@ import { type Mortal, mortal } from './mortal.ts'
 import type { Fuse, Schedule } from './schedule.ts'
 
 export const NETWORK = 'cni0'
-export const TYPE = 'veth-route'
 
 /** What a call printed; `undefined` where its process was killed before it answered. */
 export type Answer = { readonly exitCode: number; readonly json: Printed } | undefined
@@ -74,9 +73,10 @@ const base = () => {
 }
 
 export async function startNode(
-  { process: kind, reserve, coolDownMs }: Schedule,
+  schedule: Schedule,
   { simulator, kernel, mode, warn }: { simulator: Simulator; kernel: Kernel; mode: Mode; warn(text: string): void },
 ): Promise<Node> {
+  const { process: kind, reserve, coolDownMs } = schedule
   const directory = base()
   mkdirSync(join(directory, 'sandbox'))
   const watching = openJournal(directory)
@@ -90,7 +90,7 @@ export async function startNode(
   const config = {
     cniVersion: '1.1.0',
     name: NETWORK,
-    type: TYPE,
+    type: mode.type,
     ipam: {
       type: 'tcnp-ipam',
       openstackConf: { username, password, project, domain: 'default', authUrl: simulator.authUrl },
@@ -100,7 +100,7 @@ export async function startNode(
         reserve,
         coolDownMs,
         usableAfterMs: 0,
-        ...mode.neutronConf,
+        ...mode.neutronConf(schedule),
       },
       routes: [{ dst: '0.0.0.0/0' }],
     },
@@ -123,12 +123,14 @@ export async function startNode(
     if (mortal.isDead()) await clouds[Symbol.asyncDispose]()
     await Promise.resolve(serving?.[Symbol.asyncDispose]()).catch(() => {})
     await stack.disposeAsync().catch(() => {})
+    if (agent === undefined) kernel.abandon?.()
   }
 
   async function startAgent(): Promise<void> {
     while (agent === undefined) {
       const process = startProcess(true)
       try {
+        process.stack.use(holdNamespaces(process.world))
         process.stack.use(startPorts(process.world, error => warn(String(error))))
         process.serving = await startServing(process.world, { dataDir: directory, reconcileMs: 2 ** 30, logger })
         agent = process
@@ -179,14 +181,16 @@ export async function startNode(
     if (process.serving !== undefined) {
       const netnsFd = tryOpen(options.sandbox?.path)
       try {
-        return parse(await process.serving.serve({ type: TYPE, env, stdin, netnsFd, signal }))
+        return parse(await process.serving.serve({ type: mode.type, env, stdin, netnsFd, signal }))
       } finally {
         if (netnsFd !== undefined) closeSync(netnsFd)
       }
     }
-    using _lane = await enterLane(directory, env)
+    using _lane = await enterLane(directory, mode.type, env)
     const deadline = deadlineIn(options.timeoutMs ?? CALL_MS)
-    return parse(await dispatch(findOwnPlugin(TYPE)!, { env, stdin }, process.world, { deadline, signal, toCniError }))
+    return parse(
+      await dispatch(findOwnPlugin(mode.type)!, { env, stdin }, process.world, { deadline, signal, toCniError }),
+    )
   }
 
   const node: Node = {
@@ -201,6 +205,7 @@ export async function startNode(
         remove() {
           rmSync(path)
           remove()
+          if (agent === undefined) kernel.abandon?.()
         },
       }
     },
@@ -213,7 +218,7 @@ export async function startNode(
       const { env, stdin } = requestOf('DEL', containerId, {})
       const name = `${BigInt(Date.now()) * 1_000_000n}-${promises++}`
       mkdirSync(spoolOf(directory), { recursive: true, mode: 0o700 })
-      writeFileSync(join(spoolOf(directory), name), encodeRequest({ type: TYPE, env, stdin }))
+      writeFileSync(join(spoolOf(directory), name), encodeRequest({ type: mode.type, env, stdin }))
     },
     arm(fuse) {
       if (agent === undefined) armed = fuse
@@ -254,9 +259,9 @@ function tryOpen(path: string | undefined): number | undefined {
 }
 
 /** As a process of its own does it: one at a time per attachment. */
-async function enterLane(dataDir: string, env: Record<string, string>): Promise<Disposable> {
+async function enterLane(dataDir: string, type: string, env: Record<string, string>): Promise<Disposable> {
   for (;;) {
-    const key = { type: TYPE, containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
+    const key = { type, containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
     const lane = tryEnterLane(dataDir, key)
     if (lane !== undefined) return lane
     await new Promise(resolve => setTimeout(resolve, 2))

@@ -6,9 +6,9 @@ import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findAttachment, listAttachments } from '#allocator'
 import { parseIp, parsePrefix, prefixContains, tryParsePrefix } from '#base'
-import { NODE_ADDRESS } from './mode.ts'
-import { NETWORK, TYPE } from './node.ts'
-import { heal, isCondemned, passTime, podOf, type World } from './world.ts'
+import { NODE_ADDRESS } from './hand.ts'
+import { NETWORK } from './node.ts'
+import { heal, isCondemned, ownTimeMs, passTime, podOf, type World } from './world.ts'
 
 /** Nothing that is left to do takes that long on a busy machine: it stands for what never ends. */
 const SETTLE_MS = 25_000
@@ -43,8 +43,8 @@ export function assertNow(world: World, when: string): void {
       assert.equal(attachmentOf(world, containerId)?.state, 'ready', `${when}: ${containerId}`)
 }
 
-export const attachmentOf = ({ node }: World, containerId: string) =>
-  findAttachment(node.journal, { network: NETWORK, containerId, ifName: 'eth0', type: TYPE })
+export const attachmentOf = ({ node, mode: { type } }: World, containerId: string) =>
+  findAttachment(node.journal, { network: NETWORK, containerId, ifName: 'eth0', type })
 
 /** Neutron, journal and kernel are equal with the pods that live, and empty without them. */
 export async function settle(world: World): Promise<void> {
@@ -67,6 +67,7 @@ export async function settle(world: World): Promise<void> {
   await eventually(world, 'without pods')
   assert.deepEqual(listAttachments(node.journal), [], 'attachments in the end')
   assert.deepEqual(world.kernel.addresses(), [], 'kernel in the end')
+  assert.deepEqual(world.kernel.podLinks(), [], 'links of pods in the end')
   const given = mode.inJournal(node.journal).filter(each => each.containerId !== '')
   assert.deepEqual(given, [], 'addresses that somebody has in the end')
 }
@@ -81,14 +82,13 @@ async function del(world: World, pod: { containerId: string; addresses: unknown 
 async function eventually(world: World, when: string): Promise<void> {
   const { node } = world
   const probe = podOf(world, PROBE)
-  for (const end = performance.now() + SETTLE_MS; ; await sleep(50)) {
+  for (const end = ownTimeMs() + SETTLE_MS; ; await sleep(50)) {
     if (differences(world) === '') break
     // One more attachment of the node looks at the port.
     await node.call('ADD', probe.containerId, { sandbox: probe.sandbox })
     await del(world, probe)
     if (differences(world) === '') break
-    if (performance.now() > end)
-      assert.fail(`${when}: ${differences(world)}\n  warnings: ${world.warnings.join('\n  ')}`)
+    if (ownTimeMs() > end) assert.fail(`${when}: ${differences(world)}\n  warnings: ${world.warnings.join('\n  ')}`)
   }
 }
 

@@ -10,7 +10,7 @@ import { perform } from './steps.ts'
 import { startWorld } from './world.ts'
 
 /** Each so many with the real kernel: a removal of a link takes it 15 ms, in which it does nothing else for anybody. */
-export const REAL_EVERY = 10
+const REAL_EVERY = process.env['SCHEDULE_KERNEL'] === 'real' ? 1 : 10
 const SIDE_BY_SIDE = 24
 const isRoot = process.getuid?.() === 0
 
@@ -32,11 +32,12 @@ export type Failure = { readonly seed: number; readonly error: string }
 
 /** Runs the schedules of some seeds until one fails. */
 async function runShare({ mode, seeds }: Share): Promise<Failure | undefined> {
+  const { gives } = modes.find(({ name }) => name === mode)!
   const left = [...seeds]
   let failure: Failure | undefined
   async function work(): Promise<void> {
     for (let seed = left.shift(); seed !== undefined && failure === undefined; seed = left.shift()) {
-      const error = await runSchedule(makeSchedule(seed), mode)
+      const error = await runSchedule(makeSchedule(seed, gives), mode)
       if (error !== undefined) failure ??= { seed, error }
     }
   }

@@ -5,6 +5,7 @@
 // the steps of hundreds of schedules run side by side and meet real time-outs, which property libraries do not foresee.
 
 import type { Injection } from '#simulator'
+import type { NicComes } from './kernel.ts'
 
 /** A moment at which a process is killed: before or after the Nth thing of a kind that it does, or while the cloud works on it. */
 export type Fuse = {
@@ -28,10 +29,16 @@ export type Step =
   /** The agent is down; DELs are promised meanwhile. */
   | { readonly step: 'down'; readonly pods: readonly number[] }
   | { readonly step: 'reboot' }
-  /** An operator puts an address of his own on the port, takes it off again, or takes one that a pod has. */
-  | { readonly step: 'hand'; readonly does: 'add' | 'remove' | 'take' }
+  /** An operator puts an address or NIC of his own there, takes it off again, or takes an address that a pod has. */
+  | { readonly step: 'hand'; readonly does: HandDoes }
+  /** The next NIC that is attached does not show up at once. */
+  | { readonly step: 'plug'; readonly comes: NicComes }
   /** So much time passes for what is recorded. */
   | { readonly step: 'pass'; readonly seconds: number }
+
+export type HandDoes = 'add' | 'remove' | 'take'
+/** What pods get: addresses alone, or a NIC each. */
+export type Gives = 'addresses' | 'nics'
 
 export type Schedule = {
   readonly seed: number
@@ -58,7 +65,7 @@ export function randomFrom(seed: number): (n: number) => number {
 const PODS = 6
 
 /** The schedule of a seed. */
-export function makeSchedule(seed: number): Schedule {
+export function makeSchedule(seed: number, gives: Gives): Schedule {
   const random = randomFrom(seed)
   const pick = <T>(...from: T[]): T => from[random(from.length)]!
   const process = pick('agent', 'agent', 'agent', 'perCall')
@@ -69,11 +76,11 @@ export function makeSchedule(seed: number): Schedule {
     reserve: process === 'agent' ? pick(0, 0, 1, 3) : 0,
     coolDownMs: pick(0, 0, 40),
     addresses: pick(4, 6, 30, 30),
-    steps: Array.from({ length: count }, () => makeStep(random, process)),
+    steps: Array.from({ length: count }, () => makeStep(random, process, gives)),
   }
 }
 
-function makeStep(random: (n: number) => number, process: Schedule['process']): Step {
+function makeStep(random: (n: number) => number, process: Schedule['process'], gives: Gives): Step {
   const pick = <T>(...from: T[]): T => from[random(from.length)]!
   const pod = () => random(PODS)
   const add = (): Step => ({ step: 'add', pod: pod() })
@@ -87,19 +94,45 @@ function makeStep(random: (n: number) => number, process: Schedule['process']): 
   if (at < 43) return abandon()
   if (at < 49) return gc()
   if (at < 64) return { step: 'together', parts: Array.from({ length: 2 + random(5) }, call) }
-  if (at < 78) return { step: 'fault', injection: makeFault(random) }
+  if (at < 78)
+    return gives === 'nics' && random(3) > 0 ? makeNicFault(random) : { step: 'fault', injection: makeFault(random) }
   if (at < 81) return { step: 'restart' }
-  if (at < 92) return { step: 'kill', fuse: makeFuse(random), of: call() }
+  if (at < 92) return { step: 'kill', fuse: makeFuse(random, gives), of: call() }
   if (at < 94) return process === 'agent' ? { step: 'down', pods: [pod(), pod()] } : del()
   if (at < 95) return { step: 'reboot' }
   if (at < 98) return { step: 'hand', does: pick('add', 'add', 'remove', 'take') }
   return { step: 'pass', seconds: pick(10, 60, 400) }
 }
 
-function makeFuse(random: (n: number) => number): Fuse {
+function makeFuse(random: (n: number) => number, gives: Gives): Fuse {
   const at = (['journal', 'journal', 'kernel', 'cloud', 'cloud'] as const)[random(5)]!
   const moment = (['before', 'during', 'after'] as const)[random(3)]!
-  return { at, moment, count: 1 + random({ journal: 14, kernel: 5, cloud: 8 }[at]) }
+  return { at, moment, count: 1 + random(THINGS_MAX[gives][at]) }
+}
+
+/** Things of a kind that an ADD does, about. */
+const THINGS_MAX = {
+  addresses: { journal: 14, kernel: 5, cloud: 8 },
+  nics: { journal: 14, kernel: 9, cloud: 12 },
+} as const
+
+/** What goes wrong with Nova and with hot-plugging. */
+function makeNicFault(random: (n: number) => number): Step {
+  const pick = <T>(...from: T[]): T => from[random(from.length)]!
+  if (random(3) === 0) return { step: 'plug', comes: pick<NicComes>({ afterMs: 1 + random(400) }, 'never') }
+  const where = { path: 'os-interface', method: pick('POST', 'POST', 'DELETE', 'GET'), skip: random(2) }
+  const what = pick<Injection>(
+    { act: 'answer', status: 500 },
+    { act: 'answer', status: 409 },
+    { act: 'answer', status: 503, times: 2 },
+    { act: 'answer-after', status: 500 },
+    { act: 'answer-after', status: 504 },
+    { act: 'cut' },
+    { act: 'cut-after' },
+    { act: 'cut-after', times: 3 },
+    { act: 'delay', latencyMs: 1 + random(120) },
+  )
+  return { step: 'fault', injection: { ...where, ...what } }
 }
 
 function makeFault(random: (n: number) => number): Injection {

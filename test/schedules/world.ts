@@ -5,7 +5,7 @@
 import { tryParseMac } from '#base'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { find, type Simulator, startSimulator } from '#simulator'
-import { fakeKernel, type Kernel, realKernel } from './kernel.ts'
+import type { Kernel } from './kernel.ts'
 import type { Mode } from './mode.ts'
 import { type Node, type Sandbox, startNode } from './node.ts'
 import type { Schedule } from './schedule.ts'
@@ -15,6 +15,7 @@ export type Pod = {
   sandbox: Sandbox | undefined
   /** What its ADD gave, until somebody begins to take it away. */
   addresses: readonly string[] | undefined
+  /** When that was (ms since 1970). */
   addedMs: number
   /** DELs that were begun so far. */
   dels: number
@@ -53,7 +54,7 @@ export async function startWorld(schedule: Schedule, { mode, real }: { mode: Mod
   const operator = openCloud(cloudFromConf(conf))
   stack.defer(() => operator.close())
   await mode.prepare?.(operator)
-  const kernel = stack.use((real ? realKernel : fakeKernel)({ mac }))
+  const kernel = stack.use(mode.kernels[real ? 'real' : 'fake']({ mac, simulator }))
   const warnings: string[] = []
   const node = stack.use(await startNode(schedule, { simulator, kernel, mode, warn: text => warnings.push(text) }))
   const [pods, foreign, taken] = [new Map<number, Pod>(), new Set<string>(), new Set<string>()]
@@ -101,9 +102,19 @@ export function podOf({ pods, node }: World, number: number): Pod & { sandbox: S
 }
 
 /** Ends every fault that was not met yet, and waits for what the cloud still works on. */
-export async function heal({ simulator }: World): Promise<void> {
+export async function heal({ simulator, kernel }: World): Promise<void> {
+  kernel.heal?.()
   await fetch(`${simulator.url}/simulator/inject`, { method: 'DELETE' })
   await new Promise(resolve => setTimeout(resolve, DELAY_MS_MAX))
+}
+
+/**
+ * Time that this thread had, in its own work and waiting: what a busy machine gives to others does not count, and the
+ * schedules beside this one do.
+ */
+export function ownTimeMs(): number {
+  const { user, system } = process.threadCpuUsage()
+  return performance.eventLoopUtilization().idle + (user + system) / 1000
 }
 
 /** The longest that a fault of a schedule holds a request back, and what the cloud itself takes. */
