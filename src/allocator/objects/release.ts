@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '../journal.ts'
+import { listOwners } from '../owners.ts'
 import type { Owner } from '../port/plan.ts'
 import type { CloudObject } from './object.ts'
 import { findObjectPool, forgetObjectWantsOf } from './pool-store.ts'
-import {
-  disownObject,
-  findObject,
-  keepObject,
-  listAssignedObjects,
-  listOwnedObjects,
-  noteFlaw,
-  retireObject,
-} from './store.ts'
+import { disownObject, findObject, keepObject, listOwnedObjects, noteFlaw, retireObject } from './store.ts'
 
 /**
  * Records that an attachment has no object any more, and no wish for one. The cloud is told later.
@@ -29,20 +22,25 @@ export function releaseObjectsOf(journal: Journal, kind: string, owner: Owner): 
 
 /**
  * The same for every attachment of a network that `isValid` does not know. What was assigned after `beforeMs` stays: a
- * list that is older may not know it yet.
+ * list that is older may not know it yet. Each attachment is released as a whole; others are served meanwhile.
  */
-export function releaseOtherObjects(
+export async function releaseOtherObjects(
   journal: Journal,
-  which: { readonly kind: string; readonly network: string; readonly beforeMs: number },
+  { kind, network, beforeMs }: { readonly kind: string; readonly network: string; readonly beforeMs: number },
   isValid: (owner: Owner) => boolean,
-): CloudObject[] {
-  return journal.transaction(() => {
-    const stale = listAssignedObjects(journal, which.network).filter(
-      each => each.changedMs <= which.beforeMs && !isValid(each.owner!) && isOfKind(journal, each, which.kind),
-    )
-    for (const { mark } of stale) disownObject(journal, mark)
-    return stale
-  })
+): Promise<CloudObject[]> {
+  const released: CloudObject[] = []
+  for await (const owners of listOwners(journal, 'object'))
+    journal.transaction(() => {
+      const stale = owners
+        .map(each => ({ network, ...each }))
+        .filter(owner => !isValid(owner))
+        .flatMap(owner => listOwnedObjects(journal, owner))
+        .filter(each => each.changedMs <= beforeMs && isOfKind(journal, each, kind))
+      for (const { mark } of stale) disownObject(journal, mark)
+      released.push(...stale)
+    })
+  return released
 }
 
 const isOfKind = (journal: Journal, { pool }: CloudObject, kind: string) => findObjectPool(journal, pool)?.kind === kind

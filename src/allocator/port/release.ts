@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '../journal.ts'
+import { listOwners } from '../owners.ts'
 import type { Owner, PortAddress } from './plan.ts'
-import { disownAddress, findPortAddress, forgetWantsOf, listOwnedAddresses, listOwnersSince } from './store.ts'
+import { disownAddress, findPortAddress, forgetWantsOf, listOwnedAddresses } from './store.ts'
 
 /**
  * Records that an attachment has no address any more, and no wish for one. The cloud is told later.
@@ -19,23 +20,27 @@ export function releaseOwner(journal: Journal, owner: Owner): PortAddress[] {
 
 /**
  * The same for every attachment of a network that `isValid` does not know. What was assigned after `beforeMs` stays: a
- * list that is older may not know it yet.
+ * list that is older may not know it yet. Each attachment is released as a whole; others are served meanwhile.
  * @returns the addresses that they had.
  */
-export function releaseOthers(
+export async function releaseOthers(
   journal: Journal,
   network: string,
   isValid: (owner: Owner) => boolean,
   beforeMs: number,
-): PortAddress[] {
-  return journal.transaction(() => {
-    const stale = listOwnersSince(journal, network, beforeMs)
-      .filter(owner => !isValid(owner))
-      .flatMap(owner => listOwnedAddresses(journal, owner))
-      .filter(each => each.changedMs <= beforeMs)
-    for (const each of stale) disownAddress(journal, each, 'releasing', 0)
-    return stale
-  })
+): Promise<PortAddress[]> {
+  const released: PortAddress[] = []
+  for await (const owners of listOwners(journal, 'port_address'))
+    journal.transaction(() => {
+      const stale = owners
+        .map(each => ({ network, ...each }))
+        .filter(owner => !isValid(owner))
+        .flatMap(owner => listOwnedAddresses(journal, owner))
+        .filter(each => each.changedMs <= beforeMs)
+      for (const each of stale) disownAddress(journal, each, 'releasing', 0)
+      released.push(...stale)
+    })
+  return released
 }
 
 /** True once an address is off its port, or kept for others. */

@@ -172,17 +172,6 @@ export function listAssignedAddresses(journal: Journal, network?: string): PortA
   return (rows as AddressRow[]).map(fromRow)
 }
 
-/** Who has addresses of a network since before a moment, each once: as little as can be read, there may be thousands. */
-export function listOwnersSince(journal: Journal, network: string, beforeMs: number): Owner[] {
-  const rows = journal
-    .sql(
-      `SELECT DISTINCT container_id, if_name FROM port_address
-       WHERE state = 'assigned' AND network = ? AND changed_ms <= ?`,
-    )
-    .all(network, beforeMs) as Pick<AddressRow, 'container_id' | 'if_name'>[]
-  return rows.map(row => ({ network, containerId: row.container_id, ifName: row.if_name }))
-}
-
 /** Every address that nobody can attribute. */
 export function listQuarantined(journal: Journal): PortAddress[] {
   return (

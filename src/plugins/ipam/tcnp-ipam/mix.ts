@@ -61,8 +61,8 @@ const STATUS_MS = 5_000
 export const mix: Source = {
   acquire,
   release: (call, world) => tellCloud(call, world, releaseOwner(world.journal, ownerOf(call))),
-  releaseOthers: (call, world, isLiving, beforeMs) =>
-    tellCloud(call, world, releaseOthers(world.journal, call.network, isLiving, beforeMs)),
+  releaseOthers: async (call, world, isLiving, beforeMs) =>
+    await tellCloud(call, world, await releaseOthers(world.journal, call.network, isLiving, beforeMs)),
   holds: (owner, { journal }) => listOwnedAddresses(journal, owner).length > 0,
   findFaults,
   examine,

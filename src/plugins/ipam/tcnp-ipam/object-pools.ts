@@ -200,9 +200,9 @@ async function drainObjectPool(world: ObjectWorld, known: KnownPool, limits: Lim
 /** Releases of a mode whose leases are objects. */
 export const objectReleases = (kind: string): Pick<Source, 'release' | 'releaseOthers'> => ({
   release: (call, world) => tellCloud(call, world, kind, releaseObjectsOf(world.journal, kind, ownerOf(call))),
-  releaseOthers: (call, world, isLiving, beforeMs) => {
+  releaseOthers: async (call, world, isLiving, beforeMs) => {
     const which = { kind, network: call.network, beforeMs }
-    return tellCloud(call, world, kind, releaseOtherObjects(world.journal, which, isLiving))
+    await tellCloud(call, world, kind, await releaseOtherObjects(world.journal, which, isLiving))
   },
 })
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Journal } from './journal.ts'
+import type { Owner } from './port/plan.ts'
+
+/** As many as are gone through in 2 to 5 ms: so long a call that comes meanwhile waits. */
+const OWNERS_MAX = 500
+
+type ContainerInterface = Pick<Owner, 'containerId' | 'ifName'>
+
+/** Everybody who has a lease, some at a time, each once; between two groups other calls are served, and may change what follows. */
+export async function* listOwners(
+  journal: Journal,
+  table: 'port_address' | 'object',
+): AsyncGenerator<ContainerInterface[]> {
+  let last: ContainerInterface = { containerId: '', ifName: '' }
+  for (;;) {
+    // What is nobody's has the empty name. Answered by the index of owners alone.
+    const owners = journal
+      .sql(
+        `SELECT DISTINCT container_id AS containerId, if_name AS ifName FROM ${table}
+         WHERE (container_id, if_name) > (?, ?) ORDER BY container_id, if_name LIMIT ${OWNERS_MAX}`,
+      )
+      .all(last.containerId, last.ifName) as ContainerInterface[]
+    yield owners
+    if (owners.length < OWNERS_MAX) return
+    last = owners.at(-1)!
+    await nextTurn()
+  }
+}
