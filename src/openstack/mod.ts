@@ -53,6 +53,7 @@ export type { ExtraRoute, Router, RouterCreate, RouterFilter, Routers } from './
 export type { SecurityGroup, SecurityGroupFilter, SecurityGroups } from './neutron/securitygroup.ts'
 export type { Subnet, SubnetCreate, SubnetFilter, Subnets } from './neutron/subnet.ts'
 export type { Tags } from './neutron/tag.ts'
+export type { Trunk, Trunks } from './neutron/trunk.ts'
 export type { Attachment, Interface, Interfaces } from './nova/interface.ts'
 export type { Server, Servers } from './nova/server.ts'
 export { type Secret, secret } from './secret.ts'

@@ -19,6 +19,7 @@ import { type Quotas, quotas } from './neutron/quota.ts'
 import { type Routers, routers } from './neutron/router.ts'
 import { type SecurityGroups, securityGroups } from './neutron/securitygroup.ts'
 import { type Subnets, subnets } from './neutron/subnet.ts'
+import { type Trunks, trunks } from './neutron/trunk.ts'
 import { type Interfaces, interfaces } from './nova/interface.ts'
 import { type Servers, servers } from './nova/server.ts'
 import { redact } from './secret.ts'
@@ -35,6 +36,7 @@ export type Neutron = {
   readonly quotas: Quotas
   readonly availability: Availability
   readonly securityGroups: SecurityGroups
+  readonly trunks: Trunks
 }
 
 export type Nova = {
@@ -149,6 +151,7 @@ const neutronOf = (network: Service): Neutron => ({
   quotas: quotas(network),
   availability: availability(network),
   securityGroups: securityGroups(network),
+  trunks: trunks(network),
 })
 
 async function closeAll(tokens: Tokens, closeHttp: () => Promise<void>): Promise<void> {

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { listObjects } from '#allocator'
 import type { Port } from '#openstack'
-import { adminCloud, asAdmin, limits, setUp as setUpCloud } from './cloud.ts'
+import { adminCloud, asAdmin, limits, neutronByHand, setUp as setUpCloud } from './cloud.ts'
 import { nodeDirectory, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const POD = 'IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0'
@@ -116,6 +116,22 @@ test('a port of a server, of another network, or with nothing allowed is not to 
   const bare = await neutron.ports.create({ network_id: network.id, fixed_ips: [] }, limits())
   refused(await add(['port'], bare.id), 7, /it has no address/)
   refused(await add(['port'], 'nowhere'), 7, /^Cannot find port "nowhere" of "CNI_ARGS NEUTRON_PORT"/)
+})
+
+test('a port of a trunk is not to be had, also while nothing attaches the trunk', async t => {
+  const { node, config, subnet, neutron, network, simulator } = await setUp(t)
+  await subnet('a', '10.60.0.0/24')
+  const [parent, child] = await neutron.ports.createMany(
+    [{ network_id: network.id }, { network_id: network.id }],
+    limits(),
+  )
+  const sub_ports = [{ port_id: child!.id, segmentation_type: 'vlan', segmentation_id: 101 }]
+  const byHand = await neutronByHand(simulator, 'admin')
+  await byHand('POST', 'trunks', { trunk: { name: 'vlans', port_id: parent!.id, sub_ports } })
+  const add = (port: string) => node.call('ADD', 'c1', config({ allow: ['port'] }), choosing(`NEUTRON_PORT=${port}`))
+  refused(await add(child!.id), 102, /^Cannot use port \S+: it is a subport of trunk \S+ \("vlans"\)$/)
+  refused(await add(parent!.id), 102, /it is the parent of a trunk$/)
+  for (const { id } of [parent!, child!]) assert.equal((await neutron.ports.get(id, limits()))!.device_owner, '')
 })
 
 test('of two nodes that take a port at the same moment one has it', async t => {

@@ -2,6 +2,7 @@
 
 // A simulated OpenStack and a node in its first server, for tests of tcnp-ipam that need no root.
 
+import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -70,6 +71,30 @@ export function adminCloud(t: TestContext, simulator: Simulator): CloudSession {
   const cloud = openCloud(cloudFromConf({ username, password, project, domain: 'default', authUrl: simulator.authUrl }))
   t.after(() => cloud.close())
   return cloud
+}
+
+/** Requests to Neutron that the product has no need of, as a user of the demo or as administrator. */
+export async function neutronByHand(
+  { authUrl, endpoints, accounts }: Simulator,
+  who: 'demo' | 'admin',
+): Promise<(method: 'POST' | 'PUT', path: string, body: object) => Promise<void>> {
+  const { username, password, project } = accounts[who]
+  const domain = { id: 'default' }
+  const login = await fetch(`${authUrl}/auth/tokens`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      auth: {
+        identity: { methods: ['password'], password: { user: { name: username, password, domain } } },
+        scope: { project: { name: project, domain } },
+      },
+    }),
+  })
+  const headers = { 'content-type': 'application/json', 'x-auth-token': login.headers.get('x-subject-token')! }
+  return async (method, path, body) => {
+    const answer = await fetch(`${endpoints.network}/v2.0/${path}`, { method, headers, body: JSON.stringify(body) })
+    assert.ok(answer.ok, await answer.text())
+  }
 }
 
 /** A network of its own with a /29 and a port on it that stands for a node's. */

@@ -22,8 +22,8 @@ import {
 } from '#allocator'
 import { deadlineIn } from '#base'
 import { cloudFromConf, OpenStackError, openCloud } from '#openstack'
-import { find, type Simulator } from '#simulator'
-import { portOf, setUp } from './cloud.ts'
+import { find } from '#simulator'
+import { neutronByHand, portOf, setUp } from './cloud.ts'
 import { nodeDirectory, until } from './node.ts'
 
 const SLOWER = process.env['OTHER_WRITERS'] === 'full' ? 10 : 1
@@ -68,10 +68,10 @@ async function makeScene(t: TestContext) {
   const pairs = () => find(simulator.state, 'ports', pairsPortId)!.allowed_address_pairs.map(each => each.ip_address)
   const routes = () => find(simulator.state, 'routers', routerId)!.routes.map(each => each.destination)
   const addresses = () => find(simulator.state, 'ports', portId)!.fixed_ips.map(each => each.ip_address)
-  const put = await putByHand(simulator)
+  const byHand = await neutronByHand(simulator, 'demo')
   // The human's own addresses are none that Neutron gives to pods.
   const pools = [{ start: '10.10.10.2', end: '10.10.10.199' }]
-  await put(`subnets/${simulator.demo().subnet_id}`, { subnet: { allocation_pools: pools } })
+  await byHand('PUT', `subnets/${simulator.demo().subnet_id}`, { subnet: { allocation_pools: pools } })
   /** `openstack router set` as it was before it knew better: the whole list. */
   const putRoutes = async (change: (held: readonly string[]) => readonly string[]) => {
     const held = (await cloud.neutron.routers.get(routerId, limits()))!.routes
@@ -79,7 +79,7 @@ async function makeScene(t: TestContext) {
     const routes = change(held.map(each => each.destination)).map(
       destination => held.find(each => each.destination === destination) ?? { destination, nexthop: HUMANS_HOP },
     )
-    await put(`routers/${routerId}`, { router: { routes } })
+    await byHand('PUT', `routers/${routerId}`, { router: { routes } })
   }
   return {
     simulator,
@@ -95,27 +95,6 @@ async function makeScene(t: TestContext) {
     pairsPortId,
     routerId,
     putRoutes,
-  }
-}
-
-/** A PUT that the product has no need of. */
-async function putByHand({ authUrl, endpoints, accounts }: Simulator) {
-  const { username, password, project } = accounts.demo
-  const domain = { id: 'default' }
-  const answer = await fetch(`${authUrl}/auth/tokens`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({
-      auth: {
-        identity: { methods: ['password'], password: { user: { name: username, password, domain } } },
-        scope: { project: { name: project, domain } },
-      },
-    }),
-  })
-  const headers = { 'content-type': 'application/json', 'x-auth-token': answer.headers.get('x-subject-token')! }
-  return async (path: string, body: object) => {
-    const put = await fetch(`${endpoints.network}/v2.0/${path}`, { method: 'PUT', headers, body: JSON.stringify(body) })
-    assert.equal(put.status, 200, await put.text())
   }
 }
 

@@ -38,7 +38,8 @@ export function adoptedDriver({ neutron }: Pick<CloudSession, 'neutron'>): Objec
         throw hasWritten ? unfinished(`take port ${portId}`, error) : error
       })
       if (port?.device_id === deviceId) return toMade(port)
-      const reason = port === undefined ? 'Neutron does not know it' : reasonAgainst(port)
+      const reason =
+        port === undefined ? 'Neutron does not know it' : (reasonAgainst(port) ?? (await trunkOver(port, limits)))
       if (reason !== undefined) throw new AllocationError('taken', `Cannot use port ${portId}: ${reason}`)
       try {
         const changes = { device_id: deviceId, device_owner: DEVICE_OWNER }
@@ -50,6 +51,14 @@ export function adoptedDriver({ neutron }: Pick<CloudSession, 'neutron'>): Objec
       await sleep(OVERLAP_MS, undefined, limits.signal === undefined ? {} : { signal: limits.signal })
     }
     throw new AllocationError('taken', `Cannot use port ${portId}: somebody else writes to it all the time`)
+  }
+
+  /** A subport is as free as others to look at until its parent is attached; from then on it is the parent's VLAN. */
+  async function trunkOver({ id, project_id }: Port, limits: Limits): Promise<string | undefined> {
+    if (!(await neutron.extensions.aliases(limits)).has('trunk')) return undefined
+    const all = await neutron.trunks.list({ project_id }, limits)
+    const over = all.find(({ sub_ports }) => sub_ports.some(each => each.port_id === id))
+    return over === undefined ? undefined : `it is a subport of trunk ${over.id} ("${over.name}")`
   }
 
   return {
