@@ -131,8 +131,8 @@ test('at the limit the error has limit, numbers and remedy, nothing is sent, and
   assert.ok(pairs().includes('10.10.10.80'))
 })
 
-test('a cloud with a lower limit than the configuration tells it, and it is known from then on', async t => {
-  const { open, simulator } = await setUp(t)
+test('a cloud with a lower limit than the configuration tells it, and is asked for more a minute later: an operator may have raised it', async t => {
+  const { open, simulator, pairs } = await setUp(t)
   simulator.settings.maxAddressPairs = 2
   const list = open({ entriesMax: 50 })
   const three = ['10.10.10.64', '10.10.10.66', '10.10.10.68']
@@ -141,6 +141,11 @@ test('a cloud with a lower limit than the configuration tells it, and it is know
   simulator.forgetRequests()
   await assert.rejects(list.need('b', ['10.10.10.70'], limits()), { fault: 'full' })
   assert.equal(simulator.requests().filter(isPut).length, 0)
+  simulator.settings.maxAddressPairs = 3
+  const now = performance.now.bind(performance)
+  t.mock.method(performance, 'now', () => now() + 61_000)
+  await list.need('b', ['10.10.10.70'], { deadline: deadlineIn(5_000) })
+  assert.equal(pairs().length, 3)
 })
 
 for (const act of ['cut-after', 'answer-after'] as const)

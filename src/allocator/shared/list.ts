@@ -104,6 +104,8 @@ const RETRY_MS = 50
 const ROUND_MS = 60_000
 /** Between looks for what may still come back. */
 const LEFTOVERS_MS = 1_000
+/** After the cloud has told a lower limit than ours, until it is asked for more again. */
+const TOLD_MS = 60_000
 /** Between looks at a list that nobody writes to as far as we know: somebody may have written a very old one. */
 const LOOK_MS = 300_000
 /** A removed entry that comes back: looked for at the first look after the write, and one more. */
@@ -117,10 +119,10 @@ export function openSharedList(options: SharedListOptions): SharedList {
   let seen: readonly string[] | undefined
   /** When the list is looked at again because of a write of ours. */
   let verifyAtMs: number | undefined
-  /** As the cloud itself said; a configuration may be wrong. */
-  let toldMax = Number.POSITIVE_INFINITY
+  /** As the cloud itself said; a configuration may be wrong, and an operator may have it raised. */
+  let told = { max: Number.POSITIVE_INFINITY, untilMs: Number.POSITIVE_INFINITY }
 
-  const entriesMax = () => Math.min(settings.entriesMax, toldMax)
+  const entriesMax = () => Math.min(settings.entriesMax, performance.now() < told.untilMs ? told.max : Infinity)
   const wantedOf = (needs: readonly Need[]) => driver.entriesOf(needs.map(each => each.member))
 
   function isServed(): boolean {
@@ -243,7 +245,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
     } catch (error) {
       if (!(error instanceof OpenStackError)) throw error
       if (error.kind === 'exhausted') {
-        toldMax = Number(/maximum (\d+)/.exec(error.message)?.[1] ?? view.entries.length)
+        const max = Number(/maximum (\d+)/.exec(error.message)?.[1] ?? view.entries.length)
+        told = { max, untilMs: performance.now() + TOLD_MS }
         demandFits(view.entries, plan, listNeeds(journal, key))
         throw error
       }
