@@ -8,7 +8,7 @@ import { dirname } from 'node:path'
 import { test } from 'node:test'
 import { listObjects } from '#allocator'
 import { drainObjectPools, listOwnedPorts } from '#plugins'
-import { mooring } from './cloud.ts'
+import { adminCloud, mooring } from './cloud.ts'
 import { type Reply, until } from './node.ts'
 import { type ServerNode, serverNode } from './server-node.ts'
 
@@ -98,6 +98,24 @@ test('8 ADDs at once with a cap of 4: four are served, four are told the numbers
   }
   assert.equal(it.attached().length, 4)
   assertNoLeak(it)
+})
+
+test('a quota without room for a NIC is error 102 with the numbers of quota, subnet and server; nothing is left', async t => {
+  const it = await serverNode(t)
+  const { neutron } = adminCloud(t, it.simulator)
+  const [own] = await neutron.ports.list({ device_id: it.serverId }, it.limits())
+  await neutron.quotas.set(own!.project_id!, { port: 1 }, it.limits())
+  const { json } = await it.node.call('ADD', 'c1', it.ipam)
+  assert.equal(json.code, 102)
+  assert.match(
+    json.msg!,
+    /OverQuota.*quota of ports: \d+ of 1 used, subnet 10\.10\.10\.0\/24 .*: \d+ of \d+ addresses used/,
+  )
+  assert.match(
+    json.msg!,
+    /server worker-1 \(\S+\) has 1 of at most 16 NICs .*; next try in \d+ s, or as soon as one is released$/,
+  )
+  assert.deepEqual(it.marked(), [])
 })
 
 test('foreign NICs count, and one that goes makes room without a restart; they are never touched', async t => {

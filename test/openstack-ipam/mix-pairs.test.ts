@@ -10,7 +10,7 @@ import { listPortAddresses } from '#allocator'
 import { parseIp, parsePrefix, prefixContains } from '#base'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { find, list, type Simulator } from '#simulator'
-import { type IpamConfig, limits, mooring, neutronList, portOf, setUp } from './cloud.ts'
+import { adminCloud, type IpamConfig, limits, mooring, neutronList, portOf, setUp } from './cloud.ts'
 import { addressOf, type Node, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const BY_PAIRS = { binding: 'allowed_address_pairs', cluster: 'lab', node: 'worker-1', verifyAfterMs: 200 }
@@ -129,7 +129,7 @@ test('foreign pairs stay; at the limit an ADD says which, with numbers; a pair t
   const refused = await node.call('ADD', 'c1', ipam)
   assert.equal(refused.json.code, 102, refused.stdout)
   assert.match(refused.json.msg!, /address pairs of port .*: the limit is 10, 0 are ours and 10 are others’/)
-  assert.match(refused.json.details!, /max_allowed_address_pair/)
+  assert.match(refused.json.details!, /max_allowed_address_pair.*; the next ADD asks again$/)
   assert.deepEqual([pairs().sort(), held()], [theirs.sort(), []], 'refused before anything was made')
   await put(theirs.slice(1))
   const served = await node.call('ADD', 'c2', ipam)
@@ -180,9 +180,24 @@ test('"maxAddresses" caps what a node takes, and its error has the numbers', asy
   const refused = await node.call('ADD', 'd', ipam)
   assert.equal(refused.json.code, 102, refused.stdout)
   assert.match(refused.json.msg!, /it may have 3 of ours, and has 3 in use, 0 on their way out, 0 free/)
+  assert.match(refused.json.details!, /; the next ADD asks again$/)
   assert.equal(neutronList(simulator).length, 4)
   await node.call('DEL', 'a', ipam)
   await until(async () => (await node.call('ADD', 'e', ipam)).exitCode === 0, 'the next is served')
+})
+
+test('a quota without room for the port that holds the addresses is error 102 with its numbers', async t => {
+  const { node, ipam, simulator, cloud, holders } = await setUpPairs(t)
+  const { project_id } = find(simulator.state, 'ports', portOf(simulator).id)!
+  await adminCloud(t, simulator).neutron.quotas.set(project_id, { port: 1 }, limits())
+  const { port } = await cloud.neutron.quotas.details(project_id, limits())
+  const { json } = await node.call('ADD', 'c1', ipam)
+  assert.equal(json.code, 102)
+  assert.match(json.msg!, new RegExp(`OverQuota.*; quota of ports: ${port!.used} of 1 used$`))
+  assert.match(json.details!, /larger quota of the project; the next ADD asks again$/)
+  assert.deepEqual(holders(), [])
+  await adminCloud(t, simulator).neutron.quotas.set(project_id, { port: port!.used + 1 }, limits())
+  assert.equal((await node.call('ADD', 'c1', ipam)).exitCode, 0)
 })
 
 /** A network of its own for pods, which no router knows. */

@@ -74,13 +74,13 @@ function lookFor(config: Config, cloud: OpenedCloud, located: Located, isRouted:
     async look(limits) {
       if (!isRouted) {
         const { networkId } = place
-        const { id } = await ensureHolder(neutron, { cluster, node, networkId }, limits)
+        const { id } = await ensureHolder(cloud.session, { cluster, node, networkId }, limits)
         return carrierOf(id, place, { ...common, networkId })
       }
       const subnets = await findPodSubnets(neutron, podSubnets, place, limits)
       const networkId = subnets[0]!.network_id
       const route = await findRoute(neutron, config, located, subnets, limits)
-      const { id } = await ensureHolder(neutron, { cluster, node, networkId }, limits)
+      const { id } = await ensureHolder(cloud.session, { cluster, node, networkId }, limits)
       return {
         portId: id,
         networkId,

@@ -4,6 +4,9 @@ import { AllocationError } from '#allocator'
 import { CniError, type Code, codes } from '#cni'
 import { CloudConfigError, type ErrorKind, OpenStackError } from '#openstack'
 
+/** Of what is full nothing is remembered that would keep the next one from it. */
+export const NEXT_ADD = 'the next ADD asks again'
+
 const codeOfKind: Readonly<Record<ErrorKind, Code>> = {
   transient: codes.tryAgainLater,
   conflict: codes.tryAgainLater,
@@ -17,16 +20,20 @@ const codeOfKind: Readonly<Record<ErrorKind, Code>> = {
 /** The error that leaves a plugin for one of an OpenStack service. The remedy goes into the details. */
 export function fromOpenStack(error: OpenStackError): CniError {
   const code = error.type === 'IpAddressAlreadyAllocated' ? codes.addressUnavailable : codeOfKind[error.kind]
-  return new CniError(code, error.summary, { details: detailsOf(error), cause: error })
+  const isFull = error.kind === 'exhausted' || error.kind === 'quota'
+  return new CniError(code, error.summary, { details: detailsOf(error, isFull), cause: error })
 }
 
-/** The remedy, and when trying again may help where somebody knows it and the message does not say it. */
-function detailsOf({ summary, remedy, retryAfterMs }: OpenStackError): string | undefined {
-  const next =
-    retryAfterMs === undefined || summary.includes('next try in ')
-      ? []
-      : [`next try in ${Math.max(1, Math.ceil(retryAfterMs / 1000))} s`]
-  return [...(remedy === undefined ? [] : [remedy]), ...next].join('; ') || undefined
+type Told = { readonly remedy: string | undefined; readonly retryAfterMs?: number | undefined }
+
+/** The remedy, and when the next try is where somebody knows it and the message does not say it. */
+function detailsOf({ remedy, retryAfterMs, ...error }: Told & { readonly summary: string }, isFull: boolean) {
+  const texts = remedy === undefined ? [] : [remedy]
+  if (!error.summary.includes('next try ')) {
+    if (retryAfterMs !== undefined) texts.push(`next try in ${Math.max(1, Math.ceil(retryAfterMs / 1000))} s`)
+    else if (isFull) texts.push(NEXT_ADD)
+  }
+  return texts.join('; ') || undefined
 }
 
 /** The error that leaves a plugin for a cloud's description that cannot be used. */
@@ -42,7 +49,8 @@ export function fromAllocation(error: AllocationError): CniError {
     })
   const isPermanent = error.fault === 'full' || error.fault === 'taken'
   const code = isPermanent ? codes.addressUnavailable : codes.tryAgainLater
-  return new CniError(code, error.message, { details: error.remedy, cause: error })
+  const { message: summary, remedy } = error
+  return new CniError(code, summary, { details: detailsOf({ summary, remedy }, error.fault === 'full'), cause: error })
 }
 
 /** What of the kinds above an error is, undefined for any other. */

@@ -6,6 +6,7 @@ import { CniError, codes } from '#cni'
 import { type Neutron, OpenStackError, type Port } from '#openstack'
 import type { Place } from './host-port.ts'
 import { describeSubnet, type Family, type PlaceSubnet } from './subnets.ts'
+import { NEXT_ADD } from './to-cni-error.ts'
 
 /** A question that only makes an error clearer. */
 const ASK_MS = 3_000
@@ -45,8 +46,7 @@ function explainFull(
     codes.addressUnavailable,
     `Cannot give an ${version}address of port ${portId}: none is left in ${texts.join(', nor in ')} (${reason})`,
     {
-      details:
-        'delete ports or enlarge a subnet, or name another one in "neutronConf.subnets"; the next ADD asks Neutron again',
+      details: `delete ports or enlarge a subnet, or name another one in "neutronConf.subnets"; ${NEXT_ADD}`,
       cause: error,
     },
   )

@@ -19,6 +19,7 @@ import { type CloudSession, OpenStackError, type Port } from '#openstack'
 import type { World } from '../../../world.ts'
 import { disassociateFloatingIps } from '../floating-ips.ts'
 import { descriptionOf, tagsOf } from '../separate/owner-mark.ts'
+import { findFree, withNumbers } from '../separate/room.ts'
 import { unfinished } from '../unfinished.ts'
 import { awaitLink } from './link.ts'
 import { makePort, type NicPool } from './port.ts'
@@ -33,7 +34,7 @@ const UNPLUG_MS = 15_000
 const QUARANTINE_MAX = 2
 
 export type NicOptions = {
-  readonly cloud: Pick<CloudSession, 'neutron' | 'nova'>
+  readonly cloud: Pick<CloudSession, 'neutron' | 'nova' | 'identity'>
   readonly host: World['host']
   readonly pool: NicPool
   /** Held while a NIC is attached: one at a time per server, and none is counted twice. */
@@ -62,7 +63,16 @@ export function nicDriver(options: NicOptions): ObjectDriver {
     const room = roomOf(pool, await attachedPorts(limits))
     if (room.count === 0) throw full(options, `Cannot attach a NIC: ${room.text}`)
     refuseAfterBroken(options)
-    const port = await makePort(neutron, pool, request, limits)
+    const port = await makePort(neutron, pool, request, limits).catch(async (error: unknown) => {
+      throw await withNumbers(error, () =>
+        findFree(
+          cloud,
+          pool.network.id,
+          pool.families.map(each => each.subnets),
+          limits,
+        ),
+      )
+    })
     try {
       await attach(port.id, limits)
     } catch (error) {

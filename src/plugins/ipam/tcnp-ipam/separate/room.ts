@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { Limits, Room } from '#allocator'
+import { AllocationError, type Limits, type Room } from '#allocator'
 import { type CloudSession, OpenStackError } from '#openstack'
 import { describeSubnet, type PlaceSubnet } from '../subnets.ts'
 
@@ -45,6 +45,15 @@ export async function findFree(
     ),
   ]
   return { room: { count: Math.max(0, Math.min(left, ...perFamily)), text: texts.join(', ') }, bySubnet }
+}
+
+/** The error of a port that could not be made, with how full quota and subnets are where it is for want of room; others as they are. */
+export async function withNumbers(error: unknown, find: () => Promise<FreeAddresses>): Promise<unknown> {
+  if (!(error instanceof OpenStackError) || (error.kind !== 'quota' && error.kind !== 'exhausted')) return error
+  const found = await find().catch(() => undefined)
+  if (found === undefined) return error
+  const { summary, remedy } = error
+  return new AllocationError('full', `${summary}; ${found.room.text}`, { remedy, cause: error })
 }
 
 /** Undefined where this user may not see it, or this Neutron does not tell. */
