@@ -147,10 +147,9 @@ test('an address that is another pod’s at once is reached at once, from the no
   for (let time = 0; time < 3; time++) {
     const pod = makeNetns('pod')
     const it = { containerId: `reuse${time}`, netns: pod.path }
-    const begin = performance.now()
     resultOf(await node!.call('ADD', it, { more: { ipam } }))
+    // One packet, which has a second to come back in.
     for (const from of [node!, lab.router]) from.run(...ping)
-    assert.ok(performance.now() - begin < 2_000)
     resultOf(await node!.call('DEL', it, { more: { ipam } }))
     pod.remove()
   }
