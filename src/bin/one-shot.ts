@@ -69,6 +69,7 @@ class LazyWorld {
   readonly bootId = readBootId()
   readonly longLived = false
   readonly arrivals: Arrivals
+  readonly warn = (message: string): void => void process.stderr.write(`${message}\n`)
   #host: Host | undefined
   #journal: Journal | undefined
   #clouds: CloudSessions | undefined
@@ -89,7 +90,7 @@ class LazyWorld {
   }
 
   get clouds(): CloudSessions {
-    this.#clouds ??= openSessions({ dataDir: this.dataDir, warn: message => process.stderr.write(`${message}\n`) })
+    this.#clouds ??= openSessions({ dataDir: this.dataDir, warn: this.warn })
     return this.#clouds
   }
 

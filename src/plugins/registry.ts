@@ -117,6 +117,7 @@ export function worldOf(parts: Omit<World, 'ipam' | 'restoreFirewall'>): World {
     longLived: parts.longLived,
     dataDir: parts.dataDir,
     arrivals: parts.arrivals,
+    warn: parts.warn,
     async ipam(call: Call, type: string) {
       const ipam = await ipamOf(call, type, own)
       // It takes nothing from a port: nobody need wait for this call.

@@ -21,6 +21,8 @@ export type World = {
   readonly longLived: boolean
   /** Other processes that have begun a call; undefined in the agent, which has all calls in one. */
   readonly arrivals?: Arrivals | undefined
+  /** Told what whoever called should know although the call succeeds; undefined in the agent, whose background work has a log. */
+  readonly warn?: ((message: string) => void) | undefined
   /** Directory of journal, locks and token cache. */
   readonly dataDir: string
 }

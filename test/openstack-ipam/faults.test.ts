@@ -30,6 +30,17 @@ test('STATUS of a node that was ready stays 0 while the cloud is away', async t 
   assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
 })
 
+test('STATUS of a node whose agent is started again while the cloud is away stays 0, and the reserve serves', async t => {
+  const { node, simulator, ipam, restart } = await setUp(t, true, { reserve: 2 })
+  const before = neutronList(simulator).length
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  await until(() => neutronList(simulator).length === before + 2, 'the reserve')
+  await simulator.close()
+  const again = await restart()
+  assert.equal((await again.call('STATUS', '', ipam)).exitCode, 0)
+  assert.equal((await again.call('ADD', 'c1', ipam)).exitCode, 0)
+})
+
 test('DEL answers 0 while the cloud is away, and the release is done when it is back', async t => {
   const { node, simulator, ipam } = await setUp(t)
   const before = neutronList(simulator).length
@@ -109,6 +120,12 @@ test('a process per call: a release that failed is finished by the next DEL, who
   simulator.inject({ act: 'answer', status: 503, times: 30 })
   assert.equal((await node.call('DEL', 'c1', ipam, { timeoutMs: 2_000 })).exitCode, 0)
   assert.equal(neutronList(simulator).length, before.length + 1)
+  const told =
+    /^Released, but not told to the cloud yet: addresses of port \S+: Cannot .*503.*; the next call of any pod tries it again$/
+  assert.ok(
+    node.warnings.some(text => told.test(text)),
+    node.warnings.join('\n'),
+  )
   await until(
     async () => {
       await node.call('DEL', 'never', ipam)

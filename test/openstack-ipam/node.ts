@@ -83,7 +83,7 @@ export function startNode({ directory, host, longLived, bootId = 'boot-1', gate 
   const journal = stack.use(openJournal(directory))
   const warn = (message: string) => warnings.push(message)
   const clouds = stack.use(openSessions({ dataDir: directory, warn, gate }))
-  const world = worldOf({ host, journal, clouds, bootId, longLived, dataDir: directory })
+  const world = worldOf({ host, journal, clouds, bootId, longLived, dataDir: directory, warn })
   if (longLived) stack.use(startPorts(world, error => warn(String(error))))
   return {
     world,

@@ -9,7 +9,7 @@ import type { Host } from '#host'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { type Simulator, type SimulatorOptions, startSimulator } from '#simulator'
 import type { IpamConfig } from './cloud.ts'
-import { type Node, nodeDirectory, nodeWithNic, startNode } from './node.ts'
+import { type Node, type NodeOptions, nodeDirectory, nodeWithNic, startNode } from './node.ts'
 
 export type ServerNode = {
   node: Node
@@ -34,7 +34,7 @@ export type ServerNode = {
 export async function serverNode(
   t: TestContext,
   neutronConf: object = {},
-  { longLived = true, ...options }: SimulatorOptions & { longLived?: boolean } = {},
+  { longLived = true, gate, ...options }: SimulatorOptions & Partial<Pick<NodeOptions, 'longLived' | 'gate'>> = {},
 ): Promise<ServerNode> {
   const simulator = await startSimulator({ latency: { portUpMs: 5, detachMs: 5 }, ...options })
   t.after(() => simulator.close())
@@ -55,8 +55,9 @@ export async function serverNode(
   const openstackConf = { username, password, project, domain: 'default', authUrl: simulator.authUrl }
   const cloud = openCloud(cloudFromConf(openstackConf))
   t.after(() => cloud.close())
+  const gated = gate === undefined ? {} : { gate }
   const it: ServerNode = {
-    node: startNode({ directory, host, longLived }),
+    node: startNode({ directory, host, longLived, ...gated }),
     simulator,
     cloud,
     serverId: first.id,
@@ -77,7 +78,7 @@ export async function serverNode(
     marked: () => [...simulator.state.rows.ports.live.values()].filter(each => each.name.startsWith('mooring-')),
     async restart(bootId = 'boot-1') {
       await it.node[Symbol.asyncDispose]()
-      it.node = startNode({ directory, host, longLived, bootId })
+      it.node = startNode({ directory, host, longLived, bootId, ...gated })
       return it.node
     },
     heal: async () => void (await fetch(`${simulator.url}/simulator/inject`, { method: 'DELETE' })),

@@ -10,6 +10,7 @@ import { deadlineIn } from '#base'
 import type { Simulator } from '#simulator'
 import { limits, neutronList, setUp } from './cloud.ts'
 import { type Node, until } from './node.ts'
+import { serverNode } from './server-node.ts'
 
 /** Times made short: the pauses of a real node are a second to half a minute. */
 const gate = {
@@ -100,6 +101,18 @@ for (const mode of ['mix', 'separate'] as const)
     }
     await until(() => held[mode](simulator).length === before + 1, 'the removal')
   })
+
+test('L1, eni: a NIC is not detached either while it is Neutron that fails, which has to delete its port', async t => {
+  const { node, simulator, ipam, marked } = await serverNode(t, { idleMs: 0 }, { gate })
+  assert.equal((await node.call('ADD', 'c1', ipam)).exitCode, 0)
+  await makeFlaky(node, simulator)
+  assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+  while (level(node) === 'allocate-only') {
+    assert.equal(marked().filter(each => each.device_id !== '').length, 1)
+    await sleep(20)
+  }
+  await until(() => marked().length === 0, 'the removal')
+})
 
 test('STATUS of a node that was never ready names the level, and when the cloud is asked again', async t => {
   const { node, simulator, ipam } = await setUp(t, true, {}, { gate })

@@ -49,6 +49,7 @@ import {
   subnetsOfPort,
 } from './subnets.ts'
 import { explain } from './unavailable.ts'
+import { warnOfRelease } from './untold.ts'
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
@@ -221,7 +222,10 @@ async function tellCloud(call: Call, world: World, released: readonly PortAddres
   for (const portId of new Set([...own.keys(), ...listPortsReleasing(world.journal)])) {
     const pool = await poolForRelease(call, world, portId, own.has(portId)).catch(() => undefined)
     if (world.longLived) pool?.kick()
-    else await pool?.settle(releaseLimits(call), isDone(world.journal, portId, own.get(portId))).catch(() => {})
+    else
+      await pool
+        ?.settle(releaseLimits(call), isDone(world.journal, portId, own.get(portId)))
+        .catch((error: unknown) => warnOfRelease(world, `addresses of port ${portId}`, error))
   }
 }
 

@@ -26,10 +26,12 @@ import type { World } from '../../world.ts'
 import { adoptedDriver } from './adopted/driver.ts'
 import { parseConfig } from './config.ts'
 import { ENI, nicDriverOf } from './eni/driver-of.ts'
+import { healthOf } from './health.ts'
 import { reachCloud } from './lists.ts'
 import { portDriverOf } from './separate/driver-of.ts'
 import { isInlineAccess } from './sessions.ts'
 import { ownerOf, type Source } from './source.ts'
+import { warnOfRelease } from './untold.ts'
 
 /** What a pool of objects needs of a world. */
 export type ObjectWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals' | 'clouds' | 'host' | 'dataDir'>
@@ -76,8 +78,7 @@ export function objectPoolFor(world: ObjectWorld, known: Omit<KnownPool, 'seenBo
     session = await reachCloud(world, access)
     return driverMakers[kind]!(known, world, session, kick)
   }
-  const health = (): Health =>
-    session?.health(kind === 'eni' ? 'compute' : 'network') ?? { level: 'normal', retryMs: 0 }
+  const health = (): Health => (session === undefined ? { level: 'normal', retryMs: 0 } : healthOf(session, kind))
   const next = { driver, access, settings, detail, health }
   const open = all.byName.get(pool)
   open?.use(next)
@@ -219,7 +220,10 @@ async function tellCloud(call: Call, world: World, kind: string, released: reado
     const pool = await poolForRelease(call, world, known, own.has(name)).catch(() => undefined)
     const marks = (own.get(name) ?? []).map(each => each.mark)
     if (world.longLived) pool?.kick()
-    else await pool?.settle(releaseLimits(call), () => marks.length > 0 && marks.every(isGone(world))).catch(() => {})
+    else
+      await pool
+        ?.settle(releaseLimits(call), () => marks.length > 0 && marks.every(isGone(world)))
+        .catch((error: unknown) => warnOfRelease(world, known.settings.name, error))
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { AddressOwner, Journal, Limits } from '#allocator'
+import { type AddressOwner, type Journal, type Limits, listKnownPorts, listObjectPools } from '#allocator'
 import { type Call, CniError, codes, type Plugin, type Result, type ValidAttachment } from '#cni'
 import { levelNames } from '#openstack'
 import { everyStep } from '../../steps.ts'
@@ -9,6 +9,7 @@ import { adopted } from './adopted/adopted.ts'
 import { choose } from './choice.ts'
 import { type Config, parseConfig } from './config.ts'
 import { eni } from './eni/eni.ts'
+import { healthOf } from './health.ts'
 import { mix } from './mix.ts'
 import { readResolvConf } from './resolv-conf.ts'
 import { separate } from './separate/separate.ts'
@@ -79,10 +80,12 @@ async function status(call: Call, world: World): Promise<void> {
     memory.running ??= examine(config, world).finally(() => {
       memory.running = undefined
     })
-    const fresh = memory.running.then(verdict => {
+    const fresh = memory.running.then(async verdict => {
       // A node that was ready stays so while the cloud is away for a while: its pods run, its reserve serves, and what a
       // NotReady node costs, the eviction of all its pods, helps nobody. An ADD that cannot be served says so itself.
-      const stays = verdict.passes && memory.verdict !== undefined && memory.verdict.error === undefined
+      const wasReady =
+        memory.verdict === undefined ? await hasServed(config, world) : memory.verdict.error === undefined
+      const stays = verdict.passes && wasReady
       memory.verdict = stays ? { ...verdict, error: undefined } : verdict
     })
     if (memory.verdict === undefined) await fresh
@@ -118,10 +121,22 @@ async function examine(config: Config, world: World): Promise<Verdict> {
   }
 }
 
+/** True where the agent that ran before in this boot has seen a port or pool of the configuration's cloud: it was ready. */
+async function hasServed(
+  { cloud, neutronConf }: Config,
+  { journal, bootId, clouds, longLived }: World,
+): Promise<boolean> {
+  if (!longLived) return false
+  const opened = await clouds.open(cloud, { dataDir: neutronConf.dataDir }).catch(() => undefined)
+  return [...listKnownPorts(journal), ...listObjectPools(journal)].some(
+    ({ access, seenBootId }) => access === opened?.access && seenBootId === bootId,
+  )
+}
+
 /** The level of the configuration's cloud in words, undefined at `normal`. */
 async function sicknessOf({ cloud, neutronConf }: Config, world: World): Promise<string | undefined> {
   const opened = await world.clouds.open(cloud, { dataDir: neutronConf.dataDir }).catch(() => undefined)
-  const level = opened?.session.health(neutronConf.mode === 'eni' ? 'compute' : 'network').level ?? 'normal'
+  const level = opened === undefined ? 'normal' : healthOf(opened.session, neutronConf.mode).level
   return level === 'normal' ? undefined : `the node is at ${levelNames[level]}`
 }
 
