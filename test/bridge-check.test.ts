@@ -24,6 +24,7 @@ describe('bridge, agent, CHECK, STATUS and GC', { skip }, () => {
     const host = result.interfaces[1].name
     const [mine, mine6] = result.ips.map(({ address }: { address: string }) => address)
     const own = mine.split('/')[0]
+    const [{ ifalias: alias }] = JSON.parse(at.node.ip(`-j link show ${host}`))
     assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
     const port = `ip link set ${host} master ${bridge}; ip link set ${host} type bridge_slave hairpin on isolated on`
     const element = (set: string, key: string) =>
@@ -43,8 +44,39 @@ describe('bridge, agent, CHECK, STATUS and GC', { skip }, () => {
         at.node,
         `ip link set ${host} address 02:00:00:00:00:98`,
         `ip link set ${host} address ${result.interfaces[1].mac}`,
-        `link ${host} has MAC 02:00:00:00:00:98`,
+        `link ${host} on the node has MAC 02:00:00:00:00:98`,
       ],
+      [
+        at.node,
+        `ip link set ${host} mtu 1400`,
+        `ip link set ${host} mtu 1500; ip link set ${bridge} mtu 1500`,
+        `link ${host} on the node has MTU 1400, not 1500`,
+      ],
+      [
+        at.node,
+        `ip link set ${host} alias other`,
+        `ip link set ${host} alias '${alias}'`,
+        `link ${host} on the node is not of this attachment: its alias is "other"`,
+      ],
+      [
+        at.node,
+        `ip link set ${bridge} address 02:00:00:00:00:96`,
+        `ip link set ${bridge} address ${result.interfaces[0].mac}`,
+        `bridge ${bridge} has MAC 02:00:00:00:00:96`,
+      ],
+      [
+        at.node,
+        'sysctl -qw net.ipv4.ip_forward=0',
+        'sysctl -qw net.ipv4.ip_forward=1',
+        'net.ipv4.ip_forward is off on the node',
+      ],
+      [
+        at.node,
+        'sysctl -qw net.ipv6.conf.all.forwarding=0',
+        'sysctl -qw net.ipv6.conf.all.forwarding=1',
+        'net.ipv6.conf.all.forwarding is off on the node',
+      ],
+      [pod, 'ip link set eth0 mtu 1400', 'ip link set eth0 mtu 1500', 'link eth0 in the pod has MTU 1400, not 1500'],
       [
         at.node,
         `ip addr del 10.1.0.1/16 dev ${bridge}`,
@@ -64,7 +96,7 @@ describe('bridge, agent, CHECK, STATUS and GC', { skip }, () => {
         pod,
         'ip link set eth0 address 02:00:00:00:00:97',
         `ip link set eth0 address ${result.interfaces[2].mac}; ${back}`,
-        'link eth0 has MAC 02:00:00:00:00:97',
+        'link eth0 in the pod has MAC 02:00:00:00:00:97',
       ],
       [
         pod,

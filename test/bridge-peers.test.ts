@@ -24,6 +24,7 @@ import {
   start,
   type Verb,
 } from './nodelab.ts'
+import { removeTuningData } from './tuning-data.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the shape of a result is what the tests look at
 type Any = any
@@ -41,10 +42,14 @@ describe('bridge beside upstream', { skip: skip || (peers === undefined && 'need
     theirs = lab.nodes[1]!
     agent = await node.startAgent()
   })
-  after(() => agent?.[Symbol.asyncDispose]())
+  after(async () => {
+    await agent?.[Symbol.asyncDispose]()
+    removeTuningData()
+  })
 
   type Pod = { containerId: string; netns: Netns }
-  const newPod = (): Pod => ({ containerId: `c${count++}`, netns: makeNetns('pod') })
+  /** Upstream's tuning keeps its data by this name, for all nodes of the machine. */
+  const newPod = (): Pod => ({ containerId: `bridge-peers${count++}`, netns: makeNetns('pod') })
 
   /** Runs upstream's executable on a node as a runtime does. */
   function callUpstream(
@@ -190,7 +195,7 @@ describe('bridge beside upstream', { skip: skip || (peers === undefined && 'need
       },
       { type: 'bandwidth', ingressRate: 8_000_000, ingressBurst: 800_000 },
       { type: 'firewall', backend: 'iptables' },
-    ].map(each => ({ cniVersion: '1.0.0', name: 'chain', dataDir: folder('tuning'), ...each }))
+    ].map(each => ({ cniVersion: '1.0.0', name: 'chain', ...each }))
     let prevResult: Any = resultOf(await callOurs('ADD', pod, config))
     const ours = prevResult
     for (const each of chain)

@@ -382,7 +382,7 @@ describe('bridge, agent, ADD and DEL', { skip }, () => {
     pod.ip('route replace default via 10.1.0.1')
     assert.ok(!pings(pod, '10.1.0.1'), 'a foreign MAC')
     assert.match(at.node.run('nft', 'list', 'table', 'bridge', 'mooring'), /counter packets [1-9]\d* .*drop/)
-    assert.match(errorOf(await checkOf(it, result)).msg, /link eth0 has MAC 02:00:00:00:00:99, not/)
+    assert.match(errorOf(await checkOf(it, result)).msg, /link eth0 in the pod has MAC 02:00:00:00:00:99, not/)
     pod.ip(`link set eth0 address ${result.interfaces[2].mac}`)
     assert.ok(pings(pod, '10.1.0.1'))
     await at.node.call('DEL', it)

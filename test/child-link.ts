@@ -627,6 +627,12 @@ export function childTests(kind: Kind): void {
         'route replace default via 10.10.10.9',
         /route 0\.0\.0\.0\/0 via 10\.10\.10\.1 dev eth0 is missing/,
       ],
+      ['its MTU is another', 'link set eth0 mtu 1400', /link eth0 in the pod has MTU 1400, not 1500/],
+      [
+        'its alias is another',
+        'link set eth0 alias other',
+        /link eth0 in the pod is not of this attachment: .*"other"/,
+      ],
     ]
     for (const [what, how, fault] of damages)
       testOnce(`CHECK: finds that ${what}`, async () => {
@@ -646,6 +652,20 @@ export function childTests(kind: Kind): void {
         await del(it)
         assertNothingLeft()
       })
+
+    test('CHECK: finds another MTU also where the result of an old version does not tell of any', async () => {
+      const { pod: netns, it } = pod()
+      const more = { cniVersion: '0.4.0' }
+      const prevResult = await add(it, more)
+      assert.ok(!('mtu' in prevResult.interfaces[0]))
+      netns.ip('link set eth0 mtu 1400')
+      assert.match(
+        errorOf(await call('CHECK', it, { ...more, prevResult })).msg,
+        /link eth0 in the pod has MTU 1400, not 1500$/,
+      )
+      await del(it, more)
+      assertNothingLeft()
+    })
 
     test('CHECK: finds a link of another kind, and one on another master (MAC-09, IPV-09)', async () => {
       const { pod: netns, it } = pod()

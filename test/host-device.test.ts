@@ -441,6 +441,12 @@ for (const mode of ['standalone', 'agent'] as const)
         pod => pod.ip('route replace default via 10.50.0.2'),
       ],
       ['the MAC is another (CHK-07)', /has MAC/, pod => pod.ip('link set eth0 address 02:00:00:00:00:99')],
+      ['the MTU is another', /link eth0 in the pod has MTU 1280, not 1400/, pod => pod.ip('link set eth0 mtu 1280')],
+      [
+        'its name on the node is gone from its alias',
+        /link eth0 in the pod is not of this attachment: its alias is "other", not "/,
+        pod => pod.ip('link set eth0 alias other'),
+      ],
       ['the NIC is down (CHK-12)', /eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
     ]
     for (const [damage, message, doIt] of damages)

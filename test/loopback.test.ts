@@ -141,7 +141,10 @@ for (const mode of ['standalone', 'agent'] as const)
       )
       assert.deepEqual(silent(await call('CHECK', it)), DONE)
       pod.ip('addr del 127.0.0.1/8 dev lo')
-      assert.equal(errorOf(await call('CHECK', it, { prevResult })).msg, 'address 127.0.0.1/8 is missing on lo')
+      const gone = 'address 127.0.0.1/8 is missing on lo'
+      assert.equal(errorOf(await call('CHECK', it, { prevResult })).msg, gone)
+      // Behind another plugin, whose result does not tell of it.
+      assert.equal(errorOf(await call('CHECK', it)).msg, gone)
     })
 
     testByAgent(

@@ -161,7 +161,7 @@ describe('macvlan', { skip: skipWithout('macvlan') }, () => {
     }
     assert.match(await faults({ mode: 'vepa' }), /macvlan link eth0 has mode bridge, not vepa/)
     pod.ip('link set eth0 address 02:00:00:00:00:99')
-    assert.match(await faults(), /eth0 has MAC 02:00:00:00:00:99/)
+    assert.match(await faults(), /eth0 in the pod has MAC 02:00:00:00:00:99/)
     await del(it)
     assertNothingLeft()
   })

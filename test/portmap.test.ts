@@ -406,6 +406,11 @@ for (const mode of ['standalone', 'agent'] as const)
           ['portmap_near_any_v6_64_13', 'fd00:20:: . tcp . 8080', 'fd00:20:: . 6 . 8080'],
           ['portmap_near_to_v4_8_13', '127.0.0.0 . 10.10.10.8 . udp . 53', '127.0.0.0 . 10.10.10.8 . 17 . 53'],
         ] as const
+        const link = /dev (\w+)/.exec(node.ip(`route get ${pod.prevResult.ips[0]!.address.split('/')[0]}`))![1]
+        const setting = `net.ipv4.conf.${link}.route_localnet`
+        node.run('sysctl', '-qw', `${setting}=0`)
+        assert.ok((await check()).includes(`${setting} is off on the node`))
+        node.run('sysctl', '-qw', `${setting}=1`)
         const gone: string[] = []
         for (const [set, key, named] of keys) {
           nft(node, `delete element inet mooring ${set} { ${key} }`)

@@ -65,7 +65,7 @@ for (const mode of ['standalone', 'agent'] as const)
       ],
       [
         'the MAC is another (CHK-07)',
-        /eth0 has MAC 02:00:00:00:00:99/,
+        /eth0 in the pod has MAC 02:00:00:00:00:99/,
         pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
       ],
       ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
@@ -92,6 +92,45 @@ for (const mode of ['standalone', 'agent'] as const)
           at.node.ip(`route replace ${address} via 10.10.10.1`)
         },
       ],
+      ['the MTU is another', /link eth0 in the pod has MTU 1400, not 1500/, pod => pod.ip('link set eth0 mtu 1400')],
+      [
+        "the MTU of the node's end is another",
+        /link veth[0-9a-f]{8} on the node has MTU 1400, not 1500/,
+        (_, host) => at.node.ip(`link set ${host} mtu 1400`),
+      ],
+      [
+        "the MAC of the node's end is another",
+        /link veth[0-9a-f]{8} on the node has MAC 02:00:00:00:00:98/,
+        (_, host) => at.node.ip(`link set ${host} address 02:00:00:00:00:98`),
+      ],
+      [
+        "the link-local address of the node's end is gone",
+        /address fe80::[0-9a-f:]+\/64 is missing on veth[0-9a-f]{8}/,
+        (_, host) => at.node.ip(`-6 addr flush dev ${host} scope link`),
+      ],
+      [
+        'the route of the network has another source',
+        /route 10\.6\.0\.0\/24 via 10\.6\.0\.1 dev eth0 is missing/,
+        pod => {
+          pod.ip('addr add 10.77.0.1/32 dev eth0')
+          pod.ip('route replace 10.6.0.0/24 via 10.6.0.1 dev eth0 src 10.77.0.1')
+        },
+      ],
+      [
+        'the pair is not the one of ADD',
+        /link eth0 in the pod is not the other end of veth[0-9a-f]{8}/,
+        pod => {
+          const [{ address }] = JSON.parse(pod.ip('-j link show eth0')) as [{ address: string }]
+          pod.ip('link set eth0 down')
+          pod.ip('link set eth0 name eth9')
+          pod.ip(`link add eth0 address ${address} type veth peer name eth8`)
+        },
+      ],
+      ...(['ipv4.ip_forward', 'ipv6.conf.all.forwarding'] as const).map((setting): (typeof damages)[number] => [
+        `net.${setting} is off`,
+        new RegExp(`net\\.${setting.replaceAll('.', '\\.')} is off on the node`),
+        () => at.node.run('sysctl', '-qw', `net.${setting}=0`),
+      ]),
       ['somebody flushed the rule set', /inet mooring/, () => at.node.run('nft', 'delete', 'table', 'inet', 'mooring')],
     ]
     for (const [damage, message, doIt] of damages)
@@ -102,6 +141,7 @@ for (const mode of ['standalone', 'agent'] as const)
         const error = errorOf(await at.node.call('CHECK', it, { more: { prevResult } }))
         assert.equal(error.code, 103)
         assert.match(`${error.msg} ${error.details ?? ''}`, message)
+        at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1')
         at.node.ip('-4 route flush proto boot')
         at.node.ip('route replace default via 10.10.10.1')
         await del(it)

@@ -387,8 +387,37 @@ for (const mode of ['standalone', 'agent'] as const)
           (_, host) => node.ip(`link set ${host} address 02:00:00:00:00:01`),
           /link veth\w+ on the node has MAC 02:00:00:00:00:01, not/,
         ],
+        ['MTU', (_, host) => node.ip(`link set ${host} mtu 1400`), /link veth\w+ on the node has MTU 1400, not 1500/],
+        [
+          'MTU in the pod',
+          pod => pod.netns.ip('link set veth0 mtu 1400'),
+          /link veth0 in the pod has MTU 1400, not 1500/,
+        ],
+        [
+          'another pair',
+          pod => {
+            const [{ address }] = JSON.parse(pod.netns.ip('-j link show veth0')) as [{ address: string }]
+            pod.netns.ip('link set veth0 name veth9 down')
+            pod.netns.ip(`link add veth0 address ${address} type veth peer name veth8`)
+          },
+          /link veth0 in the pod is not the other end of veth\w+/,
+        ],
+        [
+          'strict link',
+          (_, host) => node.run('sysctl', '-qw', `net.ipv4.conf.${host}.rp_filter=1`),
+          /rp_filter of veth\w+ is strict on the node/,
+        ],
+        [
+          'strict in the pod',
+          pod => pod.netns.run('sysctl', '-qw', 'net.ipv4.conf.veth0.rp_filter=1'),
+          /rp_filter of veth0 is strict in the pod/,
+        ],
         ['alias', (_, host) => node.ip(`link set ${host} alias other`), /is not of this attachment/],
-        ['strict', () => node.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=1'), /rp_filter of eth0 is strict/],
+        [
+          'strict',
+          () => node.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=1'),
+          /rp_filter of eth0 is strict on the node/,
+        ],
         [
           'forwarding',
           () => node.run('sysctl', '-qw', 'net.ipv4.ip_forward=0'),

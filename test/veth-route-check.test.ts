@@ -25,6 +25,8 @@ for (const mode of ['standalone', 'agent'] as const)
       await at.node.call('DEL', it)
     })
 
+    /** The kernel may have no dummy links. */
+    const nextHopLink = () => (at.node.ip('-o link').includes(' dummy0:') ? 'dummy0' : 'lo')
     const damages: [string, RegExp, (pod: Netns, host: string) => void][] = [
       ['the interface is gone (CHK-04)', /link eth0 in the pod is missing/, pod => pod.ip('link del eth0')],
       [
@@ -69,7 +71,7 @@ for (const mode of ['standalone', 'agent'] as const)
       ],
       [
         'the MAC is another (CHK-07)',
-        /eth0 has MAC 02:00:00:00:00:99/,
+        /eth0 in the pod has MAC 02:00:00:00:00:99/,
         pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
       ],
       ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
@@ -91,6 +93,32 @@ for (const mode of ['standalone', 'agent'] as const)
           at.node.ip(`neigh del proxy ${address} dev eth0`)
         },
       ],
+      ['the MTU is another', /link eth0 in the pod has MTU 1400, not 1500/, pod => pod.ip('link set eth0 mtu 1400')],
+      [
+        "the MTU of the node's end is another",
+        /link veth[0-9a-f]{8} on the node has MTU 1400, not 1500/,
+        (_, host) => at.node.ip(`link set ${host} mtu 1400`),
+      ],
+      [
+        "the MAC of the node's end is another",
+        /link veth[0-9a-f]{8} on the node has MAC 02:00:00:00:00:98/,
+        (_, host) => at.node.ip(`link set ${host} address 02:00:00:00:00:98`),
+      ],
+      [
+        'the node has lost the next hop',
+        /169\.254\.1\.1 is no address of the node/,
+        () => at.node.ip(`addr del 169.254.1.1/32 dev ${nextHopLink()}`),
+      ],
+      [
+        'the node does not forward',
+        /net\.ipv4\.ip_forward is off on the node/,
+        () => at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=0'),
+      ],
+      [
+        'the node answers for pods late',
+        /net\.ipv4\.neigh\.eth0\.proxy_delay is 80, not 0, on the node/,
+        () => at.node.run('sysctl', '-qw', 'net.ipv4.neigh.eth0.proxy_delay=80'),
+      ],
       ['somebody flushed the rule set', /inet mooring/, () => at.node.run('nft', 'delete', 'table', 'inet', 'mooring')],
     ]
     for (const [damage, message, doIt] of damages)
@@ -101,6 +129,10 @@ for (const mode of ['standalone', 'agent'] as const)
         const error = errorOf(await at.node.call('CHECK', it, { more: { prevResult } }))
         assert.equal(error.code, 103)
         assert.match(`${error.msg} ${error.details ?? ''}`, message)
+        at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv4.neigh.eth0.proxy_delay=0')
+        const link = nextHopLink()
+        if (message.source.endsWith('of the node'))
+          at.node.ip(`addr add 169.254.1.1/32 dev ${link}${link === 'lo' ? ' scope link' : ''}`)
         assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
         if (damage.includes('flushed')) await bringForGood()
         assertNothingLeft()

@@ -29,6 +29,7 @@ import {
   stateOfKernel,
   type Verb,
 } from './nodelab.ts'
+import { removeTuningData } from './tuning-data.ts'
 
 const THEIRS = peers ?? ''
 const DEFAULTS = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }]
@@ -43,7 +44,8 @@ type Pod = { netns: Netns; containerId: string; ifName?: string }
 type Result = any
 
 let containers = 0
-const newPod = (): Pod => ({ netns: makeNetns('pod'), containerId: `w${containers++}` })
+/** Upstream's tuning keeps its data by this name, for all nodes of the machine. */
+const newPod = (): Pod => ({ netns: makeNetns('pod'), containerId: `with-peers${containers++}` })
 
 /** Calls one plugin as a runtime does. */
 function call(node: Node, verb: Verb, pod: Pod, link: Link, more: object = {}): Promise<Outcome> {
@@ -91,7 +93,10 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
     await bringForGood()
     kept = node.state()
   })
-  after(() => agent?.[Symbol.asyncDispose]())
+  after(async () => {
+    await agent?.[Symbol.asyncDispose]()
+    removeTuningData()
+  })
 
   const ranges = [[{ subnet: '10.6.0.0/24' }], [{ subnet: 'fd00:6::/64' }]]
   const hostLocal = (more: object = {}) => ({
@@ -214,7 +219,7 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
   const mains = ['ptp', 'veth-route', 'bridge', 'macvlan']
   /** A new MAC takes the pod's neighbour entries away, which veth-route cannot do without. */
   const tuning = (type: string): Link => ({
-    ...{ theirs: true, type: 'tuning', mtu: 1400, dataDir: folder('tuning') },
+    ...{ theirs: true, type: 'tuning', mtu: 1400 },
     ...(type === 'veth-route' ? {} : { mac: '02:11:22:33:44:55' }),
     sysctl: { 'net.ipv4.conf.IFNAME.log_martians': '1' },
   })

@@ -32,6 +32,7 @@ import {
   removeBridged,
 } from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
+import { type LinkExpectation, linkFaults, pairFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import {
@@ -351,9 +352,15 @@ function hasSpanningTree(route: Transport, index: number): boolean {
 
 /** What CHECK wants to see. */
 export type BridgedExpectation = {
-  readonly bridge: { readonly name: string; readonly promiscuous: boolean; readonly vlanFiltering: boolean }
+  readonly bridge: {
+    readonly name: string
+    /** Undefined: it may change as ports come and go. */
+    readonly mac: Uint8Array | undefined
+    readonly promiscuous: boolean
+    readonly vlanFiltering: boolean
+  }
   readonly hostLink: string
-  readonly hostMac: Uint8Array | undefined
+  readonly host: LinkExpectation
   readonly netnsFd: number
   readonly port: { readonly hairpin: boolean; readonly isolated: boolean; readonly vlans: readonly PortVlans[] }
   readonly gateway: { readonly name: string; readonly addresses: readonly Prefix[] } | undefined
@@ -376,10 +383,7 @@ export function checkBridgedPod(context: HostContext, want: BridgedExpectation):
     faults.push(
       ...context.inNetns(want.netnsFd, pod => {
         const found = findPodLinkFaults(pod, podLink)
-        const inside = tryFindLink(pod, { ifname: podLink.ifName })
-        if (host !== undefined && inside !== undefined && (inside.link !== host.index || host.link !== inside.index))
-          found.push(`link ${podLink.ifName} in the pod is not the other end of ${want.hostLink}`)
-        return found
+        return [...found, ...pairFaults(host, tryFindLink(pod, { ifname: podLink.ifName }))]
       }),
     )
   return faults
@@ -391,6 +395,8 @@ function bridgeFaults(bridge: Link | undefined, want: BridgedExpectation['bridge
   if (found.kind !== 'bridge') return [`${want.name} is no bridge but ${found.kind || 'a device'}`]
   const faults: string[] = []
   if ((bridge.flags & IFF_UP) === 0) faults.push(`bridge ${want.name} is down`)
+  if (want.mac !== undefined && formatMac(found.mac) !== formatMac(want.mac))
+    faults.push(`bridge ${want.name} has MAC ${formatMac(found.mac)}, not ${formatMac(want.mac)}`)
   if (want.promiscuous && (bridge.flags & IFF_PROMISC) === 0) faults.push(`bridge ${want.name} is not promiscuous`)
   if (want.vlanFiltering && !found.vlanFiltering) faults.push(`bridge ${want.name} does not filter VLANs`)
   return faults
@@ -400,17 +406,11 @@ function portFaults(
   route: Transport,
   host: Link | undefined,
   bridge: Link | undefined,
-  { hostLink, hostMac, port: want, bridge: { name } }: BridgedExpectation,
+  { hostLink, host: wanted, port: want, bridge: { name } }: BridgedExpectation,
 ): string[] {
-  if (host === undefined) return [`link ${hostLink} on the node is missing`]
-  const faults: string[] = []
-  const { linkinfo } = host
-  if (linkinfo?.kind !== 'veth')
-    faults.push(`link ${hostLink} on the node is no veth but ${linkinfo?.kind ?? 'a device'}`)
-  if ((host.flags & IFF_UP) === 0) faults.push(`link ${hostLink} on the node is down`)
-  if (hostMac !== undefined && formatMac(host.address ?? new Uint8Array(6)) !== formatMac(hostMac))
-    faults.push(`link ${hostLink} has MAC ${formatMac(host.address ?? new Uint8Array(6))}, not ${formatMac(hostMac)}`)
-  const { port } = linkinfo ?? {}
+  const faults = linkFaults(host, hostLink, 'on the node', { ...wanted, kind: 'veth' })
+  if (host === undefined) return faults
+  const { port } = host.linkinfo ?? {}
   if (port === undefined || host.master !== bridge?.index) return [...faults, `link ${hostLink} is no port of ${name}`]
   if ((port.hairpin === 1) !== want.hairpin)
     faults.push(`bridge port ${hostLink} has hairpin mode ${want.hairpin ? 'off' : 'on'}`)
@@ -438,11 +438,11 @@ function vlanFaults(route: Transport, index: number, hostLink: string, want: rea
 
 function gatewayFaults(route: Transport, { name, addresses }: NonNullable<BridgedExpectation['gateway']>): string[] {
   const link = tryFindLink(route, { ifname: name })
-  if (link === undefined) return [`link ${name} on the node is missing`]
+  const faults = linkFaults(link, name, 'on the node', {})
+  if (link === undefined) return faults
   const present = addressesOf(route, link.index).map(formatPrefix)
-  const down = (link.flags & IFF_UP) === 0 ? [`link ${name} on the node is down`] : []
   return [
-    ...down,
+    ...faults,
     ...addresses
       .map(formatPrefix)
       .filter(prefix => !present.includes(prefix))
@@ -487,8 +487,6 @@ export const bridgeVerbs = {
   lacksForBridge,
   attachBridgedPod: (context: HostContext, { pod }: { pod: BridgedPod }) => attachBridged(context, pod),
   announceFromPort,
-  checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] =>
-    checkBridgedPod(context, want),
   removeBridgedFirewall: (context: HostContext, { firewall }: { firewall: BridgedFirewall }): void =>
     removeBridged(context.netfilter, firewall),
   findBridgedFirewall: (context: HostContext, { owner }: { owner: string }): BridgedFirewall =>

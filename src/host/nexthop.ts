@@ -1,10 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { hostPrefix, ipEquals } from '#base'
+import { formatIp, hostPrefix, ipEquals } from '#base'
 import { EEXIST, EOPNOTSUPP } from '#libc'
 import { NetlinkError, type Transport } from '#netlink'
-import { addAddress, addLink, decodeAddress, dumpAddresses, IFF_UP, type Link, scopes, setLink } from '#rtnetlink'
+import {
+  addAddress,
+  addLink,
+  decodeAddress,
+  decodeRoute,
+  dumpAddresses,
+  IFF_UP,
+  type Link,
+  lookupRoute,
+  RTN_LOCAL,
+  scopes,
+  setLink,
+} from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { nextHops } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
@@ -64,4 +77,28 @@ export function ensureForwarding(
     ensureSysctl('1', 'ipv6', 'conf', answering, 'proxy_ndp')
     ensureSysctl('0', 'ipv6', 'neigh', answering, 'proxy_delay')
   }
+}
+
+/** What of `ensureForwarding` is not so any more, in words. Called in the node's namespace. */
+export function forwardingFaults(families: { v4: boolean; v6: boolean }, answering: string | undefined): string[] {
+  const faults: string[] = []
+  const expect = (...setting: Parameters<typeof settingFaults>) => faults.push(...settingFaults(...setting))
+  if (families.v4) {
+    expect('on the node', '1', 'ipv4', 'ip_forward')
+    if (answering !== undefined) expect('on the node', '0', 'ipv4', 'neigh', answering, 'proxy_delay')
+  }
+  if (families.v6) {
+    expect('on the node', '1', 'ipv6', 'conf', 'all', 'forwarding')
+    if (answering === undefined) return faults
+    expect('on the node', '1', 'ipv6', 'conf', answering, 'proxy_ndp')
+    expect('on the node', '0', 'ipv6', 'neigh', answering, 'proxy_delay')
+  }
+  return faults
+}
+
+/** Whether the node owns the next hop of `ensureNextHop`. */
+export function ownNextHopFaults({ route }: HostContext): string[] {
+  const message = route.execute([lookupRoute(nextHops.v4)])[0]!.messages[0]
+  if (message !== undefined && decodeRoute(message).type === RTN_LOCAL) return []
+  return [`the pods' next hop ${formatIp(nextHops.v4)} is no address of the node`]
 }

@@ -25,7 +25,6 @@ import {
   IFA_F_NODAD,
   IFA_F_TENTATIVE,
   IFF_LOWER_UP,
-  IFF_UP,
   type Link,
   protocols,
   type Route,
@@ -34,6 +33,7 @@ import {
   RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
+import { type LinkExpectation, linkFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { podTables } from './pod-tables.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
@@ -215,12 +215,8 @@ export function hasPodLink(
 }
 
 /** What CHECK wants to see of a link in a pod; what is left out is not looked at. */
-export type PodLinkExpectation = {
+export type PodLinkExpectation = LinkExpectation & {
   readonly ifName: string
-  /** IFLA_INFO_KIND. */
-  readonly kind?: string
-  readonly mac?: Uint8Array
-  readonly mtuBytes?: number
   readonly addresses: readonly Prefix[]
   readonly routes: readonly PodLinkRoute[]
   /** False where the addresses were added without the route to their network. @default true */
@@ -233,17 +229,8 @@ export type PodLinkExpectation = {
 export function findPodLinkFaults(route: Transport, want: PodLinkExpectation): string[] {
   const { ifName } = want
   const link = tryFindLink(route, { ifname: ifName })
-  if (link === undefined) return [`link ${ifName} in the pod is missing`]
-  const faults: string[] = []
-  const { kind } = link.linkinfo ?? {}
-  if (want.kind !== undefined && kind !== want.kind)
-    faults.push(`link ${ifName} in the pod is no ${want.kind} but ${kind ?? 'a device'}`)
-  if ((link.flags & IFF_UP) === 0) faults.push(`link ${ifName} in the pod is down`)
-  const { mac, mtuBytes } = stateOf(link)
-  if (want.mac !== undefined && formatMac(mac) !== formatMac(want.mac))
-    faults.push(`link ${ifName} has MAC ${formatMac(mac)}, not ${formatMac(want.mac)}`)
-  if (want.mtuBytes !== undefined && mtuBytes !== want.mtuBytes)
-    faults.push(`link ${ifName} has MTU ${mtuBytes}, not ${want.mtuBytes}`)
+  const faults = linkFaults(link, ifName, 'in the pod', want)
+  if (link === undefined) return faults
   return [...faults, ...addressFaults(route, link.index, want), ...routeFaults(route, link.index, want)]
 }
 
@@ -277,15 +264,20 @@ const prefixRoutes = (addresses: readonly Prefix[]): PodLinkRoute[] =>
   addresses.filter(({ ip, length }) => length < ip.length * 8).map(address => ({ destination: networkOf(address) }))
 
 /** True if the entry is the wanted route along the link (undefined: any), or one of several hops of it. */
-export function isRoute(entry: Route, want: PodLinkRoute, index: number | undefined): boolean {
+export function isRoute(
+  entry: Route,
+  want: PodLinkRoute & { readonly preferredSource?: Ip },
+  index: number | undefined,
+): boolean {
   const destination = networkOf(want.destination)
   if (formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) !== formatPrefix(destination)) return false
-  const { gateway, priority, scope, mtu, advmss } = want
+  const { gateway, preferredSource: source, priority, scope, mtu, advmss } = want
   const leads = (hop: { outInterface?: number; gateway?: Ip }) =>
     (index === undefined || hop.outInterface === index) &&
     (gateway === undefined ? hop.gateway === undefined : hop.gateway !== undefined && ipEquals(hop.gateway, gateway))
   return (
     [entry, ...(entry.nextHops ?? [])].some(leads) &&
+    (source === undefined || (entry.preferredSource !== undefined && ipEquals(entry.preferredSource, source))) &&
     (!priority || (entry.priority ?? 0) === priority) &&
     // IPv6 routes have no scope.
     (scope === undefined || !isV4(destination.ip) || entry.scope === scope) &&

@@ -17,9 +17,11 @@ import {
   NftablesError,
   readElements,
 } from '#nftables'
-import { decodeAddress, decodeLink, decodeRoute, dumpAddresses, getLink, lookupRoute } from '#rtnetlink'
+import { decodeAddress, decodeRoute, dumpAddresses, lookupRoute } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { removeElements } from './elements.ts'
+import { settingFaults } from './link-faults.ts'
+import { tryFindLink } from './links.ts'
 import { type IpVersion, ipVersions, versionOf } from './match.ts'
 import { checkParts, ensureParts, table } from './part.ts'
 import {
@@ -272,18 +274,17 @@ function listUdp(transport: Transport, version: IpVersion, ports: readonly numbe
   }
 }
 
-/**
- * Lets packets of 127.0.0.1 leave by the link that leads to a pod, and their answers in. The setting goes with the link.
- * Nothing where no route leads there.
- * @throws {NetlinkError}
- */
-export function routeLocalnet({ route }: HostContext, pod: Ip): void {
+/** The link that leads to a pod; undefined where no route does. */
+function linkTo({ route }: HostContext, pod: Ip): string | undefined {
   const found = route.execute([lookupRoute(pod)])[0]!.messages[0]
   const index = found === undefined ? undefined : decodeRoute(found).outInterface
-  if (index === undefined) return
-  const link = route.execute([getLink({ index })])[0]!.messages[0]
-  const name = link === undefined ? undefined : decodeLink(link).ifname
-  if (name !== undefined) ensureSysctl('1', 'ipv4', 'conf', name, 'route_localnet')
+  return index === undefined ? undefined : tryFindLink(route, { index })?.ifname
+}
+
+/** The link by which packets of 127.0.0.1 leave, and their answers come; undefined where there are none. */
+function localnetLink(context: HostContext, { masquerade, ports }: HostPorts): string | undefined {
+  const v4 = ports.find(({ pod }) => versionOf(pod) === 'v4')
+  return masquerade === undefined || v4 === undefined ? undefined : linkTo(context, v4.pod)
 }
 
 /** Adds ports and what their packets need, or nothing. See `addPorts`. */
@@ -291,8 +292,9 @@ export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: 
   const outcome = addPorts(context.netfilter, ports)
   if (outcome.taken !== undefined) return outcome
   try {
-    const v4 = ports.ports.find(({ pod }) => versionOf(pod) === 'v4')
-    if (ports.masquerade !== undefined && v4 !== undefined) routeLocalnet(context, v4.pod)
+    const link = localnetLink(context, ports)
+    // Goes with the link.
+    if (link !== undefined) ensureSysctl('1', 'ipv4', 'conf', link, 'route_localnet')
     return outcome
   } catch (error) {
     removePorts(context.netfilter, ports)
@@ -322,7 +324,11 @@ export const portVerbs = {
   /** Blocks its thread while the kernel walks through all connections of the machine. */
   forgetFlows: (context: HostContext, { ports }: { ports: readonly HostPort[] }): void => forgetFlows(context, ports),
   listPorts: (context: HostContext) => listPorts(context.netfilter),
-  checkPorts: (context: HostContext, { ports }: { ports: HostPorts }): string[] => checkPorts(context.netfilter, ports),
+  checkPorts(context: HostContext, { ports }: { ports: HostPorts }): string[] {
+    const link = localnetLink(context, ports)
+    const local = link === undefined ? [] : settingFaults('on the node', '1', 'ipv4', 'conf', link, 'route_localnet')
+    return [...checkPorts(context.netfilter, ports), ...local]
+  },
   restorePorts: (context: HostContext, { all }: { all: readonly HostPorts[] }): HostPort[] =>
     restorePorts(context.netfilter, all),
 }

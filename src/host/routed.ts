@@ -35,7 +35,6 @@ import {
   getNeighbour,
   IFA_F_NODAD,
   IFA_F_NOPREFIXROUTE,
-  IFF_UP,
   type Link,
   lookupRoute,
   NUD_PERMANENT,
@@ -46,7 +45,8 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
-import { isOwned, type OwnedLink } from './links.ts'
+import { type LinkExpectation, linkFaults, pairFaults } from './link-faults.ts'
+import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import { isRoute, withBroadcast } from './pod-link.ts'
 import { podTables } from './pod-tables.ts'
@@ -140,11 +140,7 @@ function refuseOwnAddresses({ route }: HostContext, { addresses }: RoutedPod): v
 
 function nodeSide(pod: RoutedPod, index: number): Request[] {
   const requests = [setLink({ index }, { up: true, ifalias: pod.owner }, `set link ${pod.hostLink} up`)]
-  const own = pod.nextHops.flatMap(({ address: ip, onNode }) => (onNode === undefined ? [] : [{ ip, ...onNode }]))
-  // The node asks for the pod from a link-local address, and the kernel's own is not usable before a second or two.
-  const asks = pod.addresses.some(({ ip }) => !isV4(ip)) && !own.some(({ scope }) => scope === scopes.link)
-  if (asks) own.push({ ip: linkLocalOf(pod.hostMac), length: 64, scope: scopes.link })
-  for (const { ip, length, scope = scopes.universe } of own)
+  for (const { ip, length, scope = scopes.universe } of nodeAddresses(pod, pod.hostMac))
     requests.push(addAddress({ index, prefix: { ip, length }, scope, ...(isV4(ip) ? {} : { flags: IFA_F_NODAD }) }))
   for (const { ip } of pod.addresses) {
     const family = isV4(ip) ? AF_INET : AF_INET6
@@ -153,6 +149,17 @@ function nodeSide(pod: RoutedPod, index: number): Request[] {
     if (pod.uplinkIndex !== undefined) requests.push(addProxy({ index: pod.uplinkIndex, address: ip }))
   }
   return requests
+}
+
+/** Those of the node's end. */
+function nodeAddresses(
+  { addresses, nextHops }: Pick<RoutedPod, 'addresses' | 'nextHops'>,
+  mac: Uint8Array | undefined,
+): (Prefix & { scope?: number })[] {
+  const own = nextHops.flatMap(({ address: ip, onNode }) => (onNode === undefined ? [] : [{ ip, ...onNode }]))
+  // The node asks for the pod from a link-local address, and the kernel's own is not usable before a second or two.
+  const asks = addresses.some(({ ip }) => !isV4(ip)) && !own.some(({ scope }) => scope === scopes.link)
+  return asks && mac !== undefined ? [...own, { ip: linkLocalOf(mac), length: 64, scope: scopes.link }] : own
 }
 
 /** The address that the kernel gives a link of this MAC (RFC 4291, modified EUI-64). */
@@ -264,31 +271,28 @@ export type RoutedExpectation = Pick<
   RoutedPod,
   'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'nextHops' | 'routes' | 'uplinkIndex'
 > & {
-  podMac: Uint8Array | undefined
+  host: LinkExpectation
+  pod: LinkExpectation
   /** Another's ADD made it, without the neighbour entries that ours makes. */
   foreign?: boolean
 }
 
 /** Compares a pod with what its ADD made. @returns the differences in words, none: all is well. */
 export function checkRouted(context: HostContext, want: RoutedExpectation): string[] {
-  const message = context.route.execute([getLink({ ifname: want.hostLink })])[0]!.messages[0]
-  const host = message === undefined ? undefined : decodeLink(message)
-  const faults = linkFaults(host, `link ${want.hostLink} on the node`)
+  const host = tryFindLink(context.route, { ifname: want.hostLink })
+  const faults = linkFaults(host, want.hostLink, 'on the node', { ...want.host, kind: 'veth' })
   if (host !== undefined) faults.push(...nodeFaults(context.route, host.index, want))
-  faults.push(...context.inNetns(want.netnsFd, route => podFaults(route, want, host?.address)))
+  faults.push(...context.inNetns(want.netnsFd, route => podFaults(route, want, host)))
   return faults
 }
 
 function nodeFaults(
   route: NetlinkSocket,
   index: number,
-  { hostLink, addresses, nextHops, uplinkIndex }: RoutedExpectation,
+  { hostLink, addresses, nextHops, uplinkIndex, host, foreign = false }: RoutedExpectation,
 ): string[] {
-  const faults: string[] = []
-  const own = nextHops.flatMap(({ address: ip, onNode }) =>
-    onNode === undefined ? [] : [{ ip, length: onNode.length }],
-  )
-  faults.push(...addressFaults(route, index, own, hostLink))
+  const own = nodeAddresses({ addresses, nextHops }, foreign ? undefined : host.mac)
+  const faults = addressFaults(route, index, own, hostLink)
   for (const { ip } of addresses) {
     const [found, proxy] = route.execute([
       lookupRoute(ip),
@@ -303,25 +307,14 @@ function nodeFaults(
   return faults
 }
 
-function linkFaults(link: Link | undefined, name: string): string[] {
-  if (link === undefined) return [`${name} is missing`]
-  const faults = []
-  if (link.linkinfo?.kind !== 'veth') faults.push(`${name} is no veth but ${link.linkinfo?.kind ?? 'a device'}`)
-  if ((link.flags & IFF_UP) === 0) faults.push(`${name} is down`)
-  return faults
-}
-
-function podFaults(route: NetlinkSocket, want: RoutedExpectation, hostMac: Uint8Array | undefined): string[] {
-  const message = route.execute([getLink({ ifname: want.ifName })])[0]!.messages[0]
-  const link = message === undefined ? undefined : decodeLink(message)
-  const faults = linkFaults(link, `link ${want.ifName} in the pod`)
+function podFaults(route: NetlinkSocket, want: RoutedExpectation, host: Link | undefined): string[] {
+  const link = tryFindLink(route, { ifname: want.ifName })
+  const faults = linkFaults(link, want.ifName, 'in the pod', { ...want.pod, kind: 'veth' })
   if (link === undefined) return faults
-  const mac = link.address ?? new Uint8Array(6)
-  if (want.podMac !== undefined && formatMac(mac) !== formatMac(want.podMac))
-    faults.push(`link ${want.ifName} has MAC ${formatMac(mac)}, not ${formatMac(want.podMac)}`)
   faults.push(
+    ...pairFaults(host, link),
     ...addressFaults(route, link.index, want.addresses, want.ifName),
-    ...nextHopFaults(route, link.index, want, hostMac),
+    ...nextHopFaults(route, link.index, want, host?.address),
     ...routeFaults(route, link.index, want),
   )
   return faults
@@ -359,9 +352,11 @@ function nextHopFaults(
       faults.push(`neighbour ${formatIp(address)} on ${ifName} does not lead to the node`)
   }
   const present = podTables(route, addresses)
-  for (const { address } of nextHops.filter(each => each.route !== undefined)) {
+  for (const { address, route: own } of nextHops) {
+    if (own === undefined) continue
     const destination = hostPrefix(address)
-    if (!present({ destination }).some(entry => isRoute(entry, { destination }, index)))
+    const wanted = { destination, ...(own.source === undefined ? {} : { preferredSource: own.source }) }
+    if (!present(wanted).some(entry => isRoute(entry, wanted, index)))
       faults.push(`route ${formatIp(address)} dev ${ifName} is missing in the pod`)
   }
   return faults

@@ -12,7 +12,14 @@ import {
   findAnswers,
   stopAnswering,
 } from './answers.ts'
-import { bridgeVerbs, ensureGateway, type FoundGateway, type GatewayWanted } from './bridge.ts'
+import {
+  type BridgedExpectation,
+  bridgeVerbs,
+  checkBridgedPod,
+  ensureGateway,
+  type FoundGateway,
+  type GatewayWanted,
+} from './bridge.ts'
 import { ensureMacCheck } from './bridge-firewall.ts'
 import {
   addChild,
@@ -37,9 +44,9 @@ import {
   removePod,
 } from './firewall.ts'
 import { type ForeignAttachment, removeForeignMasquerade } from './foreign-masquerade.ts'
-import { describeLink, listOwnedLinks, type OwnedLink, removeLinks } from './links.ts'
+import { describeLink, listOwnedLinks, type OwnedLink, removeLinks, tryFindLink } from './links.ts'
 import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
-import { ensureForwarding, ensureNextHop } from './nexthop.ts'
+import { ensureForwarding, ensureNextHop, forwardingFaults, ownNextHopFaults } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
 import { takeOwing } from './part.ts'
 import { awaitPodAddresses, hasPodLink, type SettledAddresses } from './pod-link.ts'
@@ -91,6 +98,18 @@ function ensureNode(context: HostContext, needs: NodeNeeds): void {
   seen.set(key, performance.now() + ENSURED_MS)
 }
 
+/** What `ensureNode` did for a pod that is routed, and is not so any more. */
+function checkNode(context: HostContext, { addresses, nextHops: hops, uplinkIndex }: RoutedExpectation): string[] {
+  const uplink = uplinkIndex === undefined ? undefined : tryFindLink(context.route, { index: uplinkIndex })?.ifname
+  const isCommon = hops.some(({ address }) => ipEquals(address, nextHops.v4))
+  return [...forwardingFaults(familiesIn(addresses), uplink), ...(isCommon ? ownNextHopFaults(context) : [])]
+}
+
+const familiesIn = (addresses: readonly Prefix[]) => ({
+  v4: addresses.some(({ ip }) => ip.length === 4),
+  v6: addresses.some(({ ip }) => ip.length === 16),
+})
+
 /** What kinds of plugins need of the table. */
 const ensureFirewallPart = {
   pods: ensureTable,
@@ -118,10 +137,8 @@ export const verbs = {
    * @returns true where the firewall's table had to be made again, so that the other pods' elements are missing
    */
   attachRoutedPod(context: HostContext, { pod, uplink, firewall }: AttachRoutedPod): boolean {
-    const v4 = pod.addresses.some(({ ip }) => ip.length === 4)
-    const v6 = pod.addresses.some(({ ip }) => ip.length === 16)
     const nextHop = pod.nextHops.some(({ address }) => ipEquals(address, nextHops.v4))
-    ensureNode(context, { v4, v6, nextHop, uplink: uplink?.name })
+    ensureNode(context, { ...familiesIn(pod.addresses), nextHop, uplink: uplink?.name })
     attachRouted(context, { ...pod, uplinkIndex: uplink?.index })
     let rebuilt: boolean
     try {
@@ -155,7 +172,7 @@ export const verbs = {
   checkRoutedPod: (
     context: HostContext,
     { pod, firewall }: { pod: RoutedExpectation; firewall: FirewallPod },
-  ): string[] => [...checkRouted(context, pod), ...checkPod(context.netfilter, firewall)],
+  ): string[] => [...checkRouted(context, pod), ...checkNode(context, pod), ...checkPod(context.netfilter, firewall)],
 
   /** Base chains of others that drop what is forwarded, in words. */
   findForeignForwardDrop: (context: HostContext): string[] => findForeignForwardDrop(context.netfilter),
@@ -217,10 +234,14 @@ export const verbs = {
   ...vethHostVerbs,
 
   ...bridgeVerbs,
+  /** The differences between a pod on a bridge and what its ADD made. */
+  checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] => [
+    ...checkBridgedPod(context, want),
+    ...(want.gateway === undefined ? [] : forwardingFaults(familiesIn(want.gateway.addresses), undefined)),
+  ],
   /** See bridge.ts. The node forwards for the pods then. */
   ensureBridgeGateway(context: HostContext, wanted: GatewayWanted): FoundGateway {
-    const [v4, v6] = [4, 16].map(bytes => wanted.addresses.some(({ ip }) => ip.length === bytes)) as [boolean, boolean]
-    ensureNode(context, { v4, v6, nextHop: false, uplink: undefined })
+    ensureNode(context, { ...familiesIn(wanted.addresses), nextHop: false, uplink: undefined })
     return ensureGateway(context, wanted)
   },
 

@@ -12,7 +12,6 @@ import {
   describeRule,
   dumpRoutes,
   getNeighbour,
-  IFF_UP,
   type Link,
   NUD_PERMANENT,
   type Route,
@@ -20,8 +19,8 @@ import {
   type Rule,
 } from '#rtnetlink'
 import type { HostContext } from './context.ts'
+import { linkFaults, type Place, pairFaults, settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
-import { tryReadSysctl } from './sysctl.ts'
 import { isStrict, listRules } from './veth-host.ts'
 import { podChains } from './veth-host-ruleset.ts'
 import {
@@ -39,12 +38,16 @@ import {
   type VethHostPod,
 } from './veth-host-state.ts'
 
-export type Expected = Omit<VethHostPod, 'gateways'>
+export type Expected = Omit<VethHostPod, 'gateways' | 'mtuBytes'> & {
+  /** Of the ends on the node and in the pod; undefined: nothing tells it. */
+  readonly mtuBytes: number | undefined
+  readonly podMtuBytes: number | undefined
+}
 
 /** Compares a pod with what its ADD made, on both sides. @returns the differences in words, none: all is well */
 export const checkVethHost = (context: HostContext, pod: Expected, uplink: string): string[] => [
   ...nodeFaults(context.route, pod, uplink),
-  ...context.inNetns(pod.netnsFd, route => podFaults(route, pod)),
+  ...context.inNetns(pod.netnsFd, route => podFaults(route, pod, tryFindLink(context.route, { ifname: pod.hostLink }))),
 ]
 
 /** With or without: whether it was needed depends on what addresses there were then. */
@@ -52,51 +55,49 @@ const anySource = () => undefined
 
 function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
   const link = tryFindLink(route, { ifname: pod.hostLink })
-  const faults = linkFaults(link, pod.hostLink, pod.hostMac, 'on the node')
+  const { hostLink, hostMac: mac, mtuBytes, owner } = pod
+  const faults = linkFaults(link, hostLink, 'on the node', { kind: 'veth', mac, mtuBytes, owner })
   if (link !== undefined) {
-    if (link.ifalias !== pod.owner) faults.push(`link ${pod.hostLink} on the node is not of this attachment`)
     for (const { ip } of pod.addresses) faults.push(...neighbourFaults(route, link, ip, pod.podMac, 'on the node'))
     faults.push(...routeFaults(route, [...nodeRoutes(pod, anySource), ...nodeTable(pod)], link, 'on the node'))
   }
   faults.push(...ruleFaults(route, nodeRules(pod), 'on the node'))
   if (familiesOf(pod).includes(AF_INET)) {
-    if (link !== undefined) faults.push(...settingFaults('on the node', 'ipv4', 'conf', pod.hostLink, 'src_valid_mark'))
-    if (isStrict(uplink)) faults.push(`rp_filter of ${uplink} is strict: packets to the pod are dropped`)
-    faults.push(...settingFaults('on the node', 'ipv4', 'ip_forward'))
+    faults.push(...strictFaults(uplink, 'on the node'))
+    if (link !== undefined)
+      faults.push(
+        ...strictFaults(hostLink, 'on the node'),
+        ...settingFaults('on the node', '1', 'ipv4', 'conf', hostLink, 'src_valid_mark'),
+      )
+    faults.push(...settingFaults('on the node', '1', 'ipv4', 'ip_forward'))
   }
   if (familiesOf(pod).includes(AF_INET6))
-    faults.push(...settingFaults('on the node', 'ipv6', 'conf', 'all', 'forwarding'))
+    faults.push(...settingFaults('on the node', '1', 'ipv6', 'conf', 'all', 'forwarding'))
   return faults
 }
 
-function podFaults(route: Transport, pod: Expected): string[] {
-  const link = tryFindLink(route, { ifname: pod.ifName })
-  const faults = linkFaults(link, pod.ifName, pod.podMac, 'in the pod')
+function podFaults(route: Transport, pod: Expected, host: Link | undefined): string[] {
+  const { ifName, podMac: mac, podMtuBytes: mtuBytes } = pod
+  const link = tryFindLink(route, { ifname: ifName })
+  const faults = linkFaults(link, ifName, 'in the pod', { kind: 'veth', mac, mtuBytes })
   if (link !== undefined) {
+    faults.push(...pairFaults(host, link))
     for (const address of pod.nodeAddresses)
       faults.push(...neighbourFaults(route, link, address, pod.hostMac, 'in the pod'))
     const routes = [...podRoutes(pod, anySource), ...podTableRoutes(pod)]
     faults.push(...routeFaults(route, routes, link, 'in the pod'))
     if (familiesOf(pod).includes(AF_INET))
-      faults.push(...settingFaults('in the pod', 'ipv4', 'conf', pod.ifName, 'src_valid_mark'))
+      faults.push(
+        ...strictFaults(ifName, 'in the pod'),
+        ...settingFaults('in the pod', '1', 'ipv4', 'conf', ifName, 'src_valid_mark'),
+      )
   }
   faults.push(...ruleFaults(route, podRules(pod), 'in the pod'))
   if (pod.isDefault) faults.push(...underlayFaults(route, pod))
-  if (familiesOf(pod).includes(AF_INET)) faults.push(...settingFaults('in the pod', 'ipv4', 'ip_forward'))
+  if (familiesOf(pod).includes(AF_INET)) faults.push(...settingFaults('in the pod', '1', 'ipv4', 'ip_forward'))
   if (familiesOf(pod).includes(AF_INET6))
-    faults.push(...settingFaults('in the pod', 'ipv6', 'conf', 'all', 'forwarding'))
+    faults.push(...settingFaults('in the pod', '1', 'ipv6', 'conf', 'all', 'forwarding'))
   return [...faults, ...tableFaults(pod)]
-}
-
-function linkFaults(link: Link | undefined, name: string, mac: Uint8Array, where: string): string[] {
-  if (link === undefined) return [`link ${name} ${where} is missing`]
-  const faults: string[] = []
-  if (link.linkinfo?.kind !== 'veth')
-    faults.push(`link ${name} ${where} is no veth but ${link.linkinfo?.kind ?? 'a device'}`)
-  if ((link.flags & IFF_UP) === 0) faults.push(`link ${name} ${where} is down`)
-  const found = formatMac(link.address ?? new Uint8Array(6))
-  if (found !== formatMac(mac)) faults.push(`link ${name} ${where} has MAC ${found}, not ${formatMac(mac)}`)
-  return faults
 }
 
 function neighbourFaults(
@@ -104,7 +105,7 @@ function neighbourFaults(
   { index, ifname }: Link,
   address: Uint8Array,
   mac: Uint8Array,
-  where: string,
+  where: Place,
 ) {
   const message = route.execute([getNeighbour({ index, address })])[0]!.messages[0]
   const entry = message === undefined ? undefined : decodeNeighbour(message)
@@ -112,7 +113,7 @@ function neighbourFaults(
   return isRight ? [] : [`neighbour ${formatIp(address)} lladdr ${formatMac(mac)} dev ${ifname} is missing ${where}`]
 }
 
-function routeFaults(route: Transport, wanted: readonly Route[], link: Link, where: string): string[] {
+function routeFaults(route: Transport, wanted: readonly Route[], link: Link, where: Place): string[] {
   const tables = new Map<string, Route[]>()
   const tableOf = ({ family, table = RT_TABLE_MAIN }: Route): Route[] => {
     const key = `${family} ${table}`
@@ -130,7 +131,7 @@ function routeFaults(route: Transport, wanted: readonly Route[], link: Link, whe
     })
 }
 
-const ruleFaults = (route: Transport, wanted: readonly Rule[], where: string): string[] =>
+const ruleFaults = (route: Transport, wanted: readonly Rule[], where: Place): string[] =>
   wanted
     .filter(want => !listRules(route, want.family).some(entry => isSameRule(entry, want)))
     .map(want => `${describeRule(want)} is missing ${where}`)
@@ -144,8 +145,8 @@ function underlayFaults(route: Transport, pod: Expected): string[] {
   return isMissing ? [`the routes of table ${table}, by ${pod.underlay}, are missing in the pod`] : []
 }
 
-const settingFaults = (where: string, ...key: string[]): string[] =>
-  tryReadSysctl(...key) === '1' ? [] : [`net.${key.join('.')} is off ${where}`]
+const strictFaults = (link: string, where: Place): string[] =>
+  isStrict(link) ? [`rp_filter of ${link} is strict ${where}: packets to the pod are dropped`] : []
 
 /** The table of nf_tables in the pod. */
 function tableFaults({ ifName, mark, isDefault }: Expected): string[] {

@@ -314,8 +314,7 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     link: {
       ...{ ifName: call.ifName, addresses, routes: routes.filter(isOwn) },
       byAnyLink: traces === undefined && hasOtherLinks(prevResult, call),
-      // Not the MTU: upstream's tuning changes it behind us, and the result does not tell.
-      ...(mac === undefined ? {} : { mac }),
+      ...{ mac, mtuBytes: pod?.mtu, owner: traces === undefined ? undefined : linkNames(key).owner },
     },
   })
   const master = config.needsAnswers ? await findMaster(config, call, world) : undefined

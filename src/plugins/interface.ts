@@ -29,6 +29,7 @@ import {
   type ValidAttachment,
 } from '#cni'
 import type { FirewallPart } from '#host'
+import { expectedResult, findPod } from './expectation.ts'
 import { asDel, delRecorded, inOwnNetns, keyOf, recordOf } from './record.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
@@ -86,6 +87,7 @@ export type Attach<Config, Traces> = At & {
 
 export type Check<Config, Traces> = At & {
   readonly config: Config
+  /** The runtime's, see `expectedResult`. */
   readonly prevResult: Result
   /** The container's interface in `prevResult`, and where it stands there; undefined only where `ipam` is `none`. */
   readonly pod: NonNullable<Result['interfaces']>[number] | undefined
@@ -225,11 +227,11 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
   /** What CHECK compares with. @throws {CniError} where there is no result, or not of this container */
   function expectationOf(call: Call, world: World): Check<Config, Traces> {
     const config = definition.parse(call.config, call)
-    const { prevResult } = call
-    if (prevResult === undefined) throw new CniError(codes.invalidConfig, 'Required prevResult missing')
-    const { pod, podIndex } = findPod(call, prevResult, definition.ipam !== 'none')
+    if (call.prevResult === undefined) throw new CniError(codes.invalidConfig, 'Required prevResult missing')
     const key = keyOf(call, type)
     const record = findAttachment(world.journal, key)
+    const prevResult = expectedResult(call, call.prevResult, record?.result ?? '')
+    const { pod, podIndex } = findPod(call, prevResult, definition.ipam !== 'none')
     const addresses = (prevResult.ips ?? [])
       .filter(ip => ip.interface === undefined || ip.interface === podIndex)
       .map(({ address }) => parsePrefix(address))
@@ -314,26 +316,8 @@ async function ipamForDel(call: Call, world: World): Promise<Ipam | undefined> {
   return type === '' ? undefined : await world.ipam(call, type)
 }
 
-/** The reference's `dhcp` sends its questions, and its release, by the container's link. */
+/** The reference's `dhcp` sends its questions, and its release (RFC 2131, DHCPRELEASE), by the container's link. */
 const asksByLink = (config: JsonObject): boolean => namedIpam(config) === 'dhcp'
-
-/** @throws {CniError} of CHECK, where the result knows no such interface or another sandbox */
-function findPod(
-  call: Call,
-  { interfaces = [] }: Result,
-  needed: boolean,
-): Pick<Check<never, never>, 'pod' | 'podIndex'> {
-  const podIndex = interfaces.findIndex(({ name, sandbox }) => name === call.ifName && (sandbox ?? '') !== '')
-  const pod = interfaces[podIndex]
-  if (pod === undefined && needed)
-    throw new CniError(codes.checkFailed, `Cannot find interface ${call.ifName} in prevResult`)
-  if (pod !== undefined && pod.sandbox !== call.netns)
-    throw new CniError(
-      codes.checkFailed,
-      `Sandbox in prevResult ${pod.sandbox} doesn't match configured netns ${call.netns}`,
-    )
-  return { pod, podIndex }
-}
 
 /** The same call with another list of what is to stay. */
 function withValid(call: Call, valid: readonly ValidAttachment[]): Call {

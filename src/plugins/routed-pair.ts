@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatPrefix, hostPrefix, type Prefix, parsePrefix, tryParseMac } from '#base'
+import type { Result } from '#cni'
 import type { FirewallPod, NextHop, PodRoute, RoutedPod, Uplink } from '#host'
 import type { At, Attach, Check } from './interface.ts'
 import { isNameTaken, linkNames, underFreeName } from './pair.ts'
@@ -158,15 +159,18 @@ export async function findPodFaults<Config>(
   { call, world, key, prevResult, pod, podIndex, addresses, traces }: Check<Config, RoutedTraces>,
   { nextHops, routes, uplinkIndex, firewall, mayBeForeign = false }: Expectation,
 ): Promise<string[]> {
-  const { hostLinks } = linkNames(key)
+  const { hostLinks, owner } = linkNames(key)
   const { interfaces = [] } = prevResult
   const own = interfaces.find(({ name, sandbox }) => hostLinks.includes(name) && (sandbox ?? '') === '')?.name
   const foreign = mayBeForeign && traces === undefined && own === undefined
   const other = foreign ? toldHostLink(interfaces, podIndex)?.name : undefined
   const hostLink = traces?.hostLink ?? own ?? other ?? hostLinks[0]!
+  const host = interfaces.find(({ name, sandbox }) => name === hostLink && (sandbox ?? '') === '')
   return await world.host.checkRoutedPod({
     pod: {
-      ...{ hostLink, ifName: call.ifName, netnsFd: call.netnsFd!, podMac: tryParseMac(pod?.mac ?? '') },
+      ...{ hostLink, ifName: call.ifName, netnsFd: call.netnsFd! },
+      host: { ...madeAs(host), owner: foreign ? undefined : owner },
+      pod: madeAs(pod),
       ...{ addresses: [...addresses], nextHops, routes, uplinkIndex, foreign },
     },
     firewall: firewallPod({
@@ -175,6 +179,11 @@ export async function findPodFaults<Config>(
     }),
   })
 }
+
+const madeAs = (link: NonNullable<Result['interfaces']>[number] | undefined) => ({
+  mac: tryParseMac(link?.mac ?? ''),
+  mtuBytes: link?.mtu,
+})
 
 /** Puts back what the firewall knew of the pods. */
 export const restorePods = (all: readonly RoutedTraces[], world: World): Promise<void> =>

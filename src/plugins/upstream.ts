@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { readFileSync } from 'node:fs'
 import { formatMac, tryParseMac } from '#base'
-import { lookup, type Result } from '#cni'
+import { type Call, lookup, type Result } from '#cni'
 import type { At } from './interface.ts'
 
-// What upstream's plugin of the same name made, before ours took its place on the node: there is no record of it.
+// What upstream's plugins did to a container: those of the same name, before ours took their place on the node, and others
+// of the chain. There is no record of ours of it.
 
 type Interfaces = NonNullable<Result['interfaces']>
 
@@ -26,4 +28,18 @@ export async function findUpstreamPair({ call, world }: At): Promise<{ hostLink:
   const isPair = found?.kind === 'veth' && found.owner === undefined
   if (isPair && formatMac(found.mac) === formatMac(mac!)) return { hostLink: told!.name, mac: formatMac(mac!) }
   return lookup(call.config, 'ipMasq') === true ? { hostLink: '', mac: '' } : undefined
+}
+
+/** Where upstream's tuning keeps what an interface had before, unless its `dataDir` says otherwise. */
+const TUNING_DIRECTORY = '/run/cni/tuning'
+
+/** True where upstream's tuning, later in the chain, gave the container's interface an MTU. No result tells of it. */
+export function isMtuTuned({ containerId, ifName }: Pick<Call, 'containerId' | 'ifName'>): boolean {
+  try {
+    const text = readFileSync(`${TUNING_DIRECTORY}/${containerId}_${ifName}.json`, 'utf8')
+    return (JSON.parse(text) as { mtu?: number } | null)?.mtu !== undefined
+  } catch {
+    // None, or one that it would not understand either.
+    return false
+  }
 }

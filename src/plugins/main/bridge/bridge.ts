@@ -290,6 +290,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
   const isUpstreams = traces === undefined && host !== undefined && !hostLinks.includes(host.name)
   const ips = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex)
   const podMac = tryParseMac(pod?.mac ?? '')
+  const bridgeMac = tryParseMac(prevResult.interfaces?.find(({ name }) => name === config.bridge)?.mac ?? '')
   const firewall = firewallOf({
     ...{ hostLink, owner },
     ...(config.ipMasq && config.layer3 && !isUpstreams
@@ -304,15 +305,22 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
     : []
   return await world.host.checkBridgedPod({
     want: {
-      bridge: { name: config.bridge, promiscuous: config.promiscMode, vlanFiltering: config.vlans.length > 0 },
-      ...{ hostLink, hostMac: tryParseMac(host?.mac ?? ''), netnsFd: call.netnsFd! },
+      bridge: {
+        ...{ name: config.bridge, mac: config.isGateway ? bridgeMac : undefined },
+        ...{ promiscuous: config.promiscMode, vlanFiltering: config.vlans.length > 0 },
+      },
+      ...{ hostLink, netnsFd: call.netnsFd! },
+      host: {
+        ...{ mac: tryParseMac(host?.mac ?? ''), mtuBytes: host?.mtu },
+        owner: hostLinks.includes(hostLink) ? owner : undefined,
+      },
       port: { hairpin: config.hairpinMode, isolated: config.portIsolation, vlans: config.vlans },
       gateway: gateways.length === 0 ? undefined : { name: gatewayOf(config), addresses: gateways },
       podLink: config.disableContainerInterface
         ? undefined
         : {
             ...{ ifName: call.ifName, kind: 'veth' },
-            ...(podMac === undefined ? {} : { mac: podMac }),
+            ...{ mac: podMac, mtuBytes: pod?.mtu },
             ...leaseOf({ ips, routes: prevResult.routes ?? [] }),
             byAnyLink: hasOtherLinks(prevResult, call),
           },

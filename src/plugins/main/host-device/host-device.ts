@@ -249,7 +249,8 @@ async function findFaults({
     netnsFd: call.netnsFd!,
     pod: {
       ...{ ifName: call.ifName, addresses, routes, byAnyLink: hasOtherLinks(prevResult, call) },
-      ...(mac === undefined ? {} : { mac }),
+      // Its name on the node is how it finds its way back.
+      ...{ mac, mtuBytes: pod?.mtu, owner: traces?.nic?.name },
     },
   })
 }

@@ -6,6 +6,8 @@ import type { World } from '../../world.ts'
 
 /** Always this link, whatever CNI_IFNAME says. */
 const NAME = 'lo'
+/** The kernel gives it whenever the link goes up; the result of another plugin does not tell of it. */
+const ALWAYS = '127.0.0.1/8'
 
 /** Brings the container's `lo` up, on which the kernel then puts 127.0.0.1 and ::1. Has nothing to remember. */
 export const loopback: Plugin<World> = {
@@ -47,16 +49,15 @@ async function check(call: Call, world: World): Promise<void> {
   const { interfaces = [], ips = [] } = call.prevResult ?? {}
   const index = interfaces.findIndex(({ name, sandbox }) => name === NAME && (sandbox ?? '') !== '')
   const own = interfaces[index]
-  if (own === undefined) return
-  if (own.sandbox !== call.netns)
+  if (own !== undefined && own.sandbox !== call.netns)
     throw new CniError(
       codes.checkFailed,
       `Sandbox in prevResult ${own.sandbox} doesn't match configured netns ${call.netns}`,
     )
   const present = new Set(addresses.map(formatPrefix))
-  const gone = ips
-    .filter(ip => ip.interface === index)
-    .map(({ address }) => formatPrefix(tryParsePrefix(address)!))
+  const told = own === undefined ? [] : ips.filter(ip => ip.interface === index).map(({ address }) => address)
+  const gone = (told.length > 0 ? told : [ALWAYS])
+    .map(address => formatPrefix(tryParsePrefix(address)!))
     .filter(address => !present.has(address))
   if (gone.length > 0) throw new CniError(codes.checkFailed, `address ${gone.join(', ')} is missing on ${NAME}`)
 }

@@ -238,8 +238,9 @@ async function findTraces({ call, world, key }: At): Promise<Traces[]> {
 async function findFaults({ call, world, config, key, prevResult, addresses, ...check }: Check<Config, Traces>) {
   const { owner, hostMac, podMac } = linkNames(key)
   const ifName = config.containerInterface
-  const inResult = prevResult.interfaces?.some(({ name, sandbox }) => name === ifName && sandbox === call.netns)
-  if (!inResult) return [`interface ${ifName} is missing in prevResult`]
+  const { interfaces = [] } = prevResult
+  const told = interfaces.find(({ name, sandbox }) => name === ifName && sandbox === call.netns)
+  if (told === undefined) return [`interface ${ifName} is missing in prevResult`]
   const traces = check.traces ?? (await findTraces({ call, world, key }))[0]
   if (traces === undefined) return [`nothing of the attachment is on the node`]
   const uplink = await requireUplink(config, world)
@@ -261,7 +262,8 @@ async function findFaults({ call, world, config, key, prevResult, addresses, ...
     ...lost.map(address => `the node has lost its address ${formatIp(address!)}, which is the pod's next hop`),
     ...(await world.host.checkVethHost({
       pod: {
-        ...{ hostLink, owner, ifName, netnsFd: call.netnsFd!, underlay: call.ifName, hostMac, podMac, mtuBytes: 0 },
+        ...{ hostLink, owner, ifName, netnsFd: call.netnsFd!, underlay: call.ifName, hostMac, podMac },
+        ...{ mtuBytes: interfaces.find(({ name }) => name === hostLink)?.mtu, podMtuBytes: told.mtu },
         ...{ ...pod, nodeAddresses, services, isDefault: config.isDefaultGateway, table, mark },
       },
       uplink: uplink.name,
