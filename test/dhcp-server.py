@@ -24,9 +24,17 @@ server.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 # A broadcast leaves by the segment, whatever other links there are.
 server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'br0')
 server.bind(('', 67))
+# As ISC dhcpd and Kea listen: a client that gives its address back sends from 0.0.0.0 to the server's address, and Linux
+# drops that before a UDP socket would get it.
+listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+listener.bind(('br0', 0x0800))
 print('ready', flush=True)
 while True:
-    message = server.recv(2048)
+    packet = listener.recv(2048)
+    udp = packet[(packet[0] & 15) * 4 :]
+    if packet[9] != socket.IPPROTO_UDP or udp[2:4] != b'\0\x43':
+        continue
+    message = udp[8:]
     kind = options(message[240:]).get(53, b'\0')[0]
     print(NAMES.get(kind, kind), flush=True)
     if kind not in (1, 3):

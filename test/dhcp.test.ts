@@ -5,13 +5,15 @@
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import {
   assertSameState,
   cniBin,
+  errorOf,
   eventually,
   makeLab,
   makeNetns,
@@ -32,15 +34,24 @@ describe('addresses by DHCP', { skip: missing }, () => {
   /** What the server got, and what the daemon says. */
   let messages = ''
   let said = ''
+  let daemon: ChildProcess
   const running: ChildProcess[] = []
   // Short: the path of a socket has 107 bytes.
   const directory = missing ? '' : mkdtempSync(join(tmpdir(), 'dhcp-'))
   const socket = join(directory, 's')
+  const options = { env: { CNI_PATH: `${cniBin()}:${peers}` } }
 
   function begin(command: readonly string[]): ChildProcess {
     const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] })
     running.push(child)
     return child
+  }
+
+  function beginDaemon(): void {
+    daemon = begin([join(peers!, 'dhcp'), 'daemon', '-socketpath', socket, '-timeout', '3s'])
+    daemon.stderr!.on('data', text => {
+      said += text
+    })
   }
 
   before(async () => {
@@ -51,10 +62,7 @@ describe('addresses by DHCP', { skip: missing }, () => {
     server.stdout!.on('data', text => {
       messages += text
     })
-    const daemon = begin([join(peers!, 'dhcp'), 'daemon', '-socketpath', socket, '-timeout', '3s'])
-    daemon.stderr!.on('data', text => {
-      said += text
-    })
+    beginDaemon()
     await eventually('the server is ready', () => messages.includes('ready'))
   })
   after(async () => {
@@ -63,17 +71,16 @@ describe('addresses by DHCP', { skip: missing }, () => {
     if (directory !== '') rmSync(directory, { recursive: true })
   })
 
-  async function live(type: string, keys: object): Promise<void> {
-    const kept = node.state()
+  function newPod(type: string, keys: object) {
     const pod = makeNetns('pod')
     const ipam = { type: 'dhcp', daemonSocketPath: socket }
-    const it = {
-      containerId: pod.name,
-      netns: pod.path,
-      type,
-      config: { cniVersion: '1.0.0', name: 'd', type, ...keys, ipam },
-    }
-    const options = { env: { CNI_PATH: `${cniBin()}:${peers}` } }
+    const config = { cniVersion: '1.0.0', name: 'd', type, ...keys, ipam }
+    return { pod, it: { containerId: pod.name, netns: pod.path, type, config } }
+  }
+
+  async function live(type: string, keys: object): Promise<void> {
+    const kept = node.state()
+    const { pod, it } = newPod(type, keys)
     messages = ''
     said = ''
     const result = resultOf(await node.call('ADD', it, options))
@@ -85,10 +92,26 @@ describe('addresses by DHCP', { skip: missing }, () => {
     resultOf(await node.call('CHECK', it, { ...options, more: { prevResult: result } }))
     resultOf(await node.call('DEL', it, options))
     assert.match(said, /lease acquired[^$]*releasing lease\n$/, 'with the link still there')
+    await eventually('the server has heard that the address is free', () => messages.endsWith('RELEASE\n'))
     assertSameState(node.state(), kept)
   }
 
   test('macvlan asks by its own link, and gives the address back by it', () => live('macvlan', { master: 'eth0' }))
+
+  test('a daemon that does not answer keeps neither link nor record for longer than it is away', async () => {
+    const kept = node.state()
+    const { pod, it } = newPod('macvlan', { master: 'eth0' })
+    resultOf(await node.call('ADD', it, options))
+    daemon.kill()
+    await once(daemon, 'exit')
+    assert.match(errorOf(await node.call('DEL', it, options)).msg, /error dialing DHCP daemon/)
+    assert.doesNotMatch(pod.ip('-o link'), /eth0/)
+    rmSync(socket, { force: true })
+    beginDaemon()
+    await eventually('the daemon listens', () => existsSync(socket))
+    resultOf(await node.call('DEL', it, options))
+    assertSameState(node.state(), kept)
+  })
 
   test('host-device asks by the NIC that it has moved, bridge by its pair', async () => {
     // A NIC of the node on the segment, beside the one that it needs itself.
