@@ -5,7 +5,7 @@
 import { type Journal, listAssignedAddresses, listIntents, listObjects, listPortAddresses } from '#allocator'
 import { deadlineIn } from '#base'
 import type { CloudSession } from '#openstack'
-import { find, list, type Simulator } from '#simulator'
+import { find, list, type Simulator, type SimulatorOptions } from '#simulator'
 import { type EditByHand, editAddresses, editNics, NODE_ADDRESS } from './hand.ts'
 import { fakeKernel, type Kernel, type KernelSite, realKernel } from './kernel.ts'
 import { fakeNics, realNics } from './nics.ts'
@@ -28,6 +28,8 @@ export type Mode = {
   readonly needsRoot: boolean
   readonly kernels: Readonly<Record<'fake' | 'real', (site: KernelSite) => Kernel>>
   neutronConf(schedule: Schedule): object
+  /** What sets the cloud apart from a usual one. */
+  cloud?(schedule: Schedule): SimulatorOptions
   /** How many schedules a run of the tests takes. */
   readonly schedules: number
   /** Makes what the mode needs and the cloud does not have. */
@@ -138,8 +140,14 @@ const onNics: Differences = {
   edit: editNics,
 }
 
-/** Caps: by the node's configuration, and by the hypervisor. */
+/** NICs that the node's configuration allows, with the first. */
 const NICS_MAX = [16, 3, 5, 16]
+
+/** One that is quick or not, and whose hypervisor has few slots or many. */
+const novaOf = ({ seed }: Schedule): SimulatorOptions => ({
+  latency: { attachMs: [20, 1, 120][seed % 3]!, detachMs: [1, 60][seed % 2]!, portUpMs: [1, 1, 60][seed % 3]! },
+  maxNics: seed % 5 === 0 ? 4 : 28,
+})
 
 /** Two thirds of the pods name an address, each address two of them. */
 function chosenAddress(containerId: string): string {
@@ -200,5 +208,5 @@ export const modes: readonly Mode[] = [
     ...ofObjects,
     inNeutron: simulator => ofMooring(simulator, 'mooring:separate'),
   },
-  { name: 'eni', schedules: 150, ...moved, neutronConf: eni, ...onNics },
+  { name: 'eni', schedules: 150, ...moved, neutronConf: eni, cloud: novaOf, ...onNics },
 ]

@@ -43,7 +43,7 @@ export type World = AsyncDisposable & {
 
 export async function startWorld(schedule: Schedule, { mode, real }: { mode: Mode; real: boolean }): Promise<World> {
   const stack = new AsyncDisposableStack()
-  const simulator = stack.use(await startSimulator({ servers: 1 }))
+  const simulator = stack.use(await startSimulator({ servers: 1, ...mode.cloud?.(schedule) }))
   const { servers, subnet_id } = simulator.demo()
   const mac = tryParseMac(servers['worker-1']!.ports[0]!.mac)!
   const pool = { start: '10.10.10.20', end: `10.10.10.${19 + schedule.addresses}` }
