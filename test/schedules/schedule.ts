@@ -121,6 +121,8 @@ function makeNicFault(random: (n: number) => number): Step {
   const pick = <T>(...from: T[]): T => from[random(from.length)]!
   if (random(3) === 0) return { step: 'plug', comes: pick<NicComes>({ afterMs: 1 + random(400) }, 'never') }
   const where = { path: 'os-interface', method: pick('POST', 'POST', 'DELETE', 'GET'), skip: random(2) }
+  // As Nova does for a server whose host does not answer: accepted, and nothing happens.
+  const isDropped = where.method === 'DELETE' && random(3) === 0
   const what = pick<Injection>(
     { act: 'answer', status: 500 },
     { act: 'answer', status: 409 },
@@ -132,7 +134,7 @@ function makeNicFault(random: (n: number) => number): Step {
     { act: 'cut-after', times: 3 },
     { act: 'delay', latencyMs: 1 + random(120) },
   )
-  return { step: 'fault', injection: { ...where, ...what } }
+  return { step: 'fault', injection: { ...where, ...(isDropped ? { act: 'answer', status: 202 } : what) } }
 }
 
 function makeFault(random: (n: number) => number): Injection {
