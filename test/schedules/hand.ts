@@ -2,12 +2,13 @@
 
 // What an operator does by hand to what carries the pods' addresses.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { deadlineIn } from '#base'
-import { find } from '#simulator'
+import { find, type Simulator } from '#simulator'
 import type { HandDoes } from './schedule.ts'
 import type { World } from './world.ts'
 
-/** Of addresses of an operator's own. A fault that was meant for us may meet it: then nothing was done. */
+/** Of what is an operator's own. */
 export type EditByHand = (world: World, does: HandDoes) => Promise<void>
 
 /** The node's own address, which was there first. */
@@ -28,7 +29,7 @@ export async function editAddresses(world: World, does: HandDoes): Promise<void>
     const fixed_ips = [...changed].map(ip_address => ({ subnet_id, ip_address }))
     await operator.neutron.ports.update(port!.id, { fixed_ips }, limits)
   } catch {
-    return // a fault that was meant for us
+    return // a fault that was meant for us, and nothing was done
   }
   if (does === 'take' && gone !== undefined) taken.add(gone)
   foreign.clear()
@@ -42,17 +43,22 @@ export async function editNics({ operator, simulator, foreign }: World, does: Ha
   const { id } = simulator.demo().servers['worker-1']!
   const { network_id: net_id } = simulator.demo()
   const limits = { deadline: deadlineIn(5_000) }
-  const own = [...foreign][0]
+  const own = () =>
+    simulator.demo().servers['worker-1']!.ports.filter((nic, at) => at > 0 && !isOurs(simulator, nic.id))
   try {
-    if (does === 'add') {
-      const made = await operator.nova.interfaces.attach(id, { net_id }, limits)
-      for (const { ip_address } of made.fixed_ips) foreign.add(ip_address)
-    } else if (does === 'remove' && own !== undefined) {
-      const nics = await operator.nova.interfaces.list(id, limits)
-      const nic = nics.find(each => each.fixed_ips.some(({ ip_address }) => ip_address === own))
-      await operator.nova.interfaces.detach(id, nic!.port_id, limits)
-      await operator.nova.interfaces.waitUntilDetached(id, nic!.port_id, limits)
-      foreign.delete(own)
-    }
-  } catch {}
+    const [nic] = own()
+    if (does === 'add') await operator.nova.interfaces.attach(id, { net_id }, limits)
+    else if (does === 'remove' && nic !== undefined) await operator.nova.interfaces.detach(id, nic.id, limits)
+  } catch {
+    // The fault was met, and what was asked for may be done nevertheless.
+  }
+  await sleep(DETACH_MS)
+  foreign.clear()
+  for (const address of own().flatMap(nic => nic.ips)) foreign.add(address)
 }
+
+const isOurs = (simulator: Simulator, portId: string) =>
+  find(simulator.state, 'ports', portId)!.name.startsWith('mooring-')
+
+/** From Nova's answer until a NIC is out of the server. */
+const DETACH_MS = 100

@@ -101,7 +101,7 @@ const routesOf = (simulator: Simulator) =>
   find(simulator.state, 'routers', simulator.demo().router_id)!.routes.map(each => each.destination)
 
 async function makePodNetwork({ neutron }: CloudSession): Promise<void> {
-  const limits = { deadline: deadlineIn(10_000) }
+  const limits = { deadline: deadlineIn(60_000) }
   const { id } = await neutron.networks.create({ name: 'pods' }, limits)
   await neutron.subnets.create({ network_id: id, name: 'pods-4', cidr: '10.20.0.0/24', ip_version: 4 }, limits)
 }
