@@ -9,76 +9,33 @@ import { copyFileSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import {
+  addChain,
+  call,
+  checkChain,
+  DEFAULTS,
+  delChain,
+  type Link,
+  newPod,
+  noPeers,
+  type Pod,
+  THEIRS,
+} from './chain-lab.ts'
+import {
   assertSameState,
   cniBin,
   errorOf,
   folder,
   makeLab,
-  makeNetns,
   type Netns,
   type Node,
   type NodeLab,
-  type Outcome,
-  peers,
   type RunningAgent,
   resultOf,
   root,
   run,
-  skip,
-  start,
   stateOfKernel,
-  type Verb,
 } from './nodelab.ts'
 import { removeTuningData } from './tuning-data.ts'
-
-const THEIRS = peers ?? ''
-const DEFAULTS = [{ dst: '0.0.0.0/0' }, { dst: '::/0' }]
-const noPeers = skip || (peers === undefined && 'needs PEERS_DIR')
-
-/** One plugin of a chain: whose executable (in `directory`), and its configuration. Its IPAM is found on `path`. */
-type Link = { theirs?: boolean; type: string; path?: readonly string[]; directory?: string } & {
-  [key: string]: unknown
-}
-type Pod = { netns: Netns; containerId: string; ifName?: string }
-// biome-ignore lint/suspicious/noExplicitAny: the shape of a result is what the tests look at
-type Result = any
-
-let containers = 0
-/** Upstream's tuning keeps its data by this name, for all nodes of the machine. */
-const newPod = (): Pod => ({ netns: makeNetns('pod'), containerId: `with-peers${containers++}` })
-
-/** Calls one plugin as a runtime does. */
-function call(node: Node, verb: Verb, pod: Pod, link: Link, more: object = {}): Promise<Outcome> {
-  const { theirs = false, path = [cniBin(), THEIRS], directory = theirs ? THEIRS : cniBin(), ...config } = link
-  const enter = theirs || node.mode === 'standalone' ? ['/usr/bin/nsenter', `--net=${node.path}`] : []
-  return start([...enter, join(directory, link.type)], {
-    env: {
-      PATH: process.env['PATH'] ?? '',
-      ...node.env,
-      CNI_COMMAND: verb,
-      CNI_CONTAINERID: pod.containerId,
-      CNI_NETNS: pod.netns.path,
-      CNI_IFNAME: pod.ifName ?? 'eth0',
-      CNI_PATH: path.join(':'),
-    },
-    stdin: JSON.stringify({ cniVersion: '1.0.0', name: 'net', ...config, ...more }),
-  }).outcome
-}
-
-/** ADD in order, each with the result before. @returns the last */
-async function addChain(node: Node, pod: Pod, chain: readonly Link[]): Promise<Result> {
-  let result: Result
-  for (const link of chain) result = resultOf(await call(node, 'ADD', pod, link, result && { prevResult: result }))
-  return result
-}
-
-async function checkChain(node: Node, pod: Pod, chain: readonly Link[], prevResult: Result): Promise<void> {
-  for (const link of chain) resultOf(await call(node, 'CHECK', pod, link, { prevResult }))
-}
-
-async function delChain(node: Node, pod: Pod, chain: readonly Link[], prevResult: Result): Promise<void> {
-  for (const link of chain.toReversed()) resultOf(await call(node, 'DEL', pod, link, { prevResult }))
-}
 
 describe('with upstream’s plugins', { skip: noPeers }, () => {
   let lab: NodeLab

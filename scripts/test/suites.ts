@@ -68,6 +68,7 @@ export const SUITES: readonly Suite[] = [
       'test/veth-route*.test.ts',
       'test/bridge-vlan.test.ts',
       'test/host-device-nic.test.ts',
+      'test/with-vrf.test.ts',
     ],
     again: true,
     // Without KVM the VM is twenty times slower than the machine, and Node.js starts once per call in these.

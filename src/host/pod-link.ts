@@ -250,7 +250,7 @@ function addressFaults(route: Transport, index: number, { ifName, addresses }: P
 
 function routeFaults(route: Transport, index: number, want: PodLinkExpectation): string[] {
   const own = want.prefixRoutes === false ? [] : prefixRoutes(want.addresses)
-  const present = podTables(route, want.addresses)
+  const present = podTables(route, index, want.addresses)
   const isThere = (each: PodLinkRoute, link: number | undefined) =>
     present(each).some(entry => isRoute(entry, each, link))
   return [

@@ -12,28 +12,36 @@ import {
   type Route,
   RT_TABLE_MAIN,
 } from '#rtnetlink'
+import { tryFindLink } from './links.ts'
 
 /** The routes of a pod in the table where one to this destination belongs. */
 export type PodTables = (of: { destination: Prefix; table?: number }) => readonly Route[]
 
 /**
  * Reads each table of a pod once. What belongs into the main table may also be in one that is asked for packets from one of
- * the addresses: upstream's sbr moves it there.
+ * the addresses, or in that of the VRF that the link is part of: upstream's sbr and vrf move it there.
+ * @param index the link's number
  */
-export function podTables(route: Transport, addresses: readonly Prefix[]): PodTables {
+export function podTables(route: Transport, index: number, addresses: readonly Prefix[]): PodTables {
   const known = new Map<string, Route[]>()
   return ({ destination, table = RT_TABLE_MAIN }) => {
     const family = isV4(destination.ip) ? AF_INET : AF_INET6
     const key = `${family} ${table}`
-    const found = known.get(key) ?? readTables(route, family, table, addresses)
+    const places = () =>
+      table === RT_TABLE_MAIN ? [table, ...vrfTable(route, index), ...tablesOf(route, family, addresses)] : [table]
+    const found =
+      known.get(key) ??
+      places().flatMap(each => route.execute([dumpRoutes(family, { table: each })])[0]!.messages.map(decodeRoute))
     known.set(key, found)
     return found
   }
 }
 
-function readTables(route: Transport, family: number, table: number, addresses: readonly Prefix[]): Route[] {
-  const tables = table === RT_TABLE_MAIN ? [table, ...tablesOf(route, family, addresses)] : [table]
-  return tables.flatMap(each => route.execute([dumpRoutes(family, { table: each })])[0]!.messages.map(decodeRoute))
+function vrfTable(route: Transport, index: number): number[] {
+  const master = tryFindLink(route, { index })?.master
+  const linkinfo = master === undefined ? undefined : tryFindLink(route, { index: master })?.linkinfo
+  const table = linkinfo?.kind === 'vrf' && 'data' in linkinfo ? linkinfo.data?.table : undefined
+  return table === undefined ? [] : [table]
 }
 
 function tablesOf(route: Transport, family: number, addresses: readonly Prefix[]): Set<number> {

@@ -351,7 +351,7 @@ function nextHopFaults(
     if (leadsElsewhere || isMissing)
       faults.push(`neighbour ${formatIp(address)} on ${ifName} does not lead to the node`)
   }
-  const present = podTables(route, addresses)
+  const present = podTables(route, index, addresses)
   for (const { address, route: own } of nextHops) {
     if (own === undefined) continue
     const destination = hostPrefix(address)
@@ -363,7 +363,7 @@ function nextHopFaults(
 }
 
 function routeFaults(route: NetlinkSocket, index: number, { addresses, routes, ifName }: RoutedExpectation): string[] {
-  const present = podTables(route, addresses)
+  const present = podTables(route, index, addresses)
   return routes
     .filter(({ scope: _, ...wanted }) => !present(wanted).some(entry => isRoute(entry, wanted, index)))
     .map(({ destination, gateway }) => {

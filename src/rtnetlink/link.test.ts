@@ -238,6 +238,20 @@ test('decodeLink: reads the settings of a macvlan', () => {
   assert.deepEqual([mode, bcQueueLen], [4, 1000])
 })
 
+test('decodeLink: reads the table of a VRF', () => {
+  // ip link add blue type vrf table 777
+  const body = golden(
+    '00000100030000000000000000000000', // ifinfomsg
+    '09000300626c756500000000', // IFLA_IFNAME blue
+    '18001200', // IFLA_LINKINFO
+    '0800010076726600', //   IFLA_INFO_KIND vrf
+    '0c000200', //   IFLA_INFO_DATA
+    '0800010009030000', //     IFLA_VRF_TABLE
+  )
+  const { linkinfo } = decodeLink({ type: 16, flags: 0, seq: 1, body })
+  assert.deepEqual([linkinfo?.kind, (linkinfo as { data: { table: number } }).data.table], ['vrf', 777])
+})
+
 test('decodeLink: leaves the data of an unknown kind as bytes', () => {
   const body = golden(
     '00000100070000000210000000000000', // ifinfomsg

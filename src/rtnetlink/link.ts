@@ -30,6 +30,7 @@ import { dummy } from './kinds/dummy.ts'
 import { ipvlan } from './kinds/ipvlan.ts'
 import { macvlan } from './kinds/macvlan.ts'
 import { veth } from './kinds/veth.ts'
+import { vrf } from './kinds/vrf.ts'
 
 const RTM_NEWLINK = 16
 const RTM_DELLINK = 17
@@ -86,7 +87,7 @@ const rows = {
 /** The attributes of a veth's other end: everything but the kind itself. */
 export const peerAttributes = attributes(rows)
 
-const kinds = tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dummy, macvlan, ipvlan })
+const kinds = tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dummy, macvlan, ipvlan, vrf })
 const IFLA_INFO_SLAVE_KIND = 4
 const IFLA_INFO_SLAVE_DATA = 5
 
