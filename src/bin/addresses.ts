@@ -98,7 +98,7 @@ const MINUTES_MAX = 7 * 24 * 60
 /** Makes a larger reserve now, for a time. */
 export async function makeReserve(text: string, options: ReserveArguments): Promise<Page> {
   const count = wholeNumber(text, RESERVE_MAX, 'Cannot make a reserve: the number of addresses')
-  const minutes = wholeNumber(options.for, MINUTES_MAX, 'Cannot make a reserve: --for')
+  const minutes = wholeNumber(options.for, MINUTES_MAX, 'Cannot make a reserve: --for', 1)
   const limits = limitsOf(options, 'make a reserve')
   await using node = openRecorded(options)
   const warnings: string[] = []
@@ -123,10 +123,14 @@ const reservedLines = ({ name, free }: Reserved, until: string): string[] =>
  * Ends the quarantine of an address or of a whole port: `adopt` takes it for ours and nobody's, `release` takes it away.
  * @returns lines for the user @throws {Error} where it is not in quarantine
  */
-export async function decide(verb: 'adopt' | 'release', text: string, options: CloudOptions): Promise<Page> {
+export async function decide(
+  verb: 'adopt' | 'release',
+  text: string,
+  options: CloudOptions & { readonly port?: string | undefined },
+): Promise<Page> {
   const limits = limitsOf(options, `${verb} ${text}`)
   await using node = openRecorded(options)
-  const lease = endQuarantine(node.journal, verb, text)
+  const lease = endQuarantine(node.journal, verb, text, options.port)
   const { address, portId, mark } = lease
   const what = mark === null ? address! : `port ${portId}`
   if (verb === 'adopt') {
@@ -168,10 +172,10 @@ function limitsOf({ timeout }: CloudOptions, what: string) {
   return { deadline: deadlineIn(seconds * 1000) }
 }
 
-function wholeNumber(text: string, max: number, what: string): number {
+function wholeNumber(text: string, max: number, what: string, min = 0): number {
   const value = Number(text)
-  if (/^\d+$/.test(text) && value <= max) return value
-  throw new Error(`${what} is "${text}", want 0 to ${max}`)
+  if (/^\d+$/.test(text) && value >= min && value <= max) return value
+  throw new Error(`${what} is "${text}", want ${min} to ${max}`)
 }
 
 function textOf(error: unknown): string {

@@ -167,9 +167,10 @@ const print = ({
   for (const text of warnings) console.error(`mooring: ${text}`)
   if (!complete) process.exitCode = 1
 }
+const LEASE_STATES = ['foreign', 'making', 'free', 'assigned', 'releasing', 'removing', 'quarantined']
 ip.command('list')
   .description('all of them: foreign, making, free (the reserve), assigned, releasing, quarantined')
-  .option('--state <state...>', 'of these states only', [])
+  .addOption(new Option('--state <state...>', 'of these states only').choices(LEASE_STATES).default([]))
   .option('--network <name>', 'of attachments of this network only')
   .option('--pod <pod>', 'of this pod only: POD or NAMESPACE/POD')
   .option('--json', 'for machines', false)
@@ -210,6 +211,7 @@ for (const [verb, what] of [
     .description(what)
     .addOption(conflist())
     .addOption(confDir())
+    .option('--port <id>', 'the Neutron port, where several have the address')
     .option('--timeout <seconds>', 'for the cloud', '20')
     .addOption(dataDir())
     .addOption(nodeNetns())

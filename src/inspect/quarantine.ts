@@ -10,10 +10,11 @@ export const ADOPTED_COOL_DOWN_MS = 30_000
 /**
  * Ends the quarantine of an address, or of a whole port: `adopt` takes it for ours and nobody's, `release` has it taken away.
  * @param text an address, or the id or name of a port
+ * @param port the id of the port that has the address, where several have it
  * @throws {Error} where it is not in quarantine, with what it is instead
  */
-export function endQuarantine(journal: Journal, verb: 'adopt' | 'release', text: string): Lease {
-  const lease = findQuarantined(journal, verb, text)
+export function endQuarantine(journal: Journal, verb: 'adopt' | 'release', text: string, port?: string): Lease {
+  const lease = findQuarantined(journal, verb, text, port)
   const { portId, mark, address } = lease
   const coolDownMs = ADOPTED_COOL_DOWN_MS
   if (mark !== null) {
@@ -24,10 +25,10 @@ export function endQuarantine(journal: Journal, verb: 'adopt' | 'release', text:
   return lease
 }
 
-function findQuarantined(journal: Journal, verb: string, text: string): Lease {
+function findQuarantined(journal: Journal, verb: string, text: string, port: string | undefined): Lease {
   const ip = tryParseIp(text)
   const wanted = ip === undefined ? text : formatIp(ip)
-  const leases = listLeases(journal)
+  const leases = listLeases(journal).filter(({ portId }) => port === undefined || portId === port)
   const named =
     ip === undefined
       ? leases.filter(
@@ -37,7 +38,9 @@ function findQuarantined(journal: Journal, verb: string, text: string): Lease {
   const found = named.filter(({ state }) => state === 'quarantined')
   const ports = [...new Set(found.map(({ portId }) => portId))]
   if (ports.length > 1)
-    throw new Error(`Cannot ${verb} ${wanted}: it is in quarantine on the ports ${ports.join(', ')}; name the port`)
+    throw new Error(
+      `Cannot ${verb} ${wanted}: it is in quarantine on the ports ${ports.join(', ')}; name one of them: --port`,
+    )
   if (found[0] !== undefined) return found[0]
   const [other] = named
   if (other === undefined)

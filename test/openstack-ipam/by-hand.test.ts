@@ -198,6 +198,9 @@ test('ip list: in the order of the addresses, by state, network and pod, and for
     shown.map(({ address, holder }: { address: string; holder: object }) => [address, holder]),
     [[pod, { network: 'cni0', containerId: 'c1', ifName: 'eth0', pod: 'demo/redis-0' }]],
   )
+  const typo = await ip('list', '--state', 'quarantine')
+  assert.equal(typo.status, 1)
+  assert.match(typo.output, /'quarantine' is invalid. Allowed choices are foreign, .*quarantined/)
   const refused = await ip('release', pod, ...named)
   assert.equal(
     refused.output,
@@ -217,6 +220,33 @@ test('ip adopt and release: of addresses, taken off the port at once, and of who
   assert.match(output, new RegExp(`^${address} is off port ${portId}$`, 'm'))
   assert.ok(!portOf(simulator).ips.includes(address!))
   assert.throws(() => endQuarantine(journal, 'adopt', address!), /the journal does not know it\. See mooring ip list/)
+
+  // Two networks may have the same addresses.
+  for (const port of ['port-8', 'port-9']) {
+    journal
+      .sql('INSERT INTO port SELECT ?, access, settings, seen_boot_id, revision FROM port WHERE port_id = ?')
+      .run(port, portId)
+    journal
+      .sql(
+        `INSERT INTO port_address SELECT ?, address, subnet_id, 'quarantined', '', '', '', '', NULL, 0, 0, 0
+         FROM port_address WHERE state = 'assigned'`,
+      )
+      .run(port)
+  }
+  const both = listLeases(journal).find(each => each.portId === 'port-8')!.address!
+  assert.throws(() => endQuarantine(journal, 'adopt', both), /on the ports port-8, port-9; name one of them: --port$/)
+  assert.equal((await ip('adopt', both, '--port', 'port-9', ...named)).status, 0)
+  const states = listLeases(journal)
+    .filter(each => each.address === both)
+    .map(each => [each.portId, each.state])
+  assert.deepEqual(
+    states.sort(),
+    [
+      [portId, 'assigned'],
+      ['port-8', 'quarantined'],
+      ['port-9', 'free'],
+    ].sort(),
+  )
 
   const mark = 'a'.repeat(20)
   const row = {
