@@ -10,7 +10,26 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { eventually, folder, makeLab, type Node, type RunningAgent, resultOf, run, skip } from './nodelab.ts'
+import { type CloudNode, makeCloudNode } from './crash/cloud.ts'
+import {
+  errorOf,
+  eventually,
+  folder,
+  makeLab,
+  makeNetns,
+  type Node,
+  type RunningAgent,
+  resultOf,
+  run,
+  skip,
+} from './nodelab.ts'
+
+/** As if its containers had been attached a while ago: the agent does not judge what has just come. */
+function age({ dataDir }: Node): void {
+  const db = new DatabaseSync(join(dataDir, 'journal.db'))
+  db.exec('PRAGMA busy_timeout = 5000; UPDATE attachment SET changed_ms = changed_ms - 60000')
+  db.close()
+}
 
 describe('a namespace without its first process', { skip }, () => {
   let node: Node
@@ -39,13 +58,6 @@ describe('a namespace without its first process', { skip }, () => {
       .state()
       .flatMap(line => /^attachment .*"container_id":"(\w+)"/.exec(line)?.[1] ?? [])
       .sort()
-  /** As if they had been attached a while ago: the agent does not judge what has just come. */
-  function age(): void {
-    const db = new DatabaseSync(join(node.dataDir, 'journal.db'))
-    db.exec('PRAGMA busy_timeout = 5000; UPDATE attachment SET changed_ms = changed_ms - 60000')
-    db.close()
-  }
-
   test('keeps what it has while another process, a mount or a descriptor holds it, and loses it then', async () => {
     const holders: Record<string, (path: string) => Promise<() => void>> = {
       process: async path => {
@@ -79,7 +91,7 @@ describe('a namespace without its first process', { skip }, () => {
     const names = Object.keys(holders).sort()
     assert.deepEqual(recorded(), names)
     for (const first of firsts) first.kill('SIGKILL')
-    age()
+    age(node)
     await eventually('nobody holds it: freed', () => !recorded().includes('nobody'))
     await sleep(1_200) // one round more
     assert.deepEqual(
@@ -92,5 +104,55 @@ describe('a namespace without its first process', { skip }, () => {
       node.state().filter(line => line.startsWith(`${node.leases}/`)),
       [],
     )
+  })
+})
+
+describe('an address for an interface plugin of somebody else, who executes tcnp-ipam', { skip }, () => {
+  const callOf = (cloud: CloudNode, containerId: string, netns: string) => ({
+    ...{ containerId, netns, type: 'tcnp-ipam' },
+    config: { cniVersion: '1.0.0', name: 'podnet', type: 'foreign', ipam: cloud.options().more.ipam },
+  })
+
+  test('goes back when its pod has died and nobody sends DEL, and stays while it lives', async () => {
+    await using cloud = await makeCloudNode('agent')
+    const { node } = cloud
+    await using agent = await node.startAgent({ reconcile: 1 })
+    const before = cloud.fixedIps()
+    const [dead, living] = [makeNetns('pod'), makeNetns('pod')]
+    const pods = { dead: callOf(cloud, 'dead', dead.path), living: callOf(cloud, 'living', living.path) }
+    const address = resultOf(await node.call('ADD', pods.living)).ips[0].address.split('/')[0]
+    resultOf(await node.call('ADD', pods.dead))
+    assert.equal(errorOf(await node.call('ADD', pods.living)).code, 104)
+    assert.equal(cloud.fixedIps().length, before.length + 2)
+    dead.remove()
+    age(node)
+    await eventually(
+      'the address of the dead pod is taken off the port',
+      () => cloud.fixedIps().length === before.length + 1,
+    )
+    await sleep(2_200) // two rounds more
+    assert.ok(cloud.fixedIps().includes(address))
+    assert.ok(agent.log.some(line => line.includes('its namespace is gone') && line.includes('"dead"')))
+    resultOf(await node.call('DEL', pods.living))
+    await eventually('nothing is left', () => cloud.fixedIps().length === before.length)
+    assert.deepEqual(
+      node.state().filter(line => line.startsWith('attachment')),
+      [],
+    )
+  })
+
+  test('is recorded by a process per call as well, and forgotten with DEL and GC', async () => {
+    await using cloud = await makeCloudNode('standalone')
+    const { node } = cloud
+    const recorded = () => node.state().filter(line => line.startsWith('attachment')).length
+    const pod = makeNetns('pod')
+    for (const containerId of ['one', 'two']) resultOf(await node.call('ADD', callOf(cloud, containerId, pod.path)))
+    assert.equal(recorded(), 2)
+    resultOf(await node.call('DEL', callOf(cloud, 'one', pod.path)))
+    assert.equal(recorded(), 1)
+    await sleep(150) // a list knows who is younger than that
+    const none = { more: { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] } }
+    resultOf(await node.call('GC', callOf(cloud, '', ''), none))
+    assert.equal(recorded(), 0)
   })
 })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Goal: an address that an address pair lets pass, and one of another subnet that the router has a route for, work on the
+// Goal: an address that an address pair lets pass, of mix and of separate, and one of another subnet that the router has a route for, work on the
 // wire when ADD has ended, in both directions; and no more after DEL. A node in a server of the simulated OpenStack, whose
 // port security and router are real, pods by the installed executables. Needs root.
 
@@ -85,5 +85,29 @@ describe('packets of mix by address pairs and of mix_route', { skip }, () => {
     await eventually('the route is gone', () => routes().length === 0)
     await new Promise(resolve => setTimeout(resolve, wireDelayMs + 200))
     assert.equal(await peer.ask(peerAddress, pod.address), undefined)
+  })
+})
+
+describe('packets of separate by address pairs', { skip }, () => {
+  test('the address of a pod’s own port works both ways at the port of its node when ADD has ended, and not after DEL', async () => {
+    const { cloud, peer, peerAddress, options, addPod } = await setUp({
+      ...{ mode: 'separate', binding: 'allowed_address_pairs', node: 'worker-1', idleMs: 0, usableAfterMs: 1_000 },
+    })
+    await using _cloud = cloud
+    const { node, simulator } = cloud
+    const pod = await addPod('p1')
+    const own = list(simulator.state, 'ports').filter(each => each.device_owner === 'mooring:separate')
+    assert.deepEqual(
+      own.map(each => each.fixed_ips.map(({ ip_address }) => ip_address)),
+      [[pod.address]],
+    )
+    assert.equal(await pod.station.ask(pod.address, peerAddress), pod.address, 'pod to another server')
+    assert.equal(await peer.ask(peerAddress, pod.address), peerAddress, 'another server to the pod')
+    resultOf(await node.call('DEL', pod.it, options))
+    await eventually('the pair is gone', () => serverPort(cloud).allowed_address_pairs.length === 0)
+    node.ip(`address add ${pod.address}/32 dev lo`)
+    const thief = node.station()
+    await new Promise(resolve => setTimeout(resolve, wireDelayMs + 200))
+    assert.equal(await thief.ask(pod.address, peerAddress), undefined)
   })
 })

@@ -72,10 +72,11 @@ export async function drain({ dataDir, conflist = [], force = false, timeout }: 
 
 function refuseWhileInUse(inUse: readonly Attachment[], dels: number): void {
   if (inUse.length === 0 && dels === 0) return
-  const named = inUse.slice(0, NAMED_MAX).map(({ ifName, containerId }) => `${ifName} of ${containerId}`)
-  const more = inUse.length > NAMED_MAX ? [`${inUse.length - NAMED_MAX} more`] : []
+  // An attachment has a record of each plugin of its chain.
+  const names = [...new Set(inUse.map(({ ifName, containerId }) => `${ifName} of ${containerId}`))]
+  const more = names.length > NAMED_MAX ? [`${names.length - NAMED_MAX} more`] : []
   const what = [
-    ...(inUse.length === 0 ? [] : [`attachments are in use: ${[...named, ...more].join(', ')}`]),
+    ...(inUse.length === 0 ? [] : [`attachments are in use: ${[...names.slice(0, NAMED_MAX), ...more].join(', ')}`]),
     ...(dels === 0 ? [] : [`${dels} ${dels === 1 ? 'DEL waits' : 'DELs wait'} for the agent`]),
   ]
   throw new Error(

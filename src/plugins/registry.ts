@@ -12,6 +12,7 @@ import {
   readValidAttachments,
   selectIpam,
 } from '#cni'
+import { executedIpam } from './executed-ipam.ts'
 import { requireInstalled } from './installed.ts'
 import type { RecordedPlugin } from './interface.ts'
 import { hostLocal } from './ipam/host-local/host-local.ts'
@@ -61,7 +62,7 @@ const asInstalled = (plugin: Plugin<World>): Plugin<World> => ({
 /** Every plugin by the name of its executable. */
 export const plugins: ReadonlyMap<string, Plugin<World>> = new Map(
   [...interfacePlugins, ['loopback', loopback] as const, ...ipamPlugins].map(
-    ([name, plugin]) => [name, asInstalled(plugin)] as const,
+    ([name, plugin]) => [name, asInstalled(plugin === tcnpIpam ? executedIpam(tcnpIpam) : plugin)] as const,
   ),
 )
 
