@@ -23,7 +23,7 @@ export {
   type ObjectState,
   type Room,
 } from './objects/object.ts'
-export { type ObjectPoolOptions, openObjectPool } from './objects/pool.ts'
+export { type ObjectPoolOptions, openObjectPool, poolDigitsOf } from './objects/pool.ts'
 export { findObjectPool, forgetObjectPool, listObjectPools } from './objects/pool-store.ts'
 export {
   adoptObject,

@@ -401,6 +401,41 @@ test('by address pairs the addresses pass at the node’s port: with the ports t
   await until(isWhole, 'the pairs of the reserve')
 })
 
+for (const longLived of [true, false])
+  test(`by address pairs a port that exists passes at the node’s port, too, and those of other nodes do not (${longLived ? 'agent' : 'one process per call'})`, async t => {
+    const conf = { binding: 'allowed_address_pairs', usableAfterMs: 0, maxAddressPairs: 1, allow: ['port'] }
+    const { node, simulator, ipam, cloud } = await setUp(t, longLived, conf)
+    const { network_id } = simulator.demo()
+    const pairs = async () =>
+      (await cloud.neutron.ports.get(portOf(simulator).id, limits()))!.allowed_address_pairs!.map(
+        each => each.ip_address,
+      )
+    const addressOfPort = ({ fixed_ips }: Port) => fixed_ips[0]!.ip_address
+    const another = await cloud.neutron.ports.create(
+      { network_id, fixed_ips: [{ ip_address: '10.10.10.200' }] },
+      limits(),
+    )
+    const taken = { device_owner: 'mooring:adopted', device_id: `mooring-${'0'.repeat(20)}` }
+    await cloud.neutron.ports.update(another.id, taken, limits())
+    const mine = await cloud.neutron.ports.create({ network_id, fixed_ips: [{ ip_address: '10.10.10.202' }] }, limits())
+    const next = await cloud.neutron.ports.create({ network_id, fixed_ips: [{ ip_address: '10.10.10.204' }] }, limits())
+    const take = (container: string, { id }: Port) => node.call('ADD', container, ipam, { args: `NEUTRON_PORT=${id}` })
+    const reply = await take('c1', mine)
+    assert.equal(addressOf(reply), addressOfPort(mine), reply.stdout)
+    assert.deepEqual(await pairs(), [addressOfPort(mine)])
+    const refused = await take('c2', next)
+    assert.equal(refused.json.code, 102, refused.stdout)
+    assert.match(refused.json.msg!, /address pairs of port .*: the limit is 1, 1 are ours/)
+    assert.equal((await cloud.neutron.ports.get(next.id, limits()))!.device_id, '', 'it is its owner’s')
+    assert.equal((await node.call('DEL', 'c1', ipam)).exitCode, 0)
+    await until(async () => (await pairs()).length === 0, 'the pair is gone')
+    await until(
+      async () => (await cloud.neutron.ports.get(mine.id, limits()))!.device_id === '',
+      'it is its owner’s again',
+    )
+    assert.equal((await cloud.neutron.ports.get(another.id, limits()))!.device_id, taken.device_id)
+  })
+
 test('with binding "host" the ports are bound to the node; in another mode that is refused', async t => {
   const { node, simulator, ipam } = await setUp(t)
   const { cloud } = await smallNetwork(t, simulator)

@@ -23,7 +23,7 @@ import { atMost } from '#base'
 import type { Call } from '#cni'
 import type { CloudSession, Health } from '#openstack'
 import type { World } from '../../world.ts'
-import { adoptedDriver } from './adopted/driver.ts'
+import { adoptedDriverOf } from './adopted/driver-of.ts'
 import { parseConfig } from './config.ts'
 import { ENI, nicDriverOf } from './eni/driver-of.ts'
 import { healthOf } from './health.ts'
@@ -49,7 +49,7 @@ export type DriverMaker = (
 const driverMakers: Readonly<Record<string, DriverMaker>> = {
   separate: portDriverOf,
   eni: nicDriverOf,
-  adopted: (_, __, session) => adoptedDriver(session),
+  adopted: adoptedDriverOf,
 }
 
 /** A NIC takes up to a minute and a half, and a reserve of them as many times as long. */

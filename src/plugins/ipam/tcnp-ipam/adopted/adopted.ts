@@ -7,8 +7,10 @@ import type { Port } from '#openstack'
 import type { World } from '../../../world.ts'
 import type { Choice } from '../choice.ts'
 import type { Config } from '../config.ts'
-import { findNamedPort, findNetworks } from '../host-port.ts'
+import { findNamedPort, findNetworks, type Place } from '../host-port.ts'
 import { objectPoolFor, objectReleases } from '../object-pools.ts'
+import { locate } from '../place.ts'
+import { isPassing, type Passing } from '../separate/with-pairs.ts'
 import type { OpenedCloud } from '../sessions.ts'
 import { type Given, ownerOf, type Source } from '../source.ts'
 import { dnsOf, resultIp, toPlaceSubnet } from '../subnets.ts'
@@ -28,7 +30,13 @@ async function acquire(config: Config, call: Call, world: World, choice: Choice)
   const port = await findChosen(cloud, choice, call)
   const subnets = await neutron.subnets.list({ network_id: port.network_id }, call)
   const special: AdoptedPort = { portId: port.id }
-  const { addresses } = await poolOf(config, world, cloud).acquire(ownerOf(call), call, {
+  const host = isPassing(config) ? (await locate(config, world, cloud, call)).place : undefined
+  if (host !== undefined && host.networkId !== port.network_id)
+    throw new CniError(
+      codes.invalidConfig,
+      `Cannot let the addresses of port ${port.id} pass at port ${host.portId} of the node: it is on another network`,
+    )
+  const { addresses } = await poolOf(config, world, cloud, host).acquire(ownerOf(call), call, {
     special: JSON.stringify(special),
   })
   const used = addresses.map(({ subnetId, address }) => {
@@ -57,14 +65,21 @@ async function findChosen({ session: { neutron } }: OpenedCloud, choice: Choice,
   throw new CniError(codes.invalidConfig, `Cannot use port "${choice.port}" of "${key}": it has no address`)
 }
 
-function poolOf({ neutronConf }: Config, world: World, { access }: OpenedCloud): ObjectPool {
-  const { cluster, node = hostname(), max, dataDir } = neutronConf
-  const settings = { name: 'ports that pods choose', reserve: 0, max, usableAfterMs: 0, coolDownMs: 0, idleMs: 0 }
+function poolOf(
+  { neutronConf }: Config,
+  world: World,
+  { access }: OpenedCloud,
+  host: Pick<Place, 'portId'> | undefined,
+): ObjectPool {
+  const { cluster, node = hostname(), max, dataDir, maxAddressPairs: pairsMax, verifyAfterMs } = neutronConf
+  const passing: Passing | undefined = host === undefined ? undefined : { portId: host.portId, pairsMax, verifyAfterMs }
+  const usableAfterMs = passing === undefined ? 0 : neutronConf.usableAfterMs
+  const settings = { name: 'ports that pods choose', reserve: 0, max, usableAfterMs, coolDownMs: 0, idleMs: 0 }
   return objectPoolFor(world, {
-    pool: JSON.stringify([KIND, access, cluster, node]),
+    pool: JSON.stringify([KIND, access, cluster, node, ...(passing === undefined ? [] : [passing.portId])]),
     kind: KIND,
     access,
-    detail: '',
+    detail: passing === undefined ? '' : JSON.stringify(passing),
     settings: { ...settings, lockDirectory: dataDir ?? world.dataDir },
   })
 }

@@ -2,7 +2,7 @@
 
 import type { KnownPool, ObjectDriver } from '#allocator'
 import type { CloudSession } from '#openstack'
-import { type ListWorld, listFor } from '../lists.ts'
+import type { ListWorld } from '../lists.ts'
 import { type PortPlace, portDriver } from './driver.ts'
 import { withPairs } from './with-pairs.ts'
 
@@ -10,23 +10,15 @@ const drivers = new WeakMap<CloudSession, Map<string, ObjectDriver>>()
 
 /** The driver of a pool: the same for as long as the session is, because it remembers which subnet was full. */
 export function portDriverOf(
-  { detail, access, settings }: Pick<KnownPool, 'detail' | 'access' | 'settings'>,
+  known: Pick<KnownPool, 'detail' | 'access' | 'settings'>,
   world: ListWorld,
   session: CloudSession,
 ): ObjectDriver {
+  const { detail } = known
   const all = drivers.get(session) ?? new Map<string, ObjectDriver>()
   drivers.set(session, all)
   const place = JSON.parse(detail) as PortPlace
   const driver = all.get(detail) ?? portDriver(session, place)
   all.set(detail, driver)
-  if (place.passing === undefined) return driver
-  const { portId, pairsMax, verifyAfterMs } = place.passing
-  const { lockDirectory } = settings
-  const pairs = listFor(world, {
-    kind: 'pairs',
-    objectId: portId,
-    access,
-    settings: { entriesMax: pairsMax, verifyAfterMs, lockDirectory },
-  })
-  return withPairs(driver, pairs, world.longLived)
+  return place.passing === undefined ? driver : withPairs(driver, place.passing, known, world)
 }

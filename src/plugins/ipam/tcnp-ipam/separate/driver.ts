@@ -16,6 +16,7 @@ import { disassociateFloatingIps } from '../floating-ips.ts'
 import type { PlaceSubnet } from '../subnets.ts'
 import { descriptionOf, deviceOwnerOf, type OwnerMark, tagsOf } from './owner-mark.ts'
 import { findFree } from './room.ts'
+import type { Passing } from './with-pairs.ts'
 
 /** What makes the ports of one pool what they are. JSON: the journal keeps it, so that a later process makes the same. */
 export type PortPlace = {
@@ -30,7 +31,7 @@ export type PortPlace = {
   /** The host to which the ports are bound; undefined: to none. */
   readonly boundTo: string | undefined
   /** The port of the node, where the addresses pass by address pairs; undefined: nothing on the node's side is needed. */
-  readonly passing: { readonly portId: string; readonly pairsMax: number; readonly verifyAfterMs: number } | undefined
+  readonly passing: Passing | undefined
   /** After a subnet was found full, until it is tried again. */
   readonly retryFullMs: number
 }

@@ -26,6 +26,7 @@ import { dnsOf, type Family, familiesOf, type PlaceSubnet, resultIp } from '../s
 import { explainTaken } from '../unavailable.ts'
 import { MODE, type PortPlace, type SpecialPort } from './driver.ts'
 import { lookForSite, type Site, type SiteNetwork } from './site.ts'
+import { isPassing } from './with-pairs.ts'
 
 const STATUS_MS = 5_000
 
@@ -76,8 +77,6 @@ type Candidate = {
   /** What the attachment asks for beyond the pool; empty for one that takes any port of it. */
   readonly special: string
 }
-
-const isPassing = ({ neutronConf }: Config) => neutronConf.binding === 'allowed_address_pairs'
 
 /** The networks that can serve the attachment, in order of preference. Past the node's port come addresses of its own network only. */
 function candidatesOf(

@@ -1,9 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { AllocationError, type MadeObject, type ObjectDriver, type SharedList } from '#allocator'
+import { AllocationError, type KnownPool, type MadeObject, type ObjectDriver } from '#allocator'
+import type { Config } from '../config.ts'
+import { type ListWorld, listFor } from '../lists.ts'
+
+/** The port of the node, where the addresses of pods pass by address pairs. JSON: the journal keeps it. */
+export type Passing = { readonly portId: string; readonly pairsMax: number; readonly verifyAfterMs: number }
+
+/** True where the addresses of pods pass at the node's own port. */
+export const isPassing = ({ neutronConf }: Config): boolean => neutronConf.binding === 'allowed_address_pairs'
 
 /** Makes a driver's objects pass at the node's own port: each has its address pairs there for as long as it exists. */
-export function withPairs(driver: ObjectDriver, pairs: SharedList, longLived: boolean): ObjectDriver {
+export function withPairs(
+  driver: ObjectDriver,
+  { portId, pairsMax, verifyAfterMs }: Passing,
+  { access, settings: { lockDirectory } }: Pick<KnownPool, 'access' | 'settings'>,
+  world: ListWorld,
+): ObjectDriver {
+  const { longLived } = world
+  const pairs = listFor(world, {
+    kind: 'pairs',
+    objectId: portId,
+    access,
+    settings: { entriesMax: pairsMax, verifyAfterMs, lockDirectory },
+  })
   const addressesOf = (made: MadeObject) => made.addresses.map(each => each.address)
 
   return {
