@@ -423,6 +423,8 @@ for (const longLived of [true, false])
     const reply = await take('c1', mine)
     assert.equal(addressOf(reply), addressOfPort(mine), reply.stdout)
     assert.deepEqual(await pairs(), [addressOfPort(mine)])
+    const check = () => node.call('CHECK', 'c1', ipam, { config: { prevResult: reply.json } })
+    assert.equal((await check()).exitCode, 0)
     const refused = await take('c2', next)
     assert.equal(refused.json.code, 102, refused.stdout)
     assert.match(refused.json.msg!, /address pairs of port .*: the limit is 1, 1 are ours/)
@@ -454,6 +456,27 @@ test('with binding "host" the ports are bound to the node; in another mode that 
   const member = await node.call('ADD', 'c2', { ...ipam, neutronConf: { ...ipam.neutronConf, binding: 'host' } })
   assert.equal(member.json.code, 101, member.stdout)
   assert.equal((await node.call('ADD', 'c3', asAdmin(ipam, simulator, { ...conf, mode: 'mix' }))).json.code, 7)
+})
+
+test('CHECK names an address that has no pair at the port of the node', async t => {
+  const { node, simulator, ipam, cloud } = await setUp(t, true, {
+    ...{ binding: 'allowed_address_pairs', usableAfterMs: 0, verifyAfterMs: 60_000, allow: ['port'] },
+  })
+  const { network_id } = simulator.demo()
+  const mine = await cloud.neutron.ports.create({ network_id, name: 'mine' }, limits())
+  const replies = [
+    await node.call('ADD', 'c1', ipam),
+    await node.call('ADD', 'c2', ipam, { args: 'NEUTRON_PORT=mine' }),
+  ]
+  assert.equal(addressOf(replies[1]!), mine.fixed_ips[0]!.ip_address)
+  const check = (at: number) => node.call('CHECK', `c${at + 1}`, ipam, { config: { prevResult: replies[at]!.json } })
+  for (const at of [0, 1]) assert.equal((await check(at)).exitCode, 0)
+  await cloud.neutron.ports.update(portOf(simulator).id, { allowed_address_pairs: [] }, limits())
+  for (const at of [0, 1])
+    assert.match(
+      (await check(at)).json.msg!,
+      new RegExp(`port \\S+ has no address pair for ${addressOf(replies[at]!)}$`),
+    )
 })
 
 test('CHECK names a port that is gone, and an address that it has lost', async t => {

@@ -4,7 +4,6 @@ import {
   AllocationError,
   findKnownPort,
   forgetLookup,
-  type HolderSettings,
   isReleased,
   type Journal,
   type Limits,
@@ -16,19 +15,9 @@ import {
   releaseOthers,
   releaseOwner,
 } from '#allocator'
-import {
-  atMost,
-  deadlineIn,
-  formatIp,
-  hostPrefix,
-  isV4,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-  tryParsePrefix,
-} from '#base'
+import { atMost, deadlineIn, formatIp, isV4, parseIp, parsePrefix, prefixContains } from '#base'
 import { type Call, CniError, codes, type Result } from '#cni'
-import { isMissing, type Neutron } from '#openstack'
+import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
 import { type Carrier, findCarrier } from './carrier.ts'
 import type { Choice } from './choice.ts'
@@ -49,6 +38,7 @@ import {
   subnetsOfPort,
 } from './subnets.ts'
 import { explain } from './unavailable.ts'
+import { findUncovered } from './uncovered.ts'
 import { warnOfRelease } from './untold.ts'
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
@@ -267,25 +257,6 @@ async function findFaults(config: Config, call: Call, world: World): Promise<str
     if (holder !== undefined) faults.push(...(await findUncovered(cloud.session.neutron, holder, address, call)))
   }
   return faults
-}
-
-/** What an address that another port holds lacks at the node's. */
-async function findUncovered(
-  neutron: Neutron,
-  { hostPortId, route }: HolderSettings,
-  address: string,
-  limits: Limits,
-): Promise<string[]> {
-  const isFor = (text: string) => prefixContains(tryParsePrefix(text) ?? hostPrefix(parseIp(text)), parseIp(address))
-  const host = await neutron.ports.get(hostPortId, limits)
-  const isFree = host?.port_security_enabled === false
-  const passes = isFree || host?.allowed_address_pairs?.some(each => isFor(each.ip_address)) === true
-  const router = route === undefined ? undefined : await neutron.routers.get(route.routerId, limits)
-  const isRouted = route === undefined || router?.routes.some(each => isFor(each.destination)) === true
-  return [
-    ...(passes ? [] : [`port ${hostPortId} has no address pair for ${address}`]),
-    ...(isRouted ? [] : [`router ${route.routerId} has no route for ${address}`]),
-  ]
 }
 
 async function examine(config: Config, world: World): Promise<void> {

@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { hostname } from 'node:os'
-import { type CloudObject, listObjectPools, listOwnedObjects, nameOfMark, type ObjectPool } from '#allocator'
+import {
+  type CloudObject,
+  findObjectPool,
+  listObjectPools,
+  listOwnedObjects,
+  nameOfMark,
+  type ObjectPool,
+} from '#allocator'
 import { type Call, CniError, codes } from '#cni'
 import type { Port } from '#openstack'
 import type { World } from '../../../world.ts'
@@ -10,7 +17,7 @@ import type { Config } from '../config.ts'
 import { findNamedPort, findNetworks, type Place } from '../host-port.ts'
 import { objectPoolFor, objectReleases } from '../object-pools.ts'
 import { locate } from '../place.ts'
-import { isPassing, type Passing } from '../separate/with-pairs.ts'
+import { findNotPassing, isPassing, type Passing } from '../separate/with-pairs.ts'
 import type { OpenedCloud } from '../sessions.ts'
 import { type Given, ownerOf, type Source } from '../source.ts'
 import { dnsOf, resultIp, toPlaceSubnet } from '../subnets.ts'
@@ -92,7 +99,7 @@ function heldBy(owner: ReturnType<typeof ownerOf>, { journal }: World): CloudObj
 async function findFaults(config: Config, call: Call, world: World): Promise<string[]> {
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
   const faults: string[] = []
-  for (const { id, mark, addresses } of heldBy(ownerOf(call), world)) {
+  for (const { id, mark, addresses, pool } of heldBy(ownerOf(call), world)) {
     const port = await cloud.session.neutron.ports.get(id, call)
     const lost = addresses.filter(({ address }) => !port?.fixed_ips.some(each => each.ip_address === address))
     if (port === undefined) faults.push(`its port ${id} does not exist`)
@@ -102,6 +109,10 @@ async function findFaults(config: Config, call: Call, world: World): Promise<str
       )
     else if (lost.length > 0)
       faults.push(`its port ${id} does not have ${lost.map(each => each.address).join(', ')} any more`)
+    const { detail } = findObjectPool(world.journal, pool)!
+    const passing = detail === '' ? undefined : (JSON.parse(detail) as Passing)
+    const own = addresses.map(each => each.address)
+    faults.push(...(await findNotPassing(cloud.session.neutron, passing, own, call)))
   }
   return faults
 }

@@ -26,7 +26,7 @@ import { dnsOf, type Family, familiesOf, type PlaceSubnet, resultIp } from '../s
 import { explainTaken } from '../unavailable.ts'
 import { MODE, type PortPlace, type SpecialPort } from './driver.ts'
 import { lookForSite, type Site, type SiteNetwork } from './site.ts'
-import { isPassing } from './with-pairs.ts'
+import { findNotPassing, isPassing } from './with-pairs.ts'
 
 const STATUS_MS = 5_000
 
@@ -193,7 +193,7 @@ async function findFaults(config: Config, call: Call, world: World): Promise<str
   const given = (call.prevResult?.ips ?? []).map(each => formatIp(parsePrefix(each.address).ip))
   const cloud = await world.clouds.open(config.cloud, { dataDir: config.neutronConf.dataDir })
   const faults: string[] = []
-  for (const { id, addresses } of heldBy(ownerOf(call), world)) {
+  for (const { id, addresses, pool } of heldBy(ownerOf(call), world)) {
     const own = addresses.map(each => each.address)
     if (call.prevResult !== undefined && !own.some(each => given.includes(each)))
       faults.push(`its result does not have ${own.join(', ')}, which is recorded for it`)
@@ -201,6 +201,8 @@ async function findFaults(config: Config, call: Call, world: World): Promise<str
     const lost = own.filter(address => !port?.fixed_ips.some(each => each.ip_address === address))
     if (port === undefined) faults.push(`its port ${id} (${own.join(', ')}) does not exist`)
     else if (lost.length > 0) faults.push(`its port ${id} does not have ${lost.join(', ')} any more`)
+    const { passing } = JSON.parse(findObjectPool(world.journal, pool)!.detail) as PortPlace
+    faults.push(...(await findNotPassing(cloud.session.neutron, passing, own, call)))
   }
   return faults
 }

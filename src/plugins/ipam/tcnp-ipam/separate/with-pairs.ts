@@ -1,14 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { AllocationError, type KnownPool, type MadeObject, type ObjectDriver } from '#allocator'
+import { AllocationError, type KnownPool, type Limits, type MadeObject, type ObjectDriver } from '#allocator'
+import type { Neutron } from '#openstack'
 import type { Config } from '../config.ts'
 import { type ListWorld, listFor } from '../lists.ts'
+import { findUncovered } from '../uncovered.ts'
 
 /** The port of the node, where the addresses of pods pass by address pairs. JSON: the journal keeps it. */
 export type Passing = { readonly portId: string; readonly pairsMax: number; readonly verifyAfterMs: number }
 
 /** True where the addresses of pods pass at the node's own port. */
 export const isPassing = ({ neutronConf }: Config): boolean => neutronConf.binding === 'allowed_address_pairs'
+
+/** Which addresses have no pair at the node's port, in words. */
+export async function findNotPassing(
+  neutron: Neutron,
+  passing: Passing | undefined,
+  addresses: readonly string[],
+  limits: Limits,
+): Promise<string[]> {
+  if (passing === undefined) return []
+  const at = { hostPortId: passing.portId, route: undefined }
+  return (await Promise.all(addresses.map(address => findUncovered(neutron, at, address, limits)))).flat()
+}
 
 /** Makes a driver's objects pass at the node's own port: each has its address pairs there for as long as it exists. */
 export function withPairs(
