@@ -90,7 +90,10 @@ export function fakeKernel({ mac }: KernelSite): Kernel {
       return link === undefined ? undefined : { index: 9, kind: 'veth', owner: link.owner, mac: link.mac }
     },
     isOperational: async () => true,
-    hasPodLink: async () => true,
+    hasPodLink: async ({ addresses }) => {
+      const wanted = addresses.map(({ ip }) => formatIp(ip))
+      return [...links.values()].some(link => wanted.every(address => link.addresses.includes(address)))
+    },
     ensureFirewall: async () => false,
     probeArp: async () => [],
   }

@@ -59,6 +59,7 @@ export async function settle(world: World): Promise<void> {
   passTime(world, 10)
   await node.keepUp()
   await node.keepUp()
+  if (world.schedule.process === 'agent') await untilBuried(world)
   await eventually(world, 'with the pods that live')
   assertNow(world, 'in the end')
 
@@ -70,6 +71,17 @@ export async function settle(world: World): Promise<void> {
   assert.deepEqual(world.kernel.podLinks(), [], 'links of pods in the end')
   const given = mode.inJournal(node.journal).filter(each => each.containerId !== '')
   assert.deepEqual(given, [], 'addresses that somebody has in the end')
+}
+
+/** The agent releases what is of a container that is gone, although nobody told it. */
+async function untilBuried({ node, forgotten, warnings }: World): Promise<void> {
+  for (const end = ownTimeMs() + SETTLE_MS; ; await sleep(50)) {
+    const dead = listAttachments(node.journal).filter(({ netns }) => forgotten.has(netns))
+    if (dead.length === 0) break
+    const what = dead.map(({ containerId, state, netns }) => `${containerId} ${state} ${netns}`)
+    assert.ok(ownTimeMs() < end, `kept although gone: ${what.join('; ')}\n  warnings: ${warnings.join('\n  ')}`)
+    await node.keepUp()
+  }
 }
 
 async function del(world: World, pod: { containerId: string; addresses: unknown }): Promise<void> {

@@ -18,6 +18,8 @@ export type Step =
   | { readonly step: 'add'; readonly pod: number }
   /** `gone`: the namespace went before; `none`: CNI_NETNS is empty. */
   | { readonly step: 'del'; readonly pod: number; readonly sandbox: 'there' | 'gone' | 'none' }
+  /** The container is gone, and its runtime does not say so. */
+  | { readonly step: 'forget'; readonly pod: number }
   /** An ADD whose runtime does not wait any longer; then the DEL that follows a failed ADD, or none. */
   | { readonly step: 'abandon'; readonly pod: number; readonly afterMs: number; readonly del: boolean }
   /** `old`: the list was made before the last ADD. */
@@ -90,7 +92,8 @@ function makeStep(random: (n: number) => number, process: Schedule['process'], g
   const call = (): Step => pick(add, add, add, del, del, abandon, gc)()
   const at = random(100)
   if (at < 24) return add()
-  if (at < 38) return del()
+  if (at < 36) return del()
+  if (at < 38) return { step: 'forget', pod: pod() }
   if (at < 43) return abandon()
   if (at < 49) return gc()
   // A cloud is asked for NICs less often than for addresses: so more of it goes wrong.

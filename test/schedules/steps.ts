@@ -30,6 +30,8 @@ export async function perform(world: World, step: Step): Promise<void> {
       return await add(world, step.pod)
     case 'del':
       return await del(world, step.pod, step.sandbox)
+    case 'forget':
+      return forget(world, step.pod)
     case 'abandon':
       return await abandon(world, step)
     case 'gc':
@@ -115,6 +117,16 @@ async function del(world: World, number: number, sandbox: 'there' | 'gone' | 'no
     assert.deepEqual(held, [], when)
   }
   assertNow(world, when)
+}
+
+function forget(world: World, number: number): void {
+  const pod = podOf(world, number)
+  pod.addresses = undefined
+  pod.dels++
+  // What an ADD under way makes in there, it makes after the end.
+  if (pod.running === 0) world.forgotten.add(pod.sandbox.path)
+  removeSandbox(pod)
+  assertNow(world, `the end of ${pod.containerId}`)
 }
 
 function removeSandbox(pod: Pod): void {

@@ -36,6 +36,8 @@ export type World = AsyncDisposable & {
   /** Addresses that an operator put on the port, and those that he took from pods. */
   readonly foreign: Set<string>
   readonly taken: Set<string>
+  /** Paths of namespaces that went without a word of their runtime. */
+  readonly forgotten: Set<string>
   readonly warnings: string[]
   readonly startedMs: number
   boots: number
@@ -73,6 +75,7 @@ export async function startWorld(schedule: Schedule, { mode, real }: { mode: Mod
       pods,
       foreign,
       taken,
+      forgotten: new Set<string>(),
       warnings,
       startedMs: performance.now(),
       boots: 1,
