@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type FixedIp, type FixedIpRequest, type FloatingIp, OpenStackError, type Port } from '#openstack'
 import type { PortNeutron } from './round-options.ts'
 
-/** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two addresses. */
-export type Mishap = 'refused' | 'unavailable' | 'lostAnswer' | 'stale' | 'partial'
+/** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two or all addresses. */
+export type Mishap = 'refused' | 'unavailable' | 'lostAnswer' | 'stale' | 'partial' | 'empty'
 
 export type FakePort = PortNeutron & {
   readonly id: string
@@ -118,6 +118,7 @@ export function fakePort({
         const mishap = mishaps.get.shift()
         if (mishap === 'stale') return show(before)
         if (mishap === 'partial') return show({ fixedIps: fixedIps.slice(0, -2), revision })
+        if (mishap === 'empty') return show({ fixedIps: [], revision })
         if (mishap !== undefined) throw failure(503, 'HTTPServiceUnavailable', 'transient')
         return show({ fixedIps, revision })
       },

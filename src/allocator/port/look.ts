@@ -26,7 +26,8 @@ const AGAIN_MS = 100
 /**
  * The port as it is now. An answer that is older than one seen before comes from a replica that lags, and one that lacks
  * what is recorded may be wrong: it is asked again, and what is missing is believed where two answers miss the same. What a
- * port has that was never seen before is nobody's to lose: the first answer has to be given twice as well.
+ * port has that was never seen before is nobody's to lose: the first answer has to be given twice as well. A server's port
+ * without any address is believed after the last look only: a wrong list is an empty one more often than not.
  *
  * @throws {AllocationError} `gone` where Neutron does not know the port
  * @throws {OpenStackError}
@@ -43,13 +44,17 @@ export async function lookAtPort({ journal, neutron, portId, limits }: LookOptio
     const known = findKnownPort(journal, portId)
     const isOlder = (port.revision_number ?? 0) < (known?.revision ?? 0) && port.revision_number !== undefined
     const doubt = known === undefined ? addressesOf(port).join(' ') : missedBy(port, journal)
-    const isBelieved = !isOlder && (doubt === before || (known !== undefined && doubt === ''))
+    const isSame = doubt === before || (known !== undefined && doubt === '')
+    const isBelieved = isSame && !isOlder && !(port.fixed_ips.length === 0 && isServers(port))
     if (isBelieved || again === LOOKS_MAX) return { port, isOlder }
     before = doubt
     // Nothing speaks against the first answer.
     if (known !== undefined || again > 0) await pause(AGAIN_MS * 2 ** again, limits)
   }
 }
+
+/** It has the addresses of its NIC; a port of our own has none at first. */
+const isServers = ({ device_owner }: Port) => device_owner.startsWith('compute:')
 
 const addressesOf = ({ fixed_ips }: Port) => fixed_ips.map(each => each.ip_address)
 

@@ -278,6 +278,18 @@ test('a first answer that lacks addresses takes none from the node', async t => 
   assert.deepEqual(listQuarantined(journal), [])
 })
 
+test('two answers without any address give the node’s own to no pod, before the port is known and after', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(), port)
+  for (const id of [1, 2]) {
+    port.mishaps.get.push('empty', 'empty')
+    const [given] = await pool.acquire(owner(id), S4, soon())
+    assert.notEqual(given!.address, '10.0.0.10')
+    assert.ok(port.addresses().includes('10.0.0.10'))
+  }
+  assert.deepEqual(listQuarantined(journal), [])
+})
+
 test('what an operator takes from a pod is put back', async t => {
   const port = fakePort()
   const restored: string[] = []
