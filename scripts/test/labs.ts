@@ -38,7 +38,7 @@ const LABS: Readonly<Record<LabName, Lab>> = {
       'Kubernetes, containerd and etcd, built from Go modules, runc and nftables as Debian packages ' +
       '(cache: ~/.cache/mooring-lab/kubernetes; 5 to 8 minutes the first time)',
     build: ['setup'],
-    start: [['up']],
+    start: [['up', '--dual-stack']],
     isUp: ['status'],
     stop: ['down'],
     env: ['env'],
