@@ -275,9 +275,13 @@ export function isRoute(
   const leads = (hop: { outInterface?: number; gateway?: Ip }) =>
     (index === undefined || hop.outInterface === index) &&
     (gateway === undefined ? hop.gateway === undefined : hop.gateway !== undefined && ipEquals(hop.gateway, gateway))
+  // IPv6 routes of several links to one destination are shown as one, with the source of the first.
+  const isShared = entry.nextHops !== undefined
   return (
     [entry, ...(entry.nextHops ?? [])].some(leads) &&
-    (source === undefined || (entry.preferredSource !== undefined && ipEquals(entry.preferredSource, source))) &&
+    (source === undefined ||
+      isShared ||
+      (entry.preferredSource !== undefined && ipEquals(entry.preferredSource, source))) &&
     (!priority || (entry.priority ?? 0) === priority) &&
     // IPv6 routes have no scope.
     (scope === undefined || !isV4(destination.ip) || entry.scope === scope) &&
