@@ -11,6 +11,7 @@ import { parseIp, parsePrefix, prefixContains } from '#base'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { find, list, type Simulator } from '#simulator'
 import { adminCloud, type IpamConfig, limits, mooring, neutronList, portOf, setUp } from './cloud.ts'
+import { exhaust, makeSparseSubnet } from './exhaust.ts'
 import { addressOf, type Node, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const BY_PAIRS = { binding: 'allowed_address_pairs', cluster: 'lab', node: 'worker-1', verifyAfterMs: 200 }
@@ -139,6 +140,17 @@ test('foreign pairs stay; at the limit an ADD says which, with numbers; a pair t
   assert.deepEqual(pairs().sort(), theirs.slice(1).sort())
 })
 
+test('eleven ADDs at once where ten pairs fit: ten are served, one is told the numbers, and served when one is given back', async t => {
+  const { node, ipam, cloud, held, simulator } = await setUpPairs(t)
+  const network = await cloud.neutron.networks.create({ name: 'sparse' }, limits())
+  const { hostPort } = await makeSparseSubnet(cloud, network.id, '10.20.0')
+  const conf = { ...ipam, neutronConf: { ...ipam.neutronConf, networks: ['sparse'], hostPort, blockSize: 1 } }
+  const message = /address pairs of port .*: the limit is 10, 10 are ours and 0 are others’/
+  await exhaust(node, conf, { fits: 10, message })
+  const pairs = () => find(simulator.state, 'ports', hostPort)!.allowed_address_pairs
+  await until(() => held().length + pairs().length === 0, 'the removal')
+})
+
 test('a holder whose creation was not answered is found again, and there is never a second', async t => {
   const { node, ipam, simulator, holders, restart } = await setUpPairs(t)
   simulator.inject({ act: 'cut-after', method: 'POST', path: '/ports' })
@@ -261,6 +273,20 @@ test('mix_route: foreign routes stay; at the limit an ADD says which, with numbe
   assert.equal(routes().length, 30)
   await node.call('DEL', 'c2', ipam)
   await until(() => routes().length === 29 && held().length === 0, 'the removal')
+})
+
+test('mix_route: five ADDs at once where four routes fit: four are served, one is told, and served when one is given back', async t => {
+  const { node, ipam, cloud, routes, held, simulator } = await setUpPairs(t, {
+    mode: 'mix_route',
+    podSubnets: ['10.20.0.0/24'],
+    blockSize: 1,
+  })
+  const { id } = await cloud.neutron.networks.create({ name: 'pods' }, limits())
+  await makeSparseSubnet(cloud, id, '10.20.0')
+  const theirs = Array.from({ length: 26 }, (_, at) => ({ destination: `10.99.${at}.0/24`, nexthop: '10.10.10.200' }))
+  await cloud.neutron.routers.addExtraRoutes(simulator.demo().router_id, theirs, limits())
+  await exhaust(node, ipam, { fits: 4, message: /routes of router .*: the limit is 30, 4 are ours and 26 are others’/ })
+  await until(() => routes().length === 26 && held().length === 0, 'the removal')
 })
 
 for (const [what, neutronConf, message] of [

@@ -13,7 +13,17 @@ import { formatIp, parseIp, parsePrefix, prefixContains } from '#base'
 import { readBootId } from '#host'
 import { type CloudSession, cloudFromConf, openCloud, type Port } from '#openstack'
 import { listOwnedPorts } from '#plugins'
-import { asAdmin, type IpamConfig, limits, mooring, portOf, setUp as setUpCloud, smallNetwork } from './cloud.ts'
+import {
+  adminCloud,
+  asAdmin,
+  type IpamConfig,
+  limits,
+  mooring,
+  portOf,
+  setUp as setUpCloud,
+  smallNetwork,
+} from './cloud.ts'
+import { exhaust } from './exhaust.ts'
 import { addressOf, nodeDirectory, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const OWNER = 'mooring:separate'
@@ -207,6 +217,17 @@ test('a quota that is used up is error 102 with its numbers, and the next ADD is
   await admin.neutron.quotas.set(projectId, { port: used + 4 }, limits())
   await until(async () => (await node.call('ADD', 'later', ipam)).exitCode === 0, 'the next try', 8_000)
   assert.equal((await ports()).length, 4)
+})
+
+test('whoever is refused while Neutron is not asked again is told the numbers too, and served by the next release', async t => {
+  const { node, simulator, ipam, ports, cloud } = await setUp(t, true, { idleMs: 0 })
+  const projectId = await cloud.identity.projectId(limits())
+  const { used } = (await cloud.neutron.quotas.details(projectId, limits()))['port']!
+  const admin = adminCloud(t, simulator)
+  await admin.neutron.quotas.set(projectId, { port: used + 3 }, limits())
+  const message = new RegExp(`Quota exceeded.* 3 in use.*quota of ports: ${used + 3} of ${used + 3} used`)
+  await exhaust(node, ipam, { fits: 3, message })
+  await until(async () => (await ports()).length === 0, 'the removal')
 })
 
 test('a subnet that is nearly full gives what it has, loses no address, and serves the next when one is free', async t => {

@@ -59,13 +59,14 @@ export async function create(options: ObjectRoundOptions, state: RoundState, pla
   const flaw = made.find(each => each.flaw !== undefined)?.flaw
   // The next would fare no better; who waits learns why.
   if (flaw !== undefined) state.report.refusal = new AllocationError('broken', flaw)
-  if (state.room !== undefined) state.room = { ...state.room, count: state.room.count - made.length }
+  const { room } = state.report
+  if (room !== undefined) state.report.room = { ...room, count: room.count - made.length }
 }
 
 /** How many to ask for at once: no more than there is room for, but one in any case, whose refusal says why. */
 async function sizeOf({ driver, limits }: ObjectRoundOptions, state: RoundState, wanted: number): Promise<number> {
-  if (wanted > 1 && driver.room !== undefined) state.room ??= await driver.room(limits)
-  const room = state.room?.count ?? Number.POSITIVE_INFINITY
+  if (wanted > 1 && driver.room !== undefined) state.report.room ??= await driver.room(limits)
+  const room = state.report.room?.count ?? Number.POSITIVE_INFINITY
   return Math.max(1, Math.min(wanted, state.batchMax, room))
 }
 
@@ -105,7 +106,7 @@ async function afterRefusal(
     state.batchMax = driver.batchMax
   } else {
     state.report.refusal = error as Error
-    state.room = await driver.room?.(limits).catch(() => undefined)
+    state.report.room = await driver.room?.(limits).catch(() => undefined)
   }
 }
 

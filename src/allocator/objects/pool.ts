@@ -9,7 +9,7 @@ import { type Limits, pause, withFileLock } from '../port/lock.ts'
 import type { Owner } from '../port/plan.ts'
 import { createRounds, type Next } from '../rounds.ts'
 import { createWaiters, isSameOwner, lateFor } from '../waiters.ts'
-import type { CloudObject, ObjectAccess, ObjectPool } from './object.ts'
+import type { CloudObject, ObjectAccess, ObjectPool, Room } from './object.ts'
 import {
   findObjectPool,
   forgetObjectWantsOf,
@@ -68,7 +68,12 @@ const SERVICE = 'the cloud'
 /** Between two looks whether deletes may go on. */
 const RETRY_MS_MIN = 500
 
-type Refusal = { readonly error: Error; readonly pauseMs: number; readonly endsMs: number }
+type Refusal = {
+  readonly error: Error
+  readonly room: Room | undefined
+  readonly pauseMs: number
+  readonly endsMs: number
+}
 
 /** The first digits of the marks of a pool's objects. */
 export const poolDigitsOf = (pool: string): string => sha256Hex(pool).slice(0, 8)
@@ -106,7 +111,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
         limits: { ...limits, purpose: listObjectWants(journal, pool).length > 0 ? 'pod' : 'refill' } as const,
         look: isLookDue(),
         refill: longLived && now >= refillNotBeforeMs,
-        refusal: refusal !== undefined && now < refusal.endsMs ? refusal.error : undefined,
+        refusal: refusal !== undefined && now < refusal.endsMs ? refusal : undefined,
         onAssigned: waiters.tellServed,
         enough,
       }
@@ -129,7 +134,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
     // The same one means that the cloud was not asked: a round that outlasts the pause must not prolong it.
     else if (report.refusal !== refusal?.error) {
       const pauseMs = Math.min(REFUSAL_MS_MAX, Math.max(REFUSAL_MS_MIN, (refusal?.pauseMs ?? 0) * 2))
-      refusal = { error: report.refusal, pauseMs, endsMs: now + pauseMs }
+      refusal = { error: report.refusal, room: report.room, pauseMs, endsMs: now + pauseMs }
     }
     options.onReport?.(report)
   }

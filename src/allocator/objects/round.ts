@@ -44,8 +44,8 @@ export type ObjectRoundOptions = Omit<KnownPool, 'seenBootId'> & {
   readonly longLived: boolean
   /** False for a while after a refill failed. */
   readonly refill: boolean
-  /** Why nothing can be made for a while. */
-  readonly refusal?: Error | undefined
+  /** Why nothing can be made for a while, and the numbers of then. */
+  readonly refusal?: { readonly error: Error; readonly room: Room | undefined } | undefined
   /** True when cloud and journal should be compared; before the first look in this boot they are in any case. */
   readonly look: boolean
   /** Told whenever attachments were given objects. */
@@ -78,6 +78,8 @@ export type ObjectReport = {
   readonly unserved: Map<number, Error>
   /** Why the cloud has no room for another, undefined while it has. */
   refusal: Error | undefined
+  /** The cloud's numbers, where it was asked for them in this round or for the refusal that still stands. */
+  room: Room | undefined
   /** True if the reserve could not be filled. */
   refillFailed: boolean
   /** When the next idle object is due (ms since 1970). */
@@ -95,7 +97,6 @@ export type RoundState = {
   unknown: number
   /** True while a creation's answer is lost and nobody has looked since. */
   mustLook: boolean
-  room: Room | undefined
 }
 
 /**
@@ -113,7 +114,8 @@ export async function settleObjects(options: ObjectRoundOptions): Promise<Object
       lost: [],
       strange: [],
       unserved: new Map(),
-      refusal: options.refusal,
+      refusal: options.refusal?.error,
+      room: options.refusal?.room,
       refillFailed: false,
       idleAtMs: undefined,
     },
@@ -121,7 +123,6 @@ export async function settleObjects(options: ObjectRoundOptions): Promise<Object
     batchMax: driver.batchMax,
     unknown: 0,
     mustLook: options.look || findObjectPool(journal, pool)?.seenBootId !== bootId,
-    room: undefined,
   }
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     if (state.mustLook) await look(options, state)
@@ -195,7 +196,7 @@ function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOption
     const cause = state.report.refusal ?? fullPool(settings.max)
     // Not before what there is room for was made: until then nobody knows the numbers, nor whether there was room.
     for (const want of plan.serve.length > 0 ? [] : plan.refused)
-      state.report.unserved.set(want.id, refusalOf({ settings, want, cause, counts, room: state.room }))
+      state.report.unserved.set(want.id, refusalOf({ settings, want, cause, counts, room: state.report.room }))
     state.report.idleAtMs = plan.idleAtMs
     return plan
   })
