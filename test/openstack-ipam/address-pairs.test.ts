@@ -191,6 +191,22 @@ test('an older list that somebody writes over ours is noticed, ours repaired, th
   )
 })
 
+test('what an older list brings back after the first look is taken out again by the next', async t => {
+  const { open, pairs, edit, reports } = await setUp(t)
+  const list = open()
+  await list.need('a', ['10.10.10.64'], limits())
+  list.release('a')
+  await until(() => pairs().length === 0, 'the release')
+  // The first look comes after half a second.
+  await new Promise(resolve => setTimeout(resolve, 700))
+  await edit(() => ['192.0.2.1', '10.10.10.64'])
+  await until(() => pairs().join() === '192.0.2.1', 'the second removal', 5_000)
+  assert.deepEqual(
+    reports.flatMap(each => each.returned),
+    ['10.10.10.64'],
+  )
+})
+
 test('a write that may have undone somebody’s is reported', async t => {
   const { open, edit, reports, simulator } = await setUp(t)
   const list = open()

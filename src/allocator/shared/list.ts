@@ -102,8 +102,8 @@ export type SharedList = {
 const TRIES_MAX = 12
 const RETRY_MS = 50
 const ROUND_MS = 60_000
-/** Between looks for what may still come back. */
-const LEFTOVERS_MS = 1_000
+/** Between looks for what may still come back, at least. */
+const LEFTOVERS_MS_MIN = 1_000
 /** After the cloud has told a lower limit than ours, until it is asked for more again. */
 const TOLD_MS = 60_000
 /** Between looks at a list that nobody writes to as far as we know: somebody may have written a very old one. */
@@ -122,6 +122,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
   /** As the cloud itself said; a configuration may be wrong, and an operator may have it raised. */
   let told = { max: Number.POSITIVE_INFINITY, untilMs: Number.POSITIVE_INFINITY }
 
+  const leftoversMs = () => Math.max(settings.verifyAfterMs, LEFTOVERS_MS_MIN)
   const entriesMax = () => Math.min(settings.entriesMax, performance.now() < told.untilMs ? told.max : Infinity)
   const wantedOf = (needs: readonly Need[]) => driver.entriesOf(needs.map(each => each.member))
 
@@ -169,7 +170,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
       const needs = listNeeds(journal, key)
       const known = listEntries(journal, key)
       const shown = view.isMoot ? wantedOf(needs) : view.entries
-      const echoMs = settings.verifyAfterMs * ECHO_LOOKS
+      const echoMs = leftoversMs() * ECHO_LOOKS
       const plan = planList({ shown, known, wanted: wantedOf(needs), echoMs, nowMs: Date.now() })
       for (const [entry, state] of plan.states) putEntry(journal, key, entry, state)
       report(view, known, plan)
@@ -296,7 +297,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
     await locked({ deadline: deadlineIn(ROUND_MS), signal })
     if (!isDone()) return 'unfinished'
     if (verifyAtMs !== undefined) return { inMs: Math.max(0, Math.ceil(verifyAtMs - performance.now())) }
-    if (listLeftovers('adding', 'removed').length > 0) return { inMs: Math.max(settings.verifyAfterMs, LEFTOVERS_MS) }
+    if (listLeftovers('adding', 'removed').length > 0) return { inMs: leftoversMs() }
     if (listNeeds(journal, key).length > 0) return { inMs: LOOK_MS * (0.75 + Math.random() / 2) }
     if (listEntries(journal, key).length === 0) forgetList(journal, key)
     return 'done'
