@@ -108,8 +108,8 @@ const LEFTOVERS_MS_MIN = 1_000
 const TOLD_MS = 60_000
 /** Between looks at a list that nobody writes to as far as we know: somebody may have written a very old one. */
 const LOOK_MS = 300_000
-/** A removed entry that comes back: looked for at the first look after the write, and one more. */
-const ECHO_LOOKS = 3
+/** A removed entry that comes back within so many times that, which a slow cloud takes for a write, came by an older list. */
+const ECHO_LOOKS = 10
 
 export function openSharedList(options: SharedListOptions): SharedList {
   const { journal, longLived } = options
@@ -181,7 +181,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
   }
 
   function report(view: ListView, known: readonly { entry: string }[], plan: ListPlan): void {
-    const ours = new Set([...known.map(each => each.entry), ...plan.add])
+    const isForgotten = (entry: string) => plan.states.has(entry) && plan.states.get(entry) === undefined
+    const ours = new Set([...known.map(each => each.entry).filter(each => !isForgotten(each)), ...plan.add])
     const change = foreignChange(seen ?? view.entries, view.entries, ours)
     const facts: ListReport = {
       title: driver.title,
@@ -297,7 +298,10 @@ export function openSharedList(options: SharedListOptions): SharedList {
     await locked({ deadline: deadlineIn(ROUND_MS), signal })
     if (!isDone()) return 'unfinished'
     if (verifyAtMs !== undefined) return { inMs: Math.max(0, Math.ceil(verifyAtMs - performance.now())) }
-    if (listLeftovers('adding', 'removed').length > 0) return { inMs: leftoversMs() }
+    const leftovers = listLeftovers('adding', 'removed')
+    // Each look as long after the last one as that was after the change: a mistake shows itself soon, if at all.
+    if (leftovers.length > 0)
+      return { inMs: Math.max(leftoversMs(), Date.now() - Math.max(...leftovers.map(each => each.changedMs))) }
     if (listNeeds(journal, key).length > 0) return { inMs: LOOK_MS * (0.75 + Math.random() / 2) }
     if (listEntries(journal, key).length === 0) forgetList(journal, key)
     return 'done'
