@@ -24,7 +24,7 @@ const ADDS = 200
 const BOOT = 'boot-1'
 const LIMIT_MS = 1
 /** A GC goes through all of them: how long it may keep others waiting at a time, on a machine that does other things. */
-const GC_LIMIT_MS = 50
+const GC_LIMIT_MS = 100
 
 const owner = (id: string): Owner => ({ network: 'n', containerId: id, ifName: 'eth0' })
 const limits = () => ({ deadline: deadlineIn(60_000) })

@@ -4,8 +4,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Journal } from './journal.ts'
 import type { Owner } from './port/plan.ts'
 
-/** As many as are gone through in 2 to 5 ms: so long a call that comes meanwhile waits. */
-const OWNERS_MAX = 500
+/** A call that comes meanwhile waits for so many: 1 ms to look at, 10 ms where all of them are released. */
+const OWNERS_MAX = 200
 
 type ContainerInterface = Pick<Owner, 'containerId' | 'ifName'>
 
