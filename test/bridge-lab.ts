@@ -1,26 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What the tests of bridge share: a node with an agent on which the first pods came and went, pods, and what is left.
+// What the tests of bridge share.
 
 import { spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { after, afterEach, before, beforeEach } from 'node:test'
-import {
-  type Attachment,
-  assertSameState,
-  type CallOptions,
-  cniBin,
-  eventually,
-  folder,
-  makeLab,
-  makeNetns,
-  type Netns,
-  type Node,
-  type NodeLab,
-  type RunningAgent,
-  resultOf,
-} from './nodelab.ts'
+import { afterEach, beforeEach } from 'node:test'
+import { fakeIpam } from './fake-ipam.ts'
+import { type Attachment, eventually, makeNetns, type Netns, type Node, resultOf, type Verb } from './nodelab.ts'
+import { suiteNode } from './suite-node.ts'
 
 export const RELEASED = { code: 0, stdout: '' }
 export const silent = ({ code, stdout }: { code: number | null; stdout: string }) => ({ code, stdout })
@@ -51,96 +37,56 @@ export function kernelKnowsVlans(): boolean {
   return knowsVlans
 }
 
-/** A node with an agent, from before the tests of the calling suite until after them; each test cleans up behind itself. */
+/** The kernel gives the bridge a link-local address, checks it, and drops its carrier with the last port. */
+const settled = (node: Node) =>
+  eventually('the bridge is settled', () => !/tentative/.test(node.ip('-6 addr show dev cni0')))
+
+/** See `suiteNode`. */
 export function bridgeLab() {
-  let lab: NodeLab
-  let node: Node
-  let agent: RunningAgent
-  let kept: string[]
-  let containers = 0
-
-  before(async () => {
-    lab = makeLab({ mode: 'agent' })
-    node = lab.nodes[0]!
-    agent = await node.startAgent()
-    // What the first pods bring for good: bridge, gateway, tables, settings.
-    const it = { containerId: 'first', netns: makeNetns('first').path, type: 'bridge' }
-    const more = { ipMasq: true, macspoofchk: true, ipam: hostLocal(node, v4, v6) }
-    resultOf(await node.call('ADD', { ...it, config: bridgeConfig(node, more) }))
-    resultOf(await node.call('DEL', { ...it, config: bridgeConfig(node, more) }))
-    await settled()
-    kept = stateOf(node)
+  const at = suiteNode({
+    mode: 'agent',
+    stateOf,
+    /** Bridge, gateway, tables, settings. */
+    async bringForGood(node) {
+      const config = bridgeConfig(node, { ipMasq: true, macspoofchk: true, ipam: hostLocal(node, v4, v6) })
+      const it = { containerId: 'first', netns: makeNetns('first').path, type: 'bridge', config }
+      resultOf(await node.call('ADD', it))
+      resultOf(await node.call('DEL', it))
+      await settled(node)
+    },
   })
-  after(() => agent?.[Symbol.asyncDispose]())
 
-  const made: [Attachment, CallOptions?][] = []
   const spare: string[] = []
-  afterEach(async context => {
-    const mine = made.splice(0)
+  afterEach(context => {
     if ('passed' in context && context.passed) return
-    for (const [it, options] of mine) await node.call('DEL', it, options)
-    for (const link of spare.splice(0)) spawnSync('ip', ['-n', node.name, 'link', 'del', link])
+    for (const link of spare.splice(0)) spawnSync('ip', ['-n', at.node.name, 'link', 'del', link])
   })
   beforeEach(() => void spare.splice(0))
 
-  /** The kernel gives the bridge a link-local address, checks it, and drops its carrier with the last port. */
-  const settled = () => eventually('the bridge is settled', () => !/tentative/.test(node.ip('-6 addr show dev cni0')))
-
-  /** A container that does not exist yet, with a namespace of its own. */
-  function newPod(more: object = {}) {
-    const pod = makeNetns('pod')
-    const attachment = {
-      ...{ containerId: `c${containers++}`, netns: pod.path, type: 'bridge' },
-      config: bridgeConfig(node, more),
-    }
-    made.push([attachment])
-    return { pod, it: attachment }
+  const { newPod: newContainer } = at
+  const newPod = (more: object = {}) => {
+    const config = bridgeConfig(at.node, more)
+    const { pod, it } = newContainer({ type: 'bridge', config })
+    return { pod, it: { ...it, config } }
   }
-  const assertNothingLeft = (when = '') => assertSameState(stateOf(node), kept, when)
-  const checkOf = (it: Attachment, prevResult: object, more: object = {}) =>
-    node.call('CHECK', it, { more: { ...more, prevResult } })
-  const shown = (netns: Netns, link: string) => JSON.parse(netns.ip(`-j -d link show ${link}`))[0]
-  /** Another bridge for this test alone. */
-  function spareBridge(name: string): string {
-    spare.push(name)
-    return name
-  }
-  const removeSpares = () => {
-    for (const link of spare.splice(0)) node.ip(`link del ${link}`)
-  }
-
-  /** An IPAM plugin that answers so, or fails where there is no answer; `failing`: the verb that fails. */
-  function withFakeIpam(answer: object | undefined, failing = '') {
-    const directory = folder('fake')
-    const log = join(directory, 'calls')
-    const fail = `echo '{"code": 11, "msg": "no", "details": "later"}'; exit 1`
-    const add = answer === undefined ? fail : `echo '${JSON.stringify({ cniVersion: '1.1.0', ...answer })}'`
-    const script = `#!/bin/sh\necho $CNI_COMMAND >> ${log}\ncase $CNI_COMMAND in ADD) ${add};; ${failing || 'NONE'}) ${fail};; esac\n`
-    writeFileSync(join(directory, 'fake-ipam'), script, { mode: 0o755 })
-    return {
-      ...newPod({ ipam: { type: 'fake-ipam' } }),
-      env: { CNI_PATH: `${directory}:${cniBin()}` },
-      calls: () => readFileSync(log, 'utf8').trim().split('\n'),
-    }
-  }
-
-  return {
-    get lab() {
-      return lab
+  return Object.assign(at, {
+    newPod,
+    settled: () => settled(at.node),
+    checkOf: (it: Attachment, prevResult: object, more: object = {}) =>
+      at.node.call('CHECK', it, { more: { ...more, prevResult } }),
+    shown: (netns: Netns, link: string) => JSON.parse(netns.ip(`-j -d link show ${link}`))[0],
+    /** Another bridge for this test alone. */
+    spareBridge(name: string): string {
+      spare.push(name)
+      return name
     },
-    get node() {
-      return node
+    removeSpares() {
+      for (const link of spare.splice(0)) at.node.ip(`link del ${link}`)
     },
-    get agent() {
-      return agent
+    /** A container whose addresses come from a script. */
+    withFakeIpam(answer: object | undefined, failing?: Verb) {
+      const { more, options, ...fake } = fakeIpam(answer, failing)
+      return { ...newPod(more), ...options, ...fake }
     },
-    set agent(started) {
-      agent = started
-    },
-    /** What is there now is no trace of a test. */
-    keep() {
-      kept = stateOf(node)
-    },
-    ...{ settled, newPod, assertNothingLeft, checkOf, shown, spareBridge, removeSpares, withFakeIpam },
-  }
+  })
 }

@@ -3,16 +3,16 @@
 // What macvlan and ipvlan promise alike, as tests over the kind: registered by macvlan.test.ts and ipvlan.test.ts.
 
 import assert from 'node:assert/strict'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { after, afterEach, before, describe, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
+import { fakeIpam } from './fake-ipam.ts'
 import {
   type Attachment,
   assertSameState,
   type CallOptions,
-  cniBin,
   errorOf,
   folder,
   makeLab,
@@ -123,24 +123,6 @@ export function childLab(
       assert.deepEqual(silent(await call('DEL', it, more)), RELEASED)
     },
     assertNothingLeft,
-  }
-}
-
-/** An IPAM plugin that is a script, and writes down how it is called. */
-export function fakeIpam(answer: object | undefined, onDel = '') {
-  const directory = folder('fake')
-  const log = join(directory, 'calls')
-  const file = join(directory, 'fake-ipam')
-  const failing = `echo '{"code": 11, "msg": "no", "details": "later"}'; exit 1`
-  const add = answer === undefined ? failing : `echo '${JSON.stringify({ cniVersion: '1.1.0', ...answer })}'`
-  const script = (del: string) =>
-    `#!/bin/sh\necho $CNI_COMMAND >> ${log}\ncase $CNI_COMMAND in ADD) ${add};; DEL) ${del === '' ? ':' : failing};; esac\n`
-  writeFileSync(file, script(onDel), { mode: 0o755 })
-  return {
-    more: { ipam: { type: 'fake-ipam' } },
-    options: { env: { CNI_PATH: `${directory}:${cniBin()}` } },
-    calls: () => readFileSync(log, 'utf8').trim().split('\n'),
-    repair: () => writeFileSync(file, script(''), { mode: 0o755 }),
   }
 }
 
@@ -588,7 +570,7 @@ export function childTests(kind: Kind): void {
 
     testOnce('DEL: a failing IPAM plugin does not keep the link, and its error is told (DEL-09)', async () => {
       const { pod: netns, it } = pod()
-      const fake = fakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'exit 1')
+      const fake = fakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'DEL')
       await add(it, fake.more, fake.options)
       assert.equal(errorOf(await call('DEL', it, fake.more, fake.options)).code, 11)
       assert.doesNotMatch(netns.ip('-o link'), /eth0/)

@@ -10,6 +10,7 @@ import { after, before, describe, test } from 'node:test'
 import { deadlineIn } from '#base'
 import { type CloudSession, cloudFromConf, openCloud } from '#openstack'
 import { type CloudNode, makeCloudNode } from './crash/cloud.ts'
+import { fakeIpam } from './fake-ipam.ts'
 import {
   cniBin,
   eventually,
@@ -95,22 +96,19 @@ describe('host-device with a NIC that Nova attached', { skip }, () => {
   })
 
   test('host-device-plus: the one that the lease names', async () => {
-    const directory = folder('fake')
     const lease = {
       cniVersion: '0.3.1',
       interfaces: [{ name: device, mac: nic.mac_addr }],
       ips: [{ version: '4', address: `${own}/24`, gateway: '10.10.10.1' }],
       routes: [{ dst: '0.0.0.0/0' }],
     }
-    const script = `#!/bin/sh\n[ $CNI_COMMAND != ADD ] || echo '${JSON.stringify(lease)}'\n`
-    writeFileSync(join(directory, 'fake-ipam'), script, { mode: 0o755 })
-    const env = { CNI_PATH: `${directory}:${cniBin()}` }
-    const config = { name: 'cni0', cniVersion: '0.3.1', type: 'host-device-plus', ipam: { type: 'fake-ipam' } }
+    const { more, options } = fakeIpam(lease)
+    const config = { name: 'cni0', cniVersion: '0.3.1', type: 'host-device-plus', ...more }
     const pod = makeNetns('pod')
     const it = { containerId: 'second', netns: pod.path, type: 'host-device-plus', config }
-    resultOf(await node.call('ADD', it, { env }))
+    resultOf(await node.call('ADD', it, options))
     assert.match(ping(pod, '10.10.10.1'), /1 received/)
-    resultOf(await node.call('DEL', it, { env }))
+    resultOf(await node.call('DEL', it, options))
     await assertBack()
   })
 

@@ -7,11 +7,11 @@ import assert from 'node:assert/strict'
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, test } from 'node:test'
+import { fakeIpam } from './fake-ipam.ts'
 import {
   type Attachment,
   assertSameState,
   type CallOptions,
-  cniBin,
   errorOf,
   eventually,
   folder,
@@ -379,13 +379,11 @@ for (const mode of ['standalone', 'agent'] as const)
 
     testByAgent("ADD: the NIC of the node's default route stays also where the lease names it (HD-16)", async () => {
       const { pod, it } = newPod({ type: 'host-device-plus' })
-      const directory = folder('fake')
       const [{ address: mac }] = JSON.parse(node.ip('-j link show eth0'))
       const lease = { cniVersion: '1.0.0', interfaces: [{ name: 'eth0', mac }], ips: [{ address: '192.168.52.30/24' }] }
-      const script = `#!/bin/sh\ncase $CNI_COMMAND in ADD) echo '${JSON.stringify(lease)}';; esac\n`
-      writeFileSync(join(directory, 'fake-ipam'), script, { mode: 0o755 })
-      const more = { type: 'host-device-plus', cniVersion: '1.0.0', ipam: { type: 'fake-ipam' } }
-      const outcome = await call('ADD', it, more, { env: { CNI_PATH: `${directory}:${cniBin()}` } })
+      const fake = fakeIpam(lease)
+      const more = { type: 'host-device-plus', cniVersion: '1.0.0', ...fake.more }
+      const outcome = await call('ADD', it, more, fake.options)
       assert.match(errorOf(outcome).msg, /^Cannot give eth0 to a container: the default route of the node/)
       assert.doesNotMatch(pod.ip('-o link'), /eth0/)
       await assertBack()
@@ -394,22 +392,16 @@ for (const mode of ['standalone', 'agent'] as const)
     testByAgent('host-device-plus: the NIC that the lease names, also one that is still on its way', async () => {
       for (const late of [false, true]) {
         const { pod, it } = newPod({ type: 'host-device-plus' })
-        const directory = folder('fake')
         const lease = {
           cniVersion: '1.0.0',
           interfaces: [{ name: 'eth7', mac: MAC }],
           ips: [{ address: '192.168.52.30/24', gateway: '192.168.52.1' }],
           routes: [{ dst: '0.0.0.0/0' }],
         }
-        writeFileSync(
-          join(directory, 'fake-ipam'),
-          `#!/bin/sh\ncase $CNI_COMMAND in ADD) echo '${JSON.stringify(lease)}';; esac\n`,
-          { mode: 0o755 },
-        )
+        const fake = fakeIpam(lease)
         if (late) node.ip('link del dev23')
-        const env = { CNI_PATH: `${directory}:${cniBin()}` }
-        const more = { type: 'host-device-plus', cniVersion: '1.0.0', ipam: { type: 'fake-ipam' } }
-        const answer = call('ADD', it, more, { env })
+        const more = { type: 'host-device-plus', cniVersion: '1.0.0', ...fake.more }
+        const answer = call('ADD', it, more, fake.options)
         if (late) {
           await new Promise(resolve => setTimeout(resolve, 300))
           node.ip(`link add dev23 address ${MAC} type veth peer name peer23`)
@@ -417,7 +409,7 @@ for (const mode of ['standalone', 'agent'] as const)
         const result = resultOf(await answer)
         assert.deepEqual([result.interfaces[0].mac, result.ips[0].address], [MAC, '192.168.52.30/24'])
         assert.match(pod.ip('route'), /default via 192\.168\.52\.1 dev eth0/)
-        assert.deepEqual(silent(await call('DEL', it, more, { env })), DONE)
+        assert.deepEqual(silent(await call('DEL', it, more, fake.options)), DONE)
         if (!late) continue
         assert.match(node.ip('-o link'), / dev23@/)
         node.ip('link del dev23')

@@ -430,7 +430,7 @@ for (const mode of ['standalone', 'agent'] as const)
     })
 
     testByAgent('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
-      const { it, options, repair } = withFakeIpam({ ips: [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }] }, 'fail')
+      const { it, options, repair } = withFakeIpam({ ips: [{ address: '10.6.0.77/24', gateway: '10.6.0.1' }] }, 'DEL')
       await add(it, options)
       assert.equal(errorOf(await at.node.call('DEL', it, options)).code, 11)
       assertSameState(

@@ -237,7 +237,7 @@ for (const mode of ['standalone', 'agent'] as const)
     })
 
     testByAgent('GC: goes on after an error, tells it, and asks the IPAM (GC-05)', async () => {
-      const broken = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'exit 1')
+      const broken = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'DEL')
       const { it } = broken
       resultOf(await at.node.call('ADD', it, { ...broken.ipam, more: { ...broken.ipam.more, ...version } }))
       await new Promise(resolve => setTimeout(resolve, 150))

@@ -379,7 +379,7 @@ for (const mode of ['standalone', 'agent'] as const)
     })
 
     test('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
-      const { it, ipam } = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'exit 1')
+      const { it, ipam } = withFakeIpam({ ips: [{ address: '10.10.10.77/24' }] }, 'DEL')
       resultOf(await at.node.call('ADD', it, ipam))
       assert.equal(errorOf(await at.node.call('DEL', it, ipam)).code, 11)
       const links = at.node.state().filter(line => !line.startsWith('attachment'))
