@@ -69,7 +69,7 @@ export function bridgeLab() {
     const { pod, it } = newContainer({ type: 'bridge', config })
     return { pod, it: { ...it, config } }
   }
-  return Object.assign(at, {
+  return Object.assign(at as Omit<typeof at, 'newPod'>, {
     newPod,
     settled: () => settled(at.node),
     checkOf: (it: Attachment, prevResult: object, more: object = {}) =>

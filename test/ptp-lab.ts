@@ -44,7 +44,7 @@ export function ptpLab(mode: Node['mode']) {
   const { newPod: newContainer } = at
   const newPod = (of: object = config(), more: Partial<Attachment> = {}) =>
     newContainer({ type: 'ptp', config: of, ...more })
-  return Object.assign(at, {
+  return Object.assign(at as Omit<typeof at, 'newPod'>, {
     ...{ config, newPod },
     staticIps: (addresses: object[], more: object = {}) => config({ type: 'static', addresses, ...more }),
     add: async (it: Attachment, options?: CallOptions) => resultOf(await at.node.call('ADD', it, options)),
