@@ -44,3 +44,22 @@ test('idle() waits for work that was added while it waited', async () => {
   await all
   assert.equal(done, 2)
 })
+
+test('tryRun() runs work in an empty lane only, and others wait for it', async () => {
+  const lanes = createLanes()
+  const first = Promise.withResolvers<void>()
+  const running = lanes.tryRun('a', () => first.promise)
+  assert.equal(
+    lanes.tryRun('a', async () => {}),
+    undefined,
+  )
+  let isDone = false
+  const next = lanes.run('a', async () => {
+    isDone = true
+  })
+  await new Promise(resolve => setImmediate(resolve))
+  assert.equal(isDone, false)
+  first.resolve()
+  await Promise.all([running, next])
+  assert.equal(isDone, true)
+})

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { World } from '#plugins'
+import { useLanes, type World } from '#plugins'
 import { Background, type BackgroundOptions } from './background.ts'
-import { Calls } from './calls.ts'
+import { Calls, laneOf } from './calls.ts'
 import { createLanes } from './lanes.ts'
 import type { Answer, Incoming } from './server.ts'
 
@@ -20,6 +20,7 @@ export type Serving = AsyncDisposable & {
  */
 export async function startServing(world: World, options: BackgroundOptions): Promise<Serving> {
   const lanes = createLanes()
+  useLanes(world.journal, (key, work) => lanes.tryRun(laneOf(key), work))
   const background = new Background(world, lanes, options)
   await background.run()
   const calls = new Calls(world, lanes, options)

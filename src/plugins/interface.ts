@@ -30,6 +30,7 @@ import {
 } from '#cni'
 import type { FirewallPart } from '#host'
 import { expectedResult, findPod } from './expectation.ts'
+import { unlessBusy } from './lanes.ts'
 import { asDel, delRecorded, inOwnNetns, keyOf, recordOf } from './record.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
@@ -270,9 +271,12 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     await everyStep(
       ...dead.map(record => async () => {
         if (now - record.changedMs < GC_AGE_MS_MIN[record.state]) return
-        // Deletions take a while: what was attached anew meanwhile is another attachment.
-        if (findAttachment(world.journal, record)?.changedMs !== record.changedMs) return
-        await delRecorded(record, world.bootId, dead => del(dead, world))
+        // What a call is under way for is left to it, and to the next GC.
+        await unlessBusy(world, record, async () => {
+          // Deletions take a while: what was attached anew meanwhile is another attachment.
+          if (findAttachment(world.journal, record)?.changedMs !== record.changedMs) return
+          await delRecorded(record, world.bootId, dead => del(dead, world))
+        })
       }),
       // Read at the moment at which the IPAM is asked: what stays here keeps its address, also what came just now.
       () => ipam?.gc(valid === undefined ? call : withValid(call, [...valid, ...recorded()])),

@@ -17,6 +17,7 @@ export {
 } from './ipam/tcnp-ipam/ports.ts'
 export { listOwnedPorts, type OwnerMark, readDescription } from './ipam/tcnp-ipam/separate/owner-mark.ts'
 export { type CloudReference, type CloudSessions, openSessions } from './ipam/tcnp-ipam/sessions.ts'
+export { useLanes } from './lanes.ts'
 export { holdNamespaces } from './main/host-device/host-device.ts'
 export { OWNER_PREFIX } from './pair.ts'
 export { callOf, delRecorded, withoutSecrets } from './record.ts'
