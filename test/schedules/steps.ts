@@ -73,7 +73,7 @@ function inject({ simulator, startedMs }: World, injection: Injection): void {
 
 async function add(world: World, number: number, signal?: AbortSignal): Promise<void> {
   const pod = podOf(world, number)
-  const { dels, sandbox } = pod
+  const { condemned, dels, sandbox } = pod
   const before = pod.addresses
   const isAlone = pod.running++ === 0 && !isCondemned(world, pod)
   const answer = await world.node.call('ADD', pod.containerId, { sandbox: pod.sandbox, ...(signal && { signal }) })
@@ -82,7 +82,7 @@ async function add(world: World, number: number, signal?: AbortSignal): Promise<
   assertAddFailsWell(answer, when, pod.sandbox === sandbox ? ADD_CODES : [...ADD_CODES, INVALID_NETNS])
   // One whose runtime has gone on, or that lost a race with a DEL, is nobody's until a DEL.
   if (answer?.exitCode === 0 && pod.dels === dels && !signal?.aborted) {
-    if (isAlone) assert.equal(before, undefined, `${when}: it runs already`)
+    if (isAlone && pod.condemned === condemned) assert.equal(before, undefined, `${when}: it runs already`)
     pod.addresses = answer.json.ips!.map(({ address }) => address.split('/')[0]!)
     // Not when the answer was read: a busy machine may have taken its time over it.
     pod.addedMs = attachmentOf(world, pod.containerId)?.changedMs ?? Date.now()
@@ -156,7 +156,10 @@ async function gc(world: World, list: 'valid' | 'old' | 'empty' | 'absent'): Pro
     if (other !== undefined) await add(world, other)
   }
   const valid = listed.map(({ containerId }) => ({ containerID: containerId, ifname: 'eth0' }))
-  if (list !== 'absent') lists.add(listed)
+  if (list !== 'absent') {
+    lists.add(listed)
+    for (const pod of pods.values()) if (!listed.includes(pod)) pod.condemned++
+  }
   const config = list === 'absent' ? {} : { 'cni.dev/valid-attachments': valid }
   const answer = await node.call('GC', '', { config })
   if (answer !== undefined) assert.equal(answer.exitCode, 0, `GC: ${JSON.stringify(answer.json)}`)

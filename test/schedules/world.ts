@@ -17,6 +17,8 @@ export type Pod = {
   addresses: readonly string[] | undefined
   /** When that was (ms since 1970). */
   addedMs: number
+  /** GCs so far that did not know it. */
+  condemned: number
   /** DELs that were begun so far. */
   dels: number
   /** Calls under way. */
@@ -96,6 +98,7 @@ export function podOf({ pods, node }: World, number: number): Pod & { sandbox: S
     sandbox: undefined,
     addresses: undefined,
     addedMs: 0,
+    condemned: 0,
     dels: 0,
     running: 0,
   }
