@@ -1,347 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Goal: two writers on one router, one on a port's addresses and one on its pairs, and a human who edits all three by hand,
-// as with the command line: a look, a moment of thought, the whole list. What does not overlap is never lost. What does, which
-// Neutron does not keep apart, is noticed by reading back: ours is repaired, theirs reported, nothing of theirs touched.
-// 1000 changes in quick motion: a write takes 10 ms instead of 0.1 s, a look back comes after 0.3 s instead of 3 s.
-// OTHER_WRITERS=full runs it 10 times slower, with the times of a real cloud, in some minutes. Needs no root.
+// Other writers in the simulated OpenStack, 1000 changes in quick motion: a write takes 10 ms instead of 0.1 s, a look back
+// comes after 0.3 s instead of 3 s. OTHER_WRITERS=full runs it 10 times slower, with the times of a real cloud, in some
+// minutes. Needs no root.
 
-import assert from 'node:assert/strict'
-import { describe, type TestContext, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  type ListReport,
-  listAssignedAddresses,
-  listQuarantined,
-  memoryJournal,
-  openSharedList,
-  pairsDriver,
-  routeNeed,
-  routesDriver,
-  type SharedList,
-} from '#allocator'
-import { deadlineIn } from '#base'
-import { cloudFromConf, OpenStackError, openCloud } from '#openstack'
+import type { TestContext } from 'node:test'
+import { cloudFromConf, openCloud } from '#openstack'
 import { find } from '#simulator'
 import { neutronByHand, portOf, setUp } from './cloud.ts'
-import { nodeDirectory, until } from './node.ts'
+import { type Ground, type Pace, testOtherWriters } from './other-writers.ts'
 
 const SLOWER = process.env['OTHER_WRITERS'] === 'full' ? 10 : 1
-const COMMIT_MS = 10 * SLOWER
-const VERIFY_MS = 300 * SLOWER
-const NOTICED_MS = 5_000
-const ROUTER_CHANGES = 150
-const PORT_CHANGES = 150
 
-const limits = () => ({ deadline: deadlineIn(60_000) })
-const think = () => sleep(Math.random() * 2 * COMMIT_MS)
+const pace: Pace = {
+  commitMs: 10 * SLOWER,
+  verifyMs: 300 * SLOWER,
+  pauseMs: 0,
+  noticedMs: () => 5_000,
+  settledMs: 10_000 * SLOWER,
+  changes: 150,
+  rounds: 12,
+  routes: { max: 500, held: 8, his: 20 },
+  pairs: { max: 500, held: 8, his: 20 },
+}
 
-type Scene = Awaited<ReturnType<typeof makeScene>>
-
-async function makeScene(t: TestContext) {
-  const { simulator, node, ipam } = await setUp(t, true, { verifyAfterMs: VERIFY_MS })
-  simulator.settings.latency = { ...simulator.settings.latency, commitMs: COMMIT_MS }
-  simulator.settings.maxAddressPairs = 500
-  simulator.settings.maxRoutes = 500
+async function makeGround(t: TestContext): Promise<Ground> {
+  const { simulator, node, ipam } = await setUp(t, true, { verifyAfterMs: pace.verifyMs })
+  const { settings, state } = simulator
+  settings.latency = { ...settings.latency, commitMs: pace.commitMs }
+  settings.maxAddressPairs = pace.pairs.max
+  settings.maxRoutes = pace.routes.max
   const cloud = openCloud(cloudFromConf(ipam.openstackConf))
   t.after(() => cloud.close())
-  const reports: ListReport[] = []
-  const routerId = simulator.demo().router_id
+  const { router_id: routerId, subnet_id: subnetId, servers } = simulator.demo()
   const portId = portOf(simulator).id
-  const pairsPortId = simulator.demo().servers['worker-2']!.ports[0]!.id
-  const open = (kind: 'pairs' | 'routes'): SharedList => {
-    const list = openSharedList({
-      journal: memoryJournal(),
-      driver:
-        kind === 'pairs'
-          ? pairsDriver(pairsPortId, async () => cloud.neutron)
-          : routesDriver(routerId, async () => cloud.neutron),
-      access: '{}',
-      settings: { entriesMax: 500, verifyAfterMs: VERIFY_MS, lockDirectory: nodeDirectory(t) },
-      longLived: true,
-      onReport: report => reports.push(report),
-      onError: () => {},
-    })
-    t.after(() => list.close())
-    return list
-  }
-  const pairs = () => find(simulator.state, 'ports', pairsPortId)!.allowed_address_pairs.map(each => each.ip_address)
-  const routes = () => find(simulator.state, 'routers', routerId)!.routes.map(each => each.destination)
-  const addresses = () => find(simulator.state, 'ports', portId)!.fixed_ips.map(each => each.ip_address)
+  const pairsPortId = servers['worker-2']!.ports[0]!.id
   const byHand = await neutronByHand(simulator, 'demo')
-  // The human's own addresses are none that Neutron gives to pods.
-  const pools = [{ start: '10.10.10.2', end: '10.10.10.199' }]
-  await byHand('PUT', `subnets/${simulator.demo().subnet_id}`, { subnet: { allocation_pools: pools } })
-  /** `openstack router set` as it was before it knew better: the whole list. */
-  const putRoutes = async (change: (held: readonly string[]) => readonly string[]) => {
-    const held = (await cloud.neutron.routers.get(routerId, limits()))!.routes
-    await think()
-    const routes = change(held.map(each => each.destination)).map(
-      destination => held.find(each => each.destination === destination) ?? { destination, nexthop: HUMANS_HOP },
-    )
-    await byHand('PUT', `routers/${routerId}`, { router: { routes } })
-  }
+  const allocation_pools = [{ start: '10.10.10.2', end: '10.10.10.199' }]
+  await byHand('PUT', `subnets/${subnetId}`, { subnet: { allocation_pools } })
   return {
-    simulator,
-    node,
-    ipam,
-    cloud,
-    reports,
-    open,
-    pairs,
-    routes,
-    addresses,
-    portId,
-    pairsPortId,
-    routerId,
-    putRoutes,
+    ...{ cloud, node, ipam, routerId, subnetId, portId, pairsPortId },
+    put: (path, body) => byHand('PUT', path, body),
+    routes: () => find(state, 'routers', routerId)!.routes.map(each => each.destination),
+    pairs: () => find(state, 'ports', pairsPortId)!.allowed_address_pairs.map(each => each.ip_address),
+    addresses: () => find(state, 'ports', portId)!.fixed_ips.map(each => each.ip_address),
+    refresh: async () => {},
+    listeners: state.listeners,
   }
 }
 
-const HUMANS_HOP = '10.10.10.200'
-
-/** Notes how long at a time something that should hold does not. */
-function watch(scene: Scene, wrong: () => readonly string[]) {
-  const since = new Map<string, number>()
-  let longestMs = 0
-  const look = () => {
-    const now = performance.now()
-    const wrongNow = new Set(wrong())
-    for (const [entry, begin] of since)
-      if (!wrongNow.has(entry)) {
-        longestMs = Math.max(longestMs, now - begin)
-        since.delete(entry)
-      }
-    for (const entry of wrongNow) if (!since.has(entry)) since.set(entry, now)
-  }
-  scene.simulator.state.listeners.add(look)
-  return { look, longest: () => Math.max(longestMs, ...[...since.values()].map(begin => performance.now() - begin)) }
-}
-
-/** Changes of ours, and one more when the human has done his last: the next look at what he wrote. */
-async function* changesOf(count: number, human: Promise<unknown>) {
-  let isOver = false
-  void human.then(() => (isOver = true))
-  for (let change = 0; ; change++) {
-    const isLast = change >= count && isOver
-    yield change
-    if (isLast) return
-  }
-}
-
-/** One who needs entries of a list and stops needing them, some at a time. `acknowledged` is what the list owes. */
-async function changeList(
-  list: SharedList,
-  entries: readonly string[],
-  changes: AsyncIterable<number>,
-  acknowledged: Set<string>,
-) {
-  const held: string[] = []
-  for await (const change of changes) {
-    const entry = entries[change % entries.length]!
-    if (held.length < 8 && !held.includes(entry)) {
-      await list.need(entry, [entry], limits())
-      held.push(entry)
-      acknowledged.add(entry)
-    } else {
-      const gone = held.splice(Math.floor(Math.random() * held.length), 1)[0]!
-      acknowledged.delete(gone)
-      await list.need(gone, [], limits())
-    }
-  }
-  return held
-}
-
-/** A human who adds and removes entries of his own, always with the whole list. */
-async function editByHand(
-  put: (change: (held: readonly string[]) => readonly string[]) => Promise<void>,
-  entries: readonly string[],
-  changes: number,
-): Promise<Set<string>> {
-  const wanted = new Set<string>()
-  for (let change = 0; change < changes; change++) {
-    const entry = entries[change % entries.length]!
-    const adds = !wanted.has(entry)
-    if (adds) wanted.add(entry)
-    else wanted.delete(entry)
-    await put(held => (adds ? [...new Set([...held, entry])] : held.filter(each => each !== entry)))
-    await sleep(Math.random() * 6 * COMMIT_MS)
-  }
-  return wanted
-}
-
-describe('other writers', { concurrency: true }, () => {
-  test('two writers and a human on one router: nothing of anybody is lost for more than 5 s, and all is as each wants it', async t => {
-    const scene = await makeScene(t)
-    const { open, routes, reports, putRoutes } = scene
-    const owed = new Set<string>()
-    const networks = (second: number) => Array.from({ length: 20 }, (_, at) => `10.${second}.${at * 2}.0/24`)
-    const ours = new Set([...networks(30), ...networks(31)])
-    const lost = watch(scene, () => [...owed].filter(each => !routes().includes(each)))
-    const toNeeds = (list: SharedList, hop: string): SharedList => ({
-      ...list,
-      need: (user, members, within) =>
-        list.need(
-          user,
-          members.map(each => routeNeed(each, hop)),
-          within,
-        ),
-    })
-    const human = editByHand(putRoutes, networks(99), ROUTER_CHANGES)
-    const write = (second: number, hop: string) =>
-      changeList(toNeeds(open('routes'), hop), networks(second), changesOf(ROUTER_CHANGES, human), owed)
-    const [a, b, his] = await Promise.all([write(30, '10.10.10.11'), write(31, '10.10.10.12'), human])
-    const wanted = [...a, ...b, ...his].sort()
-    await until(() => routes().toSorted().join() === wanted.join(), 'everything is as it is wanted', 10_000 * SLOWER)
-    lost.look()
-    const repaired = reports.flatMap(each => each.repaired).length
-    const returned = reports.flatMap(each => each.returned).length
-    t.diagnostic(`${repaired} repaired, ${returned} taken out again, longest loss ${Math.round(lost.longest())} ms`)
-    assert.ok(repaired + returned > 0, 'nothing overlapped: the test has tested nothing')
-    assert.ok(lost.longest() < NOTICED_MS)
-    // What was reported of his is his, and none of it ours.
-    for (const report of reports)
-      for (const entry of [...report.foreignAdded, ...report.foreignRemoved])
-        if (entry.endsWith(HUMANS_HOP)) assert.ok(!ours.has(entry.split(' ')[0]!))
-  })
-
-  test('a human edits the pairs of a port that we write: ours is back within 5 s, and what may be lost of his is reported', async t => {
-    const scene = await makeScene(t)
-    const { open, pairs, reports, cloud, pairsPortId } = scene
-    const owed = new Set<string>()
-    const ours = Array.from({ length: 20 }, (_, at) => `10.10.10.${100 + at * 2}`)
-    const his = Array.from({ length: 20 }, (_, at) => `192.0.2.${at * 2}`)
-    const lost = watch(scene, () => [...owed].filter(each => !pairs().includes(each)))
-    let edits = 0
-    const put = async (change: (held: readonly string[]) => readonly string[]) => {
-      const port = (await cloud.neutron.ports.get(pairsPortId, limits()))!
-      await think()
-      const next = change((port.allowed_address_pairs ?? []).map(each => each.ip_address))
-      await cloud.neutron.ports.update(
-        pairsPortId,
-        { allowed_address_pairs: next.map(ip_address => ({ ip_address })) },
-        limits(),
-      )
-      edits++
-    }
-    const human = editByHand(put, his, PORT_CHANGES)
-    const writing = changeList(open('pairs'), ours, changesOf(PORT_CHANGES, human), owed)
-    const [held, wanted] = await Promise.all([writing, human])
-    const oursNow = () =>
-      pairs()
-        .filter(each => ours.includes(each))
-        .sort()
-    await until(() => oursNow().join() === [...held].sort().join(), 'ours is as it is wanted', 10_000 * SLOWER)
-    await sleep(4 * VERIFY_MS)
-    assert.deepEqual(oursNow(), [...held].sort())
-    lost.look()
-    const hisNow = pairs().filter(each => his.includes(each))
-    const undone = [...wanted].filter(each => !hisNow.includes(each)).concat(hisNow.filter(each => !wanted.has(each)))
-    const told = reports.filter(each => each.overlapped || each.foreignRemoved.length > 0)
-    const repaired = reports.flatMap(each => each.repaired).length
-    t.diagnostic(
-      `${edits} edits by hand, ${undone.length} undone, ${told.length} reported; ${repaired} repaired, longest loss ${Math.round(lost.longest())} ms`,
-    )
-    assert.ok(repaired > 0, 'nothing overlapped: the test has tested nothing')
-    assert.ok(lost.longest() < NOTICED_MS)
-    assert.ok(undone.length === 0 || told.length > 0, `${undone.join(', ')} undone and nobody told`)
-    assert.deepEqual(
-      pairs().filter(each => !ours.includes(each) && !his.includes(each)),
-      [],
-    )
-  })
-
-  test('a human edits the addresses of a port that carries pods: theirs is put back within 5 s, his stays and is listed', async t => {
-    const scene = await makeScene(t)
-    const { node, ipam, addresses, cloud, portId, simulator } = scene
-    const [own] = addresses()
-    const living = () => listAssignedAddresses(node.world.journal).map(each => each.address)
-    const owed = new Set<string>()
-    const lost = watch(scene, () => [...owed].filter(each => !addresses().includes(each)))
-    const pods = async (changes: AsyncIterable<number>) => {
-      const held: { id: string; address: string }[] = []
-      for await (const change of changes)
-        if (held.length === 0 || change % 12 < 6) {
-          const id = `c${change}`
-          // A port that is written all the time may be "try again later" for a runtime.
-          let reply = await node.call('ADD', id, ipam)
-          while (reply.json.code === 11) reply = await node.call('ADD', id, ipam)
-          assert.equal(reply.exitCode, 0, reply.stdout)
-          const address = reply.json.ips![0]!.address.split('/')[0]!
-          held.push({ id, address })
-          owed.add(address)
-        } else {
-          const { id, address } = held.shift()!
-          owed.delete(address)
-          assert.equal((await node.call('DEL', id, ipam)).exitCode, 0)
-        }
-      return held
-    }
-    const his = Array.from({ length: 10 }, (_, at) => `10.10.10.${230 + at}`)
-    const subnet_id = simulator.demo().subnet_id
-    const put = async (change: (held: readonly string[]) => readonly string[]) => {
-      // What he remembers may be another's by now, and then he looks again.
-      for (;;) {
-        const port = (await cloud.neutron.ports.get(portId, limits()))!
-        await think()
-        const next = change(port.fixed_ips.map(each => each.ip_address))
-        try {
-          const fixed_ips = next.map(ip_address => ({ subnet_id, ip_address }))
-          await cloud.neutron.ports.update(portId, { fixed_ips }, limits())
-          return
-        } catch (error) {
-          if (!(error instanceof OpenStackError) || error.type !== 'IpAddressAlreadyAllocated') throw error
-        }
-      }
-    }
-    const human = editByHand(put, his, 100)
-    const [held, wanted] = await Promise.all([pods(changesOf(PORT_CHANGES, human)), human])
-    const isWhole = () => held.every(each => addresses().includes(each.address))
-    await until(isWhole, 'every pod has its address', 10_000 * SLOWER)
-    await sleep(4 * VERIFY_MS)
-    lost.look()
-    assert.ok(isWhole())
-    assert.deepEqual(living().sort(), held.map(each => each.address).sort())
-    const his_ = addresses().filter(each => his.includes(each))
-    assert.deepEqual(his_.sort(), [...wanted].sort(), 'his addresses are as he wants them')
-    assert.ok(addresses().includes(own!))
-    // What he brought back by an older list cannot be told from what he wants: it is listed, and nobody's.
-    await until(() => {
-      const known = new Set([own!, ...living(), ...listQuarantined(node.world.journal).map(each => each.address)])
-      return addresses().every(each => known.has(each))
-    }, 'everything else is in quarantine')
-    const repaired = node.warnings.filter(text => /put back/.test(text)).length
-    const told = node.warnings.filter(text => /quarantine|removed again/.test(text)).length
-    t.diagnostic(`${repaired} told as repaired, ${told} as brought back, longest loss ${Math.round(lost.longest())} ms`)
-    assert.ok(lost.longest() < NOTICED_MS)
-  })
-
-  test('changes that do not overlap are never lost, and nobody is told anything', async t => {
-    const { open, pairs, routes, putRoutes, reports, cloud, pairsPortId } = await makeScene(t)
-    const [a, b, list] = [open('routes'), open('routes'), open('pairs')]
-    const wanted: { routes: string[]; pairs: string[] } = { routes: [], pairs: [] }
-    for (let round = 0; round < 12; round++) {
-      for (const [writer, second] of [
-        [a, 30],
-        [b, 31],
-      ] as const) {
-        await writer.need(`r${round}`, [routeNeed(`10.${second}.${round * 2}.0/24`, '10.10.10.11')], limits())
-        wanted.routes.push(`10.${second}.${round * 2}.0/24`)
-      }
-      await putRoutes(held => [...held, `10.99.${round}.0/24`])
-      wanted.routes.push(`10.99.${round}.0/24`)
-      await list.need(`p${round}`, [`10.10.10.${100 + round * 2}`], limits())
-      const port = (await cloud.neutron.ports.get(pairsPortId, limits()))!
-      const next = [...port.allowed_address_pairs!, { ip_address: `192.0.2.${round * 2}` }]
-      await cloud.neutron.ports.update(pairsPortId, { allowed_address_pairs: next }, limits())
-      wanted.pairs.push(`10.10.10.${100 + round * 2}`, `192.0.2.${round * 2}`)
-      assert.deepEqual([routes().sort(), pairs().sort()], [wanted.routes.toSorted(), wanted.pairs.toSorted()])
-    }
-    await sleep(3 * VERIFY_MS)
-    assert.deepEqual([routes().sort(), pairs().sort()], [wanted.routes.toSorted(), wanted.pairs.toSorted()])
-    assert.deepEqual(
-      reports.flatMap(each => [...each.repaired, ...each.returned, ...each.foreignRemoved]),
-      [],
-    )
-  })
-})
+testOtherWriters(pace, { concurrency: true, skip: false }, makeGround)

@@ -32,6 +32,8 @@ export async function labMissing(): Promise<string | undefined> {
 export type LabProject = AsyncDisposable & {
   readonly id: string
   readonly password: Cloud
+  /** The same as `openstackConf` of a plugin. */
+  readonly openstackConf: object
   readonly applicationCredential: Cloud
   readonly applicationCredentialId: string
   readonly admin: CloudSession
@@ -39,6 +41,7 @@ export type LabProject = AsyncDisposable & {
   readonly demo: Readonly<Record<string, string>>
   /** A call to a service that Mooring itself does not make, as the project's user. */
   compute(method: string, path: string, body?: unknown): Promise<unknown>
+  network(method: string, path: string, body?: unknown): Promise<unknown>
 }
 
 /** Makes project, user and application credential; takes them away again with everything in the project. */
@@ -59,7 +62,7 @@ export async function createLabProject(): Promise<LabProject> {
   await admin.call('PUT', `${authUrl}/projects/${project.id}/users/${made.user.id}/roles/${roles[0].id}`)
 
   const own = { username: name, password: secret, project: name }
-  const password = cloudFromConf({ ...own, authUrl, region: 'RegionOne' })
+  const openstackConf = { ...own, authUrl, region: 'RegionOne' }
   const member = await login(authUrl, own)
   const { application_credential: credential } = await member.call(
     'POST',
@@ -69,7 +72,8 @@ export async function createLabProject(): Promise<LabProject> {
   const adminSession = openCloud(adminCloud)
   return {
     id: project.id,
-    password,
+    password: cloudFromConf(openstackConf),
+    openstackConf,
     applicationCredential: cloudFromConf({
       applicationCredentialId: credential.id,
       applicationCredentialSecret: credential.secret,
@@ -79,7 +83,8 @@ export async function createLabProject(): Promise<LabProject> {
     applicationCredentialId: credential.id,
     admin: adminSession,
     demo: JSON.parse(await readFile(process.env['OSLAB_DEMO_JSON']!, 'utf8')),
-    compute: (method, path, body) => member.call(method, `${member.compute}${path}`, body),
+    compute: (method, path, body) => member.call(method, `${member.endpoint('compute')}${path}`, body),
+    network: (method, path, body) => member.call(method, `${member.endpoint('network')}${path}`, body),
     async [Symbol.asyncDispose]() {
       try {
         await clean(adminSession, project.id)
@@ -131,9 +136,11 @@ async function login(authUrl: string, as: { username: string; password: string; 
   if (!response.ok) throw new Error(`Cannot log in to the lab as ${as.username}: ${response.status}`)
   const token = response.headers.get('x-subject-token')!
   const { token: info } = (await response.json()) as Answer
-  const compute = info.catalog?.find((entry: Answer) => entry['type'] === 'compute')
   return {
-    compute: compute?.endpoints.find((endpoint: Answer) => endpoint['interface'] === 'public')?.url as string,
+    endpoint: (type: string): string =>
+      info.catalog
+        .find((entry: Answer) => entry['type'] === type)
+        .endpoints.find((endpoint: Answer) => endpoint['interface'] === 'public').url,
     async call(method: string, url: string, body?: unknown): Promise<Answer> {
       const answer = await fetch(url, {
         method,

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The Neutron of a cloud that is really there, behind a door that counts who goes in.
+// A service of a cloud that is really there, behind a door that counts who goes in.
 
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-export type CountedNeutron = AsyncDisposable & {
-  /** The door's address, for `network_endpoint_override`. */
+export type CountedService = AsyncDisposable & {
+  /** The door's address, instead of the service's own. */
   readonly url: string
   /** `METHOD path` of each request since the start or `forget`, without ids and queries. */
   calls(): readonly string[]
   forget(): void
 }
 
-/** @param target Neutron's own address, plain HTTP */
-export async function countedNeutron(target: string): Promise<CountedNeutron> {
+/** @param target the service's own address, plain HTTP */
+export async function countedService(target: string): Promise<CountedService> {
   const { hostname, port } = new URL(target)
   let calls: string[] = []
   const pass = (from: IncomingMessage, to: ServerResponse) => {
