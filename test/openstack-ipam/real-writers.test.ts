@@ -21,8 +21,8 @@ const pace: Pace = {
   // 5 s where Neutron takes what it takes on a quiet machine: the look back, and what all of them have under way.
   noticedMs: writeMs => Math.max(5_000, 3_000 + 12 * writeMs),
   settledMs: 60_000,
-  changes: Number(process.env['MOORING_WRITERS_CHANGES'] ?? 12),
-  rounds: 4,
+  changes: Number(process.env['MOORING_WRITERS_CHANGES'] ?? 10),
+  rounds: 3,
   // What this cloud permits, less what somebody's older list may bring back.
   routes: { max: 30, held: 5, his: 6 },
   pairs: { max: 10, held: 3, his: 3 },
