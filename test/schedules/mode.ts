@@ -202,11 +202,11 @@ export const modes: readonly Mode[] = [
   },
   {
     name: 'separate',
-    schedules: 250,
+    schedules: 300,
     ...routed,
     neutronConf: () => separate,
     ...ofObjects,
     inNeutron: simulator => ofMooring(simulator, 'mooring:separate'),
   },
-  { name: 'eni', schedules: 150, ...moved, neutronConf: eni, cloud: novaOf, ...onNics },
+  { name: 'eni', schedules: 100, ...moved, neutronConf: eni, cloud: novaOf, ...onNics },
 ]
