@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { atMost, remainingMs } from '#base'
+import { remainingMs } from '#base'
 import { retryAfterMs } from './error.ts'
 import type { Gate, Operation } from './gate.ts'
 import { type Limits, pause } from './limits.ts'
@@ -116,7 +116,7 @@ export function createHttp(wire: Wire, gate: Gate, options: HttpOptions = httpDe
     if (wait !== undefined) return wait
     try {
       const pass = await gate.enter(call.operation, limits)
-      const outcome = await exchange(call, { ...limits, deadline: atMost(limits.deadline, tryMs) })
+      const outcome = await exchange(call, limits, tryMs)
       pass.ended(outcome)
       return outcome
     } catch (error) {
@@ -125,8 +125,8 @@ export function createHttp(wire: Wire, gate: Gate, options: HttpOptions = httpDe
     }
   }
 
-  const exchange = (call: HttpCall, limits: Limits): Promise<WireAnswer | WireError> =>
-    wire.exchange(call, limits).catch((error: unknown) => {
+  const exchange = (call: HttpCall, limits: Limits, tryMs: number): Promise<WireAnswer | WireError> =>
+    wire.exchange(call, limits, tryMs).catch((error: unknown) => {
       if (error instanceof WireError) return error
       throw error
     })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFile } from 'node:fs/promises'
 import type { Dispatcher, Pool } from 'undici'
+import { atMost } from '#base'
 import type { Tls } from './cloud.ts'
 import { CloudConfigError } from './cloud.ts'
 import { createLane, type Lane } from './lane.ts'
@@ -66,8 +67,8 @@ export type WireOptions = {
 
 /** One request, one answer, over kept connections; no retries, no meaning. */
 export type Wire = {
-  /** @throws {WireError} */
-  exchange(request: WireRequest, limits: Limits): Promise<WireAnswer>
+  /** @param answerMs for the answer, once there is a connection for the request @throws {WireError} */
+  exchange(request: WireRequest, limits: Limits, answerMs: number): Promise<WireAnswer>
   /** Ends all connections; requests that still run fail. */
   close(): Promise<void>
 }
@@ -90,7 +91,7 @@ export function createWire(options: WireOptions): Wire {
   }
 
   return {
-    async exchange(request, limits) {
+    async exchange(request, limits, answerMs) {
       const place = await laneOf(request.url.origin).enter(limits)
       if (place === 'full')
         throw new WireError('QueueFull', false, `${options.waitingMax} requests wait for ${request.url.host} already`)
@@ -98,7 +99,9 @@ export function createWire(options: WireOptions): Wire {
       using _place = place
       const pool = await poolOf(request.url.origin)
       if (closed) throw new WireError('Aborted', false, 'the session was closed')
-      return await dispatch(pool, request, limits, options.answerBytesMax)
+      // The wait for a place is ours, and says nothing about the service.
+      const within = { ...limits, deadline: atMost(limits.deadline, answerMs) }
+      return await dispatch(pool, request, within, options.answerBytesMax)
     },
     async close() {
       closed = true

@@ -41,6 +41,15 @@ test('500 callers at token expiry make one token request', async () => {
   assert.equal(fake.logins(), 2)
 })
 
+test('who waits for his turn at a slow service has the time of a try from then on', async () => {
+  await using fake = await startFake(request => void sleep(50).then(() => onePort(request)))
+  const cloud = cloudFromConf({ username: 'demo', password: 'secret', project: 'demo', authUrl: fake.url })
+  const session = openCloud(cloud, { http: { readTryMs: 1_000, backoffMs: 5, backoffMsMax: 20 } })
+  await using _session = { [Symbol.asyncDispose]: () => session.close() }
+  assert.deepEqual(failuresOf(await callAll(session)), [])
+  assert.equal(fake.log().length, CALLERS)
+})
+
 test('500 callers of an old token that is still valid make one token request, and none waits for it', async () => {
   let answering: (() => void) | undefined
   let asked = 0
