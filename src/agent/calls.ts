@@ -2,7 +2,7 @@
 
 import type { Logger } from 'pino'
 import { deadlineIn } from '#base'
-import { CniError, codes, dispatch, parseNetworkConfig, printError } from '#cni'
+import { CniError, codes, dispatch, parseNetworkConfig, printError, readAttachment } from '#cni'
 import { findOwnPlugin, toCniError, type World } from '#plugins'
 import type { Lanes } from './lanes.ts'
 import type { Answer, Incoming } from './server.ts'
@@ -49,12 +49,7 @@ export class Calls {
     const begin = performance.now()
     if (plugin === undefined)
       return refuse(new CniError(codes.invalidConfig, `Cannot run "${type}": no plugin of this release`))
-    const lane = laneOf({
-      network: networkOf(stdin),
-      containerId: env['CNI_CONTAINERID'] ?? '',
-      ifName: env['CNI_IFNAME'] ?? '',
-      type: plugin.type,
-    })
+    const lane = laneOf({ network: networkOf(stdin), ...readAttachment(env), type: plugin.type })
     const command = env['CNI_COMMAND'] ?? ''
     if (command === 'ADD') this.#options.observer?.begun(lane)
     const answer = await this.#lanes.run(lane, () =>

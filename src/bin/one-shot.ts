@@ -13,7 +13,7 @@ import {
   tryEnterLane,
 } from '#allocator'
 import { type Deadline, deadlineIn, isPast, remainingMs } from '#base'
-import { CniError, codes, dispatch, printError, type Reply } from '#cni'
+import { CniError, codes, dispatch, printError, type Reply, readAttachment } from '#cni'
 import { type Host, HostContext, inlineHost, readBootId } from '#host'
 import { waitReadable } from '#libc'
 import { type CloudSessions, findOwnPlugin, openSessions, toCniError, worldOf } from '#plugins'
@@ -52,7 +52,7 @@ async function answer(
     >
     const needsStdin = !['', 'VERSION'].includes(env['CNI_COMMAND'] ?? '')
     const stdin = needsStdin ? readStdin() : new Uint8Array(0)
-    const key = { type: plugin.type, containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
+    const key = { type: plugin.type, ...readAttachment(env) }
     using _lane = needsStdin ? await enterLane(parts, key, { deadline, signal }) : undefined
     return await dispatch(plugin, { env, stdin }, worldOf(parts), { deadline, signal, toCniError })
   } catch (error) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { checkIfName, checkNetworkName, parseCniArgs, readEnvironment } from './environment.ts'
+import { checkIfName, checkNetworkName, parseCniArgs, readAttachment, readEnvironment } from './environment.ts'
 
 const sound = {
   CNI_COMMAND: 'ADD',
@@ -21,6 +21,11 @@ test('readEnvironment() reads every variable', () => {
     path: ['/opt/cni/bin', '/usr/lib/cni'],
     netnsOverride: true,
   })
+})
+
+test('readAttachment() finds none in a GC, whatever its environment says', () => {
+  assert.deepEqual(readAttachment(sound), { containerId: 'c-1', ifName: 'eth0' })
+  assert.deepEqual(readAttachment({ ...sound, CNI_COMMAND: 'GC' }), { containerId: '', ifName: '' })
 })
 
 test('readEnvironment() lists all that are missing, in order', () => {

@@ -58,6 +58,15 @@ export function readEnvironment(env: Readonly<Record<string, string>>): Environm
   }
 }
 
+/**
+ * The container and interface that a call is about, as the caller wrote them; empty for GC and STATUS, which are about none
+ * whatever a shell has exported.
+ */
+export function readAttachment(env: Readonly<Record<string, string>>): Pick<Environment, 'containerId' | 'ifName'> {
+  if (!['ADD', 'CHECK', 'DEL'].includes(env['CNI_COMMAND'] ?? '')) return { containerId: '', ifName: '' }
+  return { containerId: env['CNI_CONTAINERID'] ?? '', ifName: env['CNI_IFNAME'] ?? '' }
+}
+
 /** The directories of a CNI_PATH. */
 export const splitPath = (path: string): string[] => path.split(':').filter(directory => directory !== '')
 
