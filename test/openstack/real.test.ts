@@ -32,6 +32,9 @@ const refused = (facts: Partial<OpenStackError>) => (error: unknown) => {
   return true
 }
 
+/** With 500, a slow Neutron needs minutes for the answers. */
+const CALLERS = Number(process.env['MOORING_TOKEN_CALLERS'] ?? 40)
+
 const skip = (await labMissing()) ?? false
 
 describe('the real OpenStack', { skip, timeout: 300_000 }, () => {
@@ -129,14 +132,14 @@ describe('the real OpenStack', { skip, timeout: 300_000 }, () => {
     }
   }
 
-  /** 500 callers at once, each of whom is answered. */
+  /** Callers at once, each of whom is answered. */
   async function askAll({ neutron }: CloudSession): Promise<void> {
     // Who waits behind 500 others begins nothing that may not end in time: here there is time.
-    const all = Array.from({ length: 500 }, () => neutron.networks.get(network.id, limits(600_000)))
+    const all = Array.from({ length: CALLERS }, () => neutron.networks.get(network.id, limits(600_000)))
     for (const found of await Promise.all(all)) assert.equal(found?.id, network.id)
   }
 
-  test('500 callers whose token was revoked make one token request', async t => {
+  test(`${CALLERS} callers whose token was revoked make one token request`, async t => {
     const directory = mkdtempSync(join(tmpdir(), 'mooring-real-'))
     try {
       await using counted = await countedLogins(directory)
@@ -147,7 +150,7 @@ describe('the real OpenStack', { skip, timeout: 300_000 }, () => {
       assert.equal((await fetch(`${counted.authUrl}/auth/tokens`, { method: 'DELETE', headers })).status, 204)
       const begin = performance.now()
       await askAll(counted.session)
-      t.diagnostic(`500 callers: ${Math.round(performance.now() - begin)} ms`)
+      t.diagnostic(`${CALLERS} callers: ${Math.round(performance.now() - begin)} ms`)
       assert.equal(counted.logins(), 2)
       assert.notEqual(counted.token(), token)
     } finally {
@@ -155,7 +158,7 @@ describe('the real OpenStack', { skip, timeout: 300_000 }, () => {
     }
   })
 
-  test('500 callers at the end of a token’s life make one token request', async t => {
+  test(`${CALLERS} callers at the end of a token’s life make one token request`, async t => {
     const directory = mkdtempSync(join(tmpdir(), 'mooring-real-'))
     try {
       await using counted = await countedLogins(directory)
