@@ -54,7 +54,11 @@ export type Gate = {
   perSecond(): number
 }
 
-export type Pass = { ended(outcome: WireAnswer | WireError): void }
+export type Pass = {
+  /** It has a connection: from now on the time is the service's. */
+  begun(): void
+  ended(outcome: WireAnswer | WireError): void
+}
 
 /** Of the last 20 requests; a fifth of them and a bit. */
 const FLAKY_MIN = 5
@@ -128,8 +132,11 @@ export function createGate(options: GateOptions, opened: (service: ServiceName, 
         if (verdict === 'probe') watched[operation.service].breaker.gaveUp()
         throw error
       }
-      const startMs = performance.now()
+      let startMs = performance.now()
       return {
+        begun() {
+          startMs = performance.now()
+        },
         ended(outcome) {
           note(operation, outcome, startMs, verdict === 'probe')
           if (!(outcome instanceof WireError))

@@ -3,7 +3,14 @@ import { remainingMs } from '#base'
 import { retryAfterMs } from './error.ts'
 import type { Gate, Operation } from './gate.ts'
 import { type Limits, pause } from './limits.ts'
-import { type Wire, type WireAnswer, WireError, type WireFailure, type WireRequest } from './wire.ts'
+import {
+  type ExchangeOptions,
+  type Wire,
+  type WireAnswer,
+  WireError,
+  type WireFailure,
+  type WireRequest,
+} from './wire.ts'
 
 export type HttpCall = WireRequest & {
   readonly operation: Operation
@@ -116,7 +123,7 @@ export function createHttp(wire: Wire, gate: Gate, options: HttpOptions = httpDe
     if (wait !== undefined) return wait
     try {
       const pass = await gate.enter(call.operation, limits)
-      const outcome = await exchange(call, limits, tryMs)
+      const outcome = await exchange(call, limits, { answerMs: tryMs, begun: pass.begun })
       pass.ended(outcome)
       return outcome
     } catch (error) {
@@ -125,8 +132,8 @@ export function createHttp(wire: Wire, gate: Gate, options: HttpOptions = httpDe
     }
   }
 
-  const exchange = (call: HttpCall, limits: Limits, tryMs: number): Promise<WireAnswer | WireError> =>
-    wire.exchange(call, limits, tryMs).catch((error: unknown) => {
+  const exchange = (call: HttpCall, limits: Limits, options: ExchangeOptions): Promise<WireAnswer | WireError> =>
+    wire.exchange(call, limits, options).catch((error: unknown) => {
       if (error instanceof WireError) return error
       throw error
     })

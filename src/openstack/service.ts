@@ -71,18 +71,28 @@ export type ServiceOptions = {
 export function createService(options: ServiceOptions): Service {
   const { cloud, name, http, tokens } = options
 
-  const send = (call: ServiceCall, token: Token, limits: Limits): Promise<HttpOutcome> => {
+  /** @param sentWith told the token that the request went with, which may be newer than `token` if it waited long */
+  const send = (
+    call: ServiceCall,
+    token: Token,
+    limits: Limits,
+    sentWith: (token: Token) => void,
+  ): Promise<HttpOutcome> => {
     const url = urlOf(options, call, token)
     return http.request(
       {
         operation: operationOf(name, call),
         method: call.method,
         url,
-        headers: {
-          accept: 'application/json',
-          'x-auth-token': token.id.reveal(),
-          ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
-          ...call.headers,
+        headers() {
+          const newest = tokens.held() ?? token
+          sentWith(newest)
+          return {
+            accept: 'application/json',
+            'x-auth-token': newest.id.reveal(),
+            ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
+            ...call.headers,
+          }
         },
         body: call.body === undefined ? undefined : JSON.stringify(call.body),
         repeat: call.repeat ?? false,
@@ -103,7 +113,9 @@ export function createService(options: ServiceOptions): Service {
     })
     let earlierUncertain = false
     for (let loggedInAgain = false; ; loggedInAgain = true) {
-      const outcome = await send(call, token, limits).catch((error: unknown) => {
+      const outcome = await send(call, token, limits, newest => {
+        token = newest
+      }).catch((error: unknown) => {
         if (error instanceof HttpError) throw errorFromWire(error.cause, context(error.uncertain || earlierUncertain))
         throw error
       })
@@ -112,8 +124,9 @@ export function createService(options: ServiceOptions): Service {
       if (answer === undefined) return undefined
       if (answer.status === 401 && !loggedInAgain) {
         // Refused before anything was done, so any method may be sent again; a second refusal is an error.
-        token = await tokens.replace(token, limits)
-        continue
+        const refused = token
+        token = await tokens.replace(refused, limits)
+        if (token !== refused) continue
       }
       if (answer.status >= 300) throw errorFromAnswer(answer, context(earlierUncertain))
       return decode(answer, context(call.method !== 'GET'))

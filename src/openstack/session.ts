@@ -130,7 +130,7 @@ export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSessio
 /** Keystone counts only for those who need a new token of it. */
 function healthOf(gate: Gate, tokens: Tokens, type: ServiceType): Health {
   const keystone = gate.health('keystone')
-  if (keystone.level === 'serve-held' && !tokens.isHeld()) return keystone
+  if (keystone.level === 'serve-held' && tokens.held() === undefined) return keystone
   return gate.health(type === 'network' ? 'neutron' : 'nova')
 }
 

@@ -4,15 +4,19 @@ import type { Dispatcher, Pool } from 'undici'
 import { atMost } from '#base'
 import type { Tls } from './cloud.ts'
 import { CloudConfigError } from './cloud.ts'
+import type { ServiceName } from './error.ts'
 import { createLane, type Lane } from './lane.ts'
 import { type Limits, timerMs } from './limits.ts'
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'DELETE'
 
 export type WireRequest = {
+  /** Services at one address do not wait for each other: with many waiting for Neutron, nothing would go on for want of a login. */
+  readonly operation: { readonly service: ServiceName }
   readonly method: Method
   readonly url: URL
-  readonly headers: Readonly<Record<string, string>>
+  /** Asked when there is a connection for the request: what was right when it was made may be old by then. */
+  headers(): Readonly<Record<string, string>>
   readonly body?: string | undefined
 }
 
@@ -57,18 +61,25 @@ export class WireError extends Error {
 
 export type WireOptions = {
   readonly tls: Tls
-  /** Connections to one address, and so the requests that run at once. */
+  /** Connections to one service at one address, and so the requests that run at once. */
   readonly connectionsMax: number
-  /** Requests to one address that wait for a connection. */
+  /** Requests to it that wait for a connection. */
   readonly waitingMax: number
   readonly answerBytesMax: number
   readonly connectMs: number
 }
 
+export type ExchangeOptions = {
+  /** Time for the answer, once there is a connection for the request: the wait for one is ours, and says nothing of the service. */
+  readonly answerMs: number
+  /** Called when there is one. */
+  readonly begun: () => void
+}
+
 /** One request, one answer, over kept connections; no retries, no meaning. */
 export type Wire = {
-  /** @param answerMs for the answer, once there is a connection for the request @throws {WireError} */
-  exchange(request: WireRequest, limits: Limits, answerMs: number): Promise<WireAnswer>
+  /** @throws {WireError} */
+  exchange(request: WireRequest, limits: Limits, options: ExchangeOptions): Promise<WireAnswer>
   /** Ends all connections; requests that still run fail. */
   close(): Promise<void>
 }
@@ -79,27 +90,30 @@ export function createWire(options: WireOptions): Wire {
   const pools = new Map<string, Promise<Pool>>()
   let closed = false
 
-  const laneOf = (origin: string): Lane => {
-    const lane = lanes.get(origin) ?? createLane({ runningMax: options.connectionsMax, waitingMax: options.waitingMax })
-    lanes.set(origin, lane)
+  const placeOf = ({ operation, url }: WireRequest) => `${operation.service} ${url.origin}`
+  const laneOf = (request: WireRequest): Lane => {
+    const place = placeOf(request)
+    const lane = lanes.get(place) ?? createLane({ runningMax: options.connectionsMax, waitingMax: options.waitingMax })
+    lanes.set(place, lane)
     return lane
   }
-  const poolOf = (origin: string): Promise<Pool> => {
-    const pool = pools.get(origin) ?? openPool(origin, options)
-    pools.set(origin, pool)
+  const poolOf = (request: WireRequest): Promise<Pool> => {
+    const place = placeOf(request)
+    const pool = pools.get(place) ?? openPool(request.url.origin, options)
+    pools.set(place, pool)
     return pool
   }
 
   return {
-    async exchange(request, limits, answerMs) {
-      const place = await laneOf(request.url.origin).enter(limits)
+    async exchange(request, limits, { answerMs, begun }) {
+      const place = await laneOf(request).enter(limits)
       if (place === 'full')
         throw new WireError('QueueFull', false, `${options.waitingMax} requests wait for ${request.url.host} already`)
       if (place === 'late') throw ended(limits, false, request.url)
       using _place = place
-      const pool = await poolOf(request.url.origin)
+      const pool = await poolOf(request)
       if (closed) throw new WireError('Aborted', false, 'the session was closed')
-      // The wait for a place is ours, and says nothing about the service.
+      begun()
       const within = { ...limits, deadline: atMost(limits.deadline, answerMs) }
       return await dispatch(pool, request, within, options.answerBytesMax)
     },
@@ -174,7 +188,7 @@ function dispatch(pool: Pool, request: WireRequest, limits: Limits, bytesMax: nu
     {
       method: request.method,
       path: request.url.pathname + request.url.search,
-      headers: request.headers,
+      headers: request.headers(),
       body: request.body ?? null,
       // The deadline is ours to keep: undici's own timers know nothing of the caller's.
       headersTimeout: 0,

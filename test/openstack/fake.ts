@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 export type Request = {
   readonly method: string
@@ -34,7 +35,11 @@ export type Fake = AsyncDisposable & {
   lifeMs: number
 }
 
+const UNAUTHORIZED = { error: { code: 401, title: 'Unauthorized', message: 'no valid token' } }
+
 export type FakeOptions = {
+  /** How long it takes to find that a token is not valid. */
+  readonly refusalMs?: number
   readonly tls?: { readonly key: string; readonly cert: string }
   /** Answers a request for a token itself; true if it did. */
   readonly onLogin?: (request: Request) => boolean
@@ -53,7 +58,7 @@ export async function startFake(onCall: (request: Request) => void, options: Fak
       requests.push(request)
       if (request.path !== '/v3/auth/tokens') {
         if (request.headers['x-auth-token'] === fake.validToken) onCall(request)
-        else request.answer(401, { error: { code: 401, title: 'Unauthorized', message: 'no valid token' } })
+        else void sleep(options.refusalMs ?? 0).then(() => request.answer(401, UNAUTHORIZED))
         return
       }
       if (options.onLogin?.(request)) return

@@ -15,6 +15,8 @@ import { openSessions } from '#plugins'
 import { portOf, type Request, startFake } from './fake.ts'
 
 const CALLERS = 500
+/** Requests that run at once. */
+const CONNECTIONS = 8
 const limits = (): Limits => ({ deadline: deadlineIn(20_000) })
 const onePort = (request: Request) => request.answer(200, { port: portOf('p1') })
 const unauthorized = { error: { code: 401, title: 'Unauthorized', message: 'The request you have made' } }
@@ -48,6 +50,19 @@ test('who waits for his turn at a slow service has the time of a try from then o
   await using _session = { [Symbol.asyncDispose]: () => session.close() }
   assert.deepEqual(failuresOf(await callAll(session)), [])
   assert.equal(fake.log().length, CALLERS)
+  // The wait for each other was ours: the service answers in time, and is asked.
+  assert.equal((await session.neutron.ports.get('p1', { deadline: deadlineIn(1_000) }))?.id, 'p1')
+})
+
+test('who waits for his turn while the token is refused sends the new one', async () => {
+  await using fake = await startFake(onePort, { refusalMs: 50 })
+  await using session = open(fake.url)
+  await session.neutron.ports.get('p1', limits())
+  fake.validToken = 'revoked'
+  assert.deepEqual(failuresOf(await callAll(session)), [])
+  assert.equal(fake.logins(), 2)
+  const refused = fake.log().length - CALLERS - 1
+  assert.ok(refused > 0 && refused <= 3 * CONNECTIONS, `${refused} requests with the old token`)
 })
 
 test('500 callers of an old token that is still valid make one token request, and none waits for it', async () => {

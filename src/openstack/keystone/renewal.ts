@@ -12,10 +12,13 @@ export type WithLock = <T>(body: () => Promise<T>, limits: Limits) => Promise<T>
 export type Tokens = {
   /** A token that is valid now. @throws {OpenStackError} */
   current(limits: Limits): Promise<Token>
-  /** The successor of a token that a service refused. Callers that were refused at the same time share one login. */
+  /**
+   * The successor of a token that a service refused. Callers that were refused at the same time share one login. The same
+   * token where it is itself a successor just made: another one would be refused, too.
+   */
   replace(refused: Token, limits: Limits): Promise<Token>
-  /** True while there is one that is valid: then nobody needs Keystone. */
-  isHeld(): boolean
+  /** The one that is valid, while there is one: then nobody needs Keystone. */
+  held(): Token | undefined
   close(): void
 }
 
@@ -45,6 +48,8 @@ export function createTokens(options: TokensOptions): Tokens {
   let token: Token | undefined
   let flight: Flight | undefined
   let renewalNotBefore = 0
+  /** The last that took the place of a refused one. */
+  let successor: Token | undefined
   let refusal: { readonly error: OpenStackError; readonly untilMs: number } | undefined
 
   const usable = (candidate: Token | undefined): candidate is Token =>
@@ -127,12 +132,14 @@ export function createTokens(options: TokensOptions): Tokens {
     },
     async replace(refused, limits) {
       if (token !== undefined && token !== refused && usable(token)) return token
+      if (refused === successor && now() - refused.receivedAtMs < refusalPauseMs) return refused
       if (token === refused) token = undefined
-      const successor = await join(refused, limits)
+      const next = await join(refused, limits)
       // A login that began before the refusal may have found the refused token in the file.
-      return successor.id.reveal() === refused.id.reveal() ? join(refused, limits) : successor
+      successor = next.id.reveal() === refused.id.reveal() ? await join(refused, limits) : next
+      return successor
     },
-    isHeld: () => usable(token),
+    held: () => (usable(token) ? token : undefined),
     close: () => flight?.end(),
   }
 }

@@ -44,7 +44,7 @@ async function post(cloud: Cloud, http: Http, context: ErrorContext, limits: Lim
     operation: { service: 'keystone', name: 'POST auth/tokens', kind: 'login' },
     method: 'POST',
     url: new URL(`${cloud.authUrl}/auth/tokens`),
-    headers: { 'content-type': 'application/json', accept: 'application/json' },
+    headers: () => ({ 'content-type': 'application/json', accept: 'application/json' }),
     body: JSON.stringify(authBody(cloud.credentials)),
     repeat: true,
   } as const
