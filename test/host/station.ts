@@ -105,6 +105,12 @@ async function listen(address: string): Promise<undefined> {
   })
 }
 
+/**
+ * Each question has a port of its own, none of them one of a node's: conntrack remembers a flow for minutes, and would send
+ * a later one with the same port where services led before they were changed.
+ */
+let lastPort = 32_768
+
 async function ask(from: string, to: string, how: Question = {}): Promise<string | undefined> {
   const { port = PORT, protocol = 'udp', bytes = 1 } = how
   const question = '?'.repeat(bytes)
@@ -112,7 +118,7 @@ async function ask(from: string, to: string, how: Question = {}): Promise<string
 }
 
 async function askDatagram(from: string, to: string, port: number, question: string): Promise<string | undefined> {
-  const socket = await bound(from, 0)
+  const socket = await bound(from, ++lastPort)
   try {
     return await new Promise(resolve => {
       socket.on('message', payload => resolve(payload.toString().trimEnd()))
@@ -126,7 +132,7 @@ async function askDatagram(from: string, to: string, port: number, question: str
 }
 
 function askStream(from: string, to: string, port: number, question: string): Promise<string | undefined> {
-  const connection = connect({ host: to, port, localAddress: from, allowHalfOpen: true })
+  const connection = connect({ host: to, port, localAddress: from, localPort: ++lastPort, allowHalfOpen: true })
   let answer = ''
   return new Promise<string | undefined>(resolve => {
     connection.setTimeout(ANSWER_MS * 2, () => resolve(undefined))
