@@ -11,6 +11,8 @@ import { assertAsPromised, EVERY_WAY, start, traces, waysOf } from './command.ts
 
 const skip = process.getuid?.() === 0 ? false : 'needs root'
 const run = promisify(execFile)
+/** Each takes ten seconds and all processors. */
+const onlyInAll = { skip: process.env['PEERS_DIR'] === undefined && 'runs with --all' }
 
 /** Where the simulated cloud of a demo listens. */
 const simulatorOf = (name: string) =>
@@ -37,7 +39,7 @@ describe('mooring demo', { skip, concurrency: false, timeout: 240_000 }, () => {
     assert.deepEqual(traces(name), [])
   })
 
-  test('Ctrl-C while packets are sent ends it with 130 and leaves nothing', async () => {
+  test('Ctrl-C while packets are sent ends it with 130 and leaves nothing', onlyInAll, async () => {
     const { child, said, ended } = start('mooring-test-stop')
     await said('sending packets')
     child.kill('SIGINT')
@@ -47,22 +49,29 @@ describe('mooring demo', { skip, concurrency: false, timeout: 240_000 }, () => {
     assert.deepEqual(traces('mooring-test-stop'), [])
   })
 
-  test('a cloud that fails ends it with the reason and 1; what was made all the same is found and deleted', async () => {
-    const name = 'mooring-test-fail'
-    const { said, ended } = start(name)
-    await said('attaching pod-1')
-    // Neutron makes the floating IP, and nobody ever learns its id.
-    const fault = { act: 'answer-after', status: 403, method: 'POST', path: '/floatingips' }
-    const inject = await fetch(`${simulatorOf(name)}/simulator/inject`, { method: 'POST', body: JSON.stringify(fault) })
-    assert.equal(inject.status, 204)
-    const { code, stdout } = await ended
-    assert.equal(code, 1, stdout)
-    assert.match(stdout, /Ended early: .*floating IP.*403/)
-    assert.match(stdout, /Nothing is left/)
-    assert.deepEqual(traces(name), [])
-  })
+  test(
+    'a cloud that fails ends it with the reason and 1; what was made all the same is found and deleted',
+    onlyInAll,
+    async () => {
+      const name = 'mooring-test-fail'
+      const { said, ended } = start(name)
+      await said('attaching pod-1')
+      // Neutron makes the floating IP, and nobody ever learns its id.
+      const fault = { act: 'answer-after', status: 403, method: 'POST', path: '/floatingips' }
+      const inject = await fetch(`${simulatorOf(name)}/simulator/inject`, {
+        method: 'POST',
+        body: JSON.stringify(fault),
+      })
+      assert.equal(inject.status, 204)
+      const { code, stdout } = await ended
+      assert.equal(code, 1, stdout)
+      assert.match(stdout, /Ended early: .*floating IP.*403/)
+      assert.match(stdout, /Nothing is left/)
+      assert.deepEqual(traces(name), [])
+    },
+  )
 
-  test('after kill -9 --clean takes everything away', async () => {
+  test('after kill -9 --clean takes everything away', onlyInAll, async () => {
     const name = 'mooring-test-kill'
     const { child, said, ended } = start(name)
     await said('attaching pod-2')
