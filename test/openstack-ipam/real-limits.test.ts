@@ -14,6 +14,8 @@ import { createLabProject, type LabProject, labMissing } from '../openstack/lab.
 import { exhaust, makeSparseSubnet } from './exhaust.ts'
 import { type Node, nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
 
+/** Of this run alone: what an interrupted one has left in the lab is another node's. */
+const NODE = `limits-test-${Date.now().toString(36)}`
 const NETNS = 'vm-worker-2'
 const limits = () => ({ deadline: deadlineIn(60_000) })
 const options = { skip: (await labMissing()) ?? false, timeout: 240_000 }
@@ -36,7 +38,7 @@ const nodeOf = (t: TestContext): Node =>
 
 const config = (more: object) => ({
   openstackConf: project.openstackConf,
-  neutronConf: { reserve: 0, usableAfterMs: 0, coolDownMs: 0, idleMs: 0, node: 'limits-test', ...more },
+  neutronConf: { reserve: 0, usableAfterMs: 0, coolDownMs: 0, idleMs: 0, node: NODE, ...more },
 })
 
 async function makeNetwork(name: string, cidr: string): Promise<{ networkId: string; subnetId: string }> {
@@ -133,7 +135,7 @@ test('NICs of a server: the cap of the option', options, async t => {
   await using _host = host
   await using node = startNode({ directory: nodeDirectory(t), host, longLived: true })
   const neutronConf = {
-    ...{ mode: 'eni', node: 'limits-test', server: serverId, networks: [network_id] },
+    ...{ mode: 'eni', node: NODE, server: serverId, networks: [network_id] },
     ...{ maxNics: others + 2, reserve: 0, coolDownMs: 0, idleMs: 0 },
   }
   const message = new RegExp(

@@ -20,6 +20,8 @@ import { type CountedService, countedService } from '../openstack/counted-servic
 import { addressOf, type Node, nodeDirectory, nodeWithNic, type Reply, startNode, until } from './node.ts'
 
 const run = promisify(execFile)
+/** Of this run alone: what an interrupted one has left in the lab is another node's. */
+const NODE = `modes-test-${Date.now().toString(36)}`
 const NETNS = 'vm-worker-2'
 
 function missing(): string | false {
@@ -95,7 +97,7 @@ for (const binding of ['fixed_ips', 'allowed_address_pairs'])
       longLived: true,
     })
     // Read back later: no pod waits for that.
-    const ipam = config({ mode: 'mix', binding, hostPort, node: 'modes-test', reserve: 4, verifyAfterMs: 60_000 })
+    const ipam = config({ mode: 'mix', binding, hostPort, node: NODE, reserve: 4, verifyAfterMs: 60_000 })
     const ours = () =>
       listKnownPorts(node.world.journal).flatMap(each => listPortAddresses(node.world.journal, each.portId))
     const free = () => ours().filter(each => each.state === 'free')
@@ -123,7 +125,7 @@ test(`separate: ${PORTS} ADDs at once make at most 12 calls to Neutron after the
     host: nodeWithNic('', '02:00:00:00:00:01'),
     longLived: true,
   })
-  const ours = { mode: 'separate', node: 'modes-test', networks: [networkId] }
+  const ours = { mode: 'separate', node: NODE, networks: [networkId] }
   const ipam = config({ ...ours, reserve: 4 })
   const ports = () => cloud.neutron.ports.list({ network_id: networkId, device_owner: 'mooring:separate' }, limits())
   const free = () => listObjects(node.world.journal).filter(each => each.state === 'free')
@@ -154,7 +156,7 @@ test(
     const host: Host & AsyncDisposable = await threadedHost(`/run/netns/${NETNS}`)
     await using _host = host
     await using node = startNode({ directory: nodeDirectory(t), host, longLived: true })
-    const ours = { mode: 'eni', node: 'modes-test', server: serverId, networks: [networkId], maxNics: 4 }
+    const ours = { mode: 'eni', node: NODE, server: serverId, networks: [networkId], maxNics: 4 }
     const ipam = config({ ...ours, reserve: 2 })
     const attached = async () =>
       (await cloud.nova.interfaces.list(serverId, limits())).filter(each => each.net_id === networkId)
@@ -211,7 +213,7 @@ for (const mode of ['separate', 'mix'])
       const ipam = {
         cloud: 'counted',
         neutronConf: {
-          ...{ mode, binding: 'allowed_address_pairs', networks: [demo.network_id], node: 'modes-test' },
+          ...{ mode, binding: 'allowed_address_pairs', networks: [demo.network_id], node: NODE },
           ...{
             reserve: 0,
             coolDownMs: 0,
@@ -245,7 +247,7 @@ test(
     try {
       const subnet = { network_id: network.id, ip_version: 4, cidr: '172.30.0.0/24', enable_dhcp: false } as const
       const { id } = await cloud.neutron.subnets.create(subnet, limits())
-      const own = { mode: 'mix_route', networks: [demo.network_id], podSubnets: [id], node: 'modes-test', blockSize: 4 }
+      const own = { mode: 'mix_route', networks: [demo.network_id], podSubnets: [id], node: NODE, blockSize: 4 }
       const ipam = { cloud: 'counted', neutronConf: { ...own, reserve: 0, coolDownMs: 0, usableAfterMs: 4_000 } }
       await ready(node, ipam)
       const reply = await node.call('ADD', 'c1', ipam)

@@ -60,7 +60,8 @@ export async function create(options: ObjectRoundOptions, state: RoundState, pla
   // The next would fare no better; who waits learns why.
   if (flaw !== undefined) state.report.refusal = new AllocationError('broken', flaw)
   const { room } = state.report
-  if (room !== undefined) state.report.room = { ...room, count: room.count - made.length }
+  // What it said in words was before this.
+  if (room !== undefined) state.report.room = { count: room.count - made.length, text: '' }
 }
 
 /** How many to ask for at once: no more than there is room for, but one in any case, whose refusal says why. */

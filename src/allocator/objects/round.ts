@@ -224,7 +224,7 @@ function refusalOf(facts: {
     ...(quarantined > 0 ? [`${quarantined} in quarantine`] : []),
   ]
   const reason = cause instanceof OpenStackError ? cause.summary : cause.message
-  const numbers = room === undefined ? '' : `; ${room.text}`
+  const numbers = room === undefined || room.text === '' ? '' : `; ${room.text}`
   const { remedy } = cause as { remedy?: string | undefined }
   return new AllocationError(
     'full',
