@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type ListReport,
   listAssignedAddresses,
-  listQuarantined,
+  listPortAddresses,
   memoryJournal,
   openSharedList,
   pairsDriver,
@@ -47,6 +47,8 @@ export type Ground = {
 }
 
 export type Pace = {
+  /** Why the addresses of a port are not edited by hand here. */
+  readonly skipAddresses?: string
   /** About the time that Neutron takes for a write; a human needs as long to think. */
   readonly commitMs: number
   /** From a write of ours until the look back. */
@@ -287,7 +289,7 @@ export function testOtherWriters(
       t.diagnostic(
         `${edits} edits by hand, ${undone.length} undone, ${told.length} reported; ${repaired} repaired, longest loss ${Math.round(lost.longest())} ms where a write takes ${Math.round(writeMs())} ms`,
       )
-      assert.ok(repaired > 0, 'nothing overlapped: the test has tested nothing')
+      assert.ok(repaired + told.length > 0, 'nothing overlapped: the test has tested nothing')
       assert.ok(lost.longest() < pace.noticedMs(writeMs()))
       assert.ok(undone.length === 0 || told.length > 0, `${undone.join(', ')} undone and nobody told`)
       assert.deepEqual(
@@ -296,7 +298,9 @@ export function testOtherWriters(
       )
     })
 
-    test('a human edits the addresses of a port that carries pods: theirs is put back soon, his stays and is listed', async t => {
+    test('a human edits the addresses of a port that carries pods: theirs is put back soon, his stays and is listed', {
+      skip: pace.skipAddresses ?? false,
+    }, async t => {
       const scene = await makeScene(t)
       const { node, ipam, addresses, cloud, portId, subnetId: subnet_id, lookAndThink, timed, writeMs } = scene
       const [own] = addresses()
@@ -348,11 +352,13 @@ export function testOtherWriters(
       const his_ = addresses().filter(each => his.includes(each))
       assert.deepEqual(his_.sort(), [...wanted].sort(), 'his addresses are as he wants them')
       assert.ok(addresses().includes(own!))
-      // What he brought back by an older list cannot be told from what he wants: it is listed, and nobody's.
-      await until(() => {
-        const known = new Set([own!, ...living(), ...listQuarantined(node.world.journal).map(each => each.address)])
-        return addresses().every(each => known.has(each))
-      }, 'everything else is in quarantine')
+      // What he brought back by an older list cannot be told from what he wants: it is listed, and nobody's. What he wrote
+      // before the node's first look at the port is foreign, as the node's own address is.
+      const isListed = (each: string) =>
+        listPortAddresses(node.world.journal, portId).some(
+          ({ address, state }) => address === each && ['foreign', 'assigned', 'quarantined'].includes(state),
+        )
+      await until(() => addresses().every(isListed), 'everything else is listed', settledMs)
       const repaired = node.warnings.filter(text => /put back/.test(text)).length
       const told = node.warnings.filter(text => /quarantine|removed again/.test(text)).length
       t.diagnostic(
