@@ -9,7 +9,7 @@ import { Calls } from './calls.ts'
 import { createLanes } from './lanes.ts'
 
 /** After so many V8 has compiled nearly all that an attachment needs. */
-const ROUNDS = 2
+const ROUNDS = 8
 const ATTACHMENTS_PER_ROUND = 25
 const LONGEST_MS = 2_000
 const NOWHERE = '/nonexistent'
