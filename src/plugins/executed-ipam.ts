@@ -2,11 +2,8 @@
 
 import { findAttachment, finishAttachment, forgetAttachment, listAttachments, putAttachment } from '#allocator'
 import { CniError, codes, type Plugin } from '#cni'
-import { asDel, keyOf, recordOf } from './record.ts'
+import { asDel, GC_GUARD_MS, keyOf, recordOf } from './record.ts'
 import type { World } from './world.ts'
-
-/** A GC list made this short a time before the call may not know an ADD that has just ended. */
-const GC_GUARD_MS = 100
 
 /**
  * An IPAM plugin as an interface plugin of somebody else executes it: the attachment is recorded with its namespace, as an
@@ -23,15 +20,14 @@ export const executedIpam = (plugin: Plugin<World>): Plugin<World> => ({
     const isNew = findAttachment(journal, key) === undefined
     const note = () => putAttachment(journal, { ...key, ...recordOf(call, bootId), state: 'adding', traces: 'null' })
     if (isNew) note()
-    try {
-      const result = await plugin.add(call, world)
-      // The earlier attachment had lost what it had: else this had been refused.
-      if (!isNew) note()
-      if (finishAttachment(journal, key, JSON.stringify(result))) return result
-    } catch (error) {
+    const result = await plugin.add(call, world).catch((error: unknown) => {
       if (isNew) forgetAttachment(journal, key)
       throw error
-    }
+    })
+    // The earlier attachment had lost what it had: else this had been refused.
+    if (!isNew) note()
+    // Where the journal cannot be written any more, the record stays: whoever finds it releases what was given.
+    if (finishAttachment(journal, key, JSON.stringify(result))) return result
     await plugin.del(asDel(call), world)
     throw new CniError(codes.tryAgainLater, `Cannot give addresses to ${call.ifName}: they were withdrawn meanwhile`)
   },

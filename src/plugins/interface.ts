@@ -31,7 +31,7 @@ import {
 import type { FirewallPart } from '#host'
 import { expectedResult, findPod } from './expectation.ts'
 import { unlessBusy } from './lanes.ts'
-import { asDel, delRecorded, inOwnNetns, keyOf, recordOf } from './record.ts'
+import { asDel, delRecorded, GC_GUARD_MS, inOwnNetns, keyOf, recordOf } from './record.ts'
 import { everyStep } from './steps.ts'
 import type { World } from './world.ts'
 
@@ -110,10 +110,10 @@ export type RecordedPlugin = Plugin<World> & {
 }
 
 /**
- * How old a record must be that GC may remove. A list that was made just before the call may not know an ADD that has
- * just ended; an ADD that is under way may take as long as a call can (the reconciler looks after those that never end).
+ * How old a record must be that GC may remove; an ADD that is under way may take as long as a call can (the reconciler looks
+ * after those that never end).
  */
-const GC_AGE_MS_MIN = { ready: 100, adding: 120_000, deleting: 0 } as const
+const GC_AGE_MS_MIN = { ready: GC_GUARD_MS, adding: 120_000, deleting: 0 } as const
 
 /** The traces of an attachment that has made nothing yet. */
 const NOTHING = 'null'

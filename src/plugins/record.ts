@@ -15,6 +15,9 @@ import {
 } from '#cni'
 import { identifyNetns, tryOpenNetns } from '#host'
 
+/** A GC list made this short a time before the call may not know an ADD that has just ended: what is younger stays. */
+export const GC_GUARD_MS = 100
+
 /** What identifies the attachment that a call is about. */
 export const keyOf = (call: Call, type: string): AttachmentKey => ({
   network: call.network,

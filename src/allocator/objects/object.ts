@@ -76,7 +76,7 @@ export type MadeObject = {
   readonly isPart?: boolean | undefined
 }
 
-/** How many more objects there is room for, as far as the cloud tells; and that in words, with the numbers, while they are of now. */
+/** How many more objects there is room for, as far as the cloud tells; and that in words, empty once objects were made since. */
 export type Room = { readonly count: number; readonly text: string }
 
 /** One kind of object in one cloud, for one pool. Every call may throw `OpenStackError`. */

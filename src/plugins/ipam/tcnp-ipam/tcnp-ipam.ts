@@ -3,6 +3,7 @@
 import { type AddressOwner, type Journal, type Limits, listKnownPorts, listObjectPools } from '#allocator'
 import { type Call, CniError, codes, type Plugin, type Result, type ValidAttachment } from '#cni'
 import { levelNames } from '#openstack'
+import { GC_GUARD_MS } from '../../record.ts'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
 import { adopted } from './adopted/adopted.ts'
@@ -17,8 +18,6 @@ import { ownerOf, type Source } from './source.ts'
 import { fromCloud } from './to-cni-error.ts'
 
 const STATUS_AGE_MS = 10_000
-/** A GC list made this short a time before the call may not know an ADD that has just ended. */
-const GC_GUARD_MS = 100
 
 const sources: Readonly<Record<Config['neutronConf']['mode'], Source>> = { mix, mix_route: mix, separate, eni }
 /** Releases and CHECK ask all: the journal says whose an address is. */
