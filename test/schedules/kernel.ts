@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The kernel of a node in a schedule: the real one in namespaces without names, or one in memory that knows links and the
-// addresses behind them and takes no time. Both refuse an address that a link has already.
+// addresses behind them, takes its time over a link, and refuses to work on one now and then. Both refuse an address that a
+// link has already.
 
 import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
@@ -21,6 +22,8 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { Simulator } from '#simulator'
+import { randomFrom } from './schedule.ts'
+import { type LinkWork, troubled } from './trouble.ts'
 
 export type Sandbox = {
   /** What CNI_NETNS leads to. */
@@ -31,31 +34,52 @@ export type Sandbox = {
 
 export type Kernel = Disposable & {
   readonly host: Host
-  /** The addresses that lead to pods. */
-  addresses(): string[]
+  /** The addresses that lead to pods, and to whose. */
+  carried(): Carried[]
   /** Links of pods, whatever is behind them. */
   podLinks(): string[]
   makeSandbox(containerId: string): Sandbox
   /** When the next NIC that the cloud attaches shows up; never: not before `heal`. */
   delayNextNic?(comes: NicComes): void
+  /** The next so many works of each kind on a link fail. */
+  refuse?(times: Readonly<Record<LinkWork, number>>): void
+  /** How many have failed so. */
+  refusals?(): number
   heal?(): void
+  /** The machine is started again: no link of a pod has outlived that. */
+  reboot?(): void
   /** No process of Mooring is there: what only such a one held open goes. */
   abandon?(): void
 }
 
 export type NicComes = { readonly afterMs: number } | 'never'
 
-/** Where a kernel is made: the node's own NIC, and the cloud in whose server it is. */
-export type KernelSite = { readonly mac: Uint8Array; readonly simulator: Simulator }
+/** An address that leads to a container, undefined where nobody says to which. */
+export type Carried = { readonly address: string; readonly containerId: string | undefined }
+
+/** Where a kernel is made: the node's own NIC, the cloud in whose server it is, and what its moods follow from. */
+export type KernelSite = { readonly mac: Uint8Array; readonly simulator: Simulator; readonly seed: number }
 
 /** Words of the owner's mark on a link (IFLA_IFALIAS): mooring TYPE NETWORK CONTAINER INTERFACE. */
 const containerOf = (owner: string) => owner.split(' ')[3]
 
-type FakeLink = { readonly owner: string; readonly mac: Uint8Array; readonly addresses: readonly string[] }
+type FakeLink = {
+  readonly owner: string
+  readonly mac: Uint8Array
+  /** They lead to the container until the link is gone. */
+  readonly addresses: readonly string[]
+  /** What the firewall knows of it still. */
+  elements: readonly string[]
+}
+
+/** A namespace that nobody holds any more is taken apart, and its links with it, so many ms later. */
+const CLEANUP_MS = [0, 0, 2, 10]
 
 /** A kernel in memory: what veth-route and the reconciler ask of one. */
-export function fakeKernel({ mac }: KernelSite): Kernel {
+export function fakeKernel({ mac, seed }: KernelSite): Kernel {
   const links = new Map<string, FakeLink>()
+  const random = randomFrom(seed)
+  const ends = new Set<NodeJS.Timeout>()
   const host: Host = {
     ...emptyHost({ mac }),
     async attachRoutedPod({ pod }) {
@@ -64,12 +88,12 @@ export function fakeKernel({ mac }: KernelSite): Kernel {
       for (const [name, link] of links)
         for (const address of addresses)
           assert.ok(!link.addresses.includes(address), `${address} is behind ${name} too`)
-      links.set(pod.hostLink, { owner: pod.owner, mac: pod.hostMac, addresses })
+      links.set(pod.hostLink, { owner: pod.owner, mac: pod.hostMac, addresses, elements: addresses })
       return false
     },
     detachRoutedPod: async ({ traces }) => {
       const link = links.get(traces.hostLink)
-      if (link !== undefined) links.set(traces.hostLink, { ...link, addresses: [] })
+      if (link !== undefined) link.elements = []
     },
     async removeLinks({ links: given }) {
       for (const { name, owner } of given) if (links.get(name)?.owner === owner) links.delete(name)
@@ -79,10 +103,10 @@ export function fakeKernel({ mac }: KernelSite): Kernel {
       return link?.owner === owner ? ({ hostLink: name, addresses: [], uplinkIndex: undefined } as never) : undefined
     },
     listFirewallPods: async () =>
-      [...links].map(([link, { addresses }]) => ({ link, addresses: addresses.map(parseIp) })),
+      [...links].map(([link, { elements }]) => ({ link, addresses: elements.map(parseIp) })),
     findFirewallPods: async ({ links: names }) =>
-      [...links].flatMap(([link, { addresses }]) =>
-        names.includes(link) ? [{ link, addresses: addresses.map(parseIp) }] : [],
+      [...links].flatMap(([link, { elements }]) =>
+        names.includes(link) ? [{ link, addresses: elements.map(parseIp) }] : [],
       ),
     listOwnedLinks: async () => [...links].map(([name, { owner }]) => ({ name, owner })),
     describeLink: async ({ name }) => {
@@ -97,17 +121,29 @@ export function fakeKernel({ mac }: KernelSite): Kernel {
     ensureFirewall: async () => false,
     probeArp: async () => [],
   }
+  const trouble = troubled(host, { attach: ['attachRoutedPod'], detach: ['detachRoutedPod', 'removeLinks'] }, seed)
+  /** Those links of a container that are there now: one of the same name that comes later is another. */
+  function end(containerId: string): void {
+    const dying = [...links].filter(([, { owner }]) => containerOf(owner) === containerId)
+    const timer = setTimeout(() => {
+      ends.delete(timer)
+      for (const [name, link] of dying) if (links.get(name) === link) links.delete(name)
+    }, CLEANUP_MS[random(CLEANUP_MS.length)])
+    ends.add(timer)
+  }
   return {
-    host,
-    addresses: () => [...links.values()].flatMap(link => link.addresses),
+    ...{ host: trouble.host, refuse: trouble.refuse, refusals: trouble.refusals, heal: trouble.heal },
+    carried: () =>
+      [...links.values()].flatMap(({ owner, addresses }) =>
+        addresses.map(address => ({ address, containerId: containerOf(owner) })),
+      ),
     podLinks: () => [...links.keys()],
-    makeSandbox: containerId => ({
-      target: '/proc/self/ns/net',
-      remove() {
-        for (const [name, { owner }] of links) if (containerOf(owner) === containerId) links.delete(name)
-      },
-    }),
-    [Symbol.dispose]: () => links.clear(),
+    makeSandbox: containerId => ({ target: '/proc/self/ns/net', remove: () => end(containerId) }),
+    reboot: () => links.clear(),
+    [Symbol.dispose]() {
+      for (const timer of ends) clearTimeout(timer)
+      links.clear()
+    },
   }
 }
 
@@ -161,14 +197,16 @@ export function realKernel(site: KernelSite): Kernel {
           return ifalias?.startsWith(OWNER_PREFIX) ? [ifname!] : []
         }),
       ),
-    addresses: () =>
-      context.onNode(() =>
-        context.route.execute([dumpRoutes(AF_INET)])[0]!.messages.flatMap(message => {
-          const { destination, type } = decodeRoute(message)
+    carried: () =>
+      context.onNode(() => {
+        const links = context.route.execute([dumpLinks()])[0]!.messages.map(decodeLink)
+        const owners = new Map(links.map(({ index, ifalias = '' }) => [index, containerOf(ifalias)]))
+        return context.route.execute([dumpRoutes(AF_INET)])[0]!.messages.flatMap(message => {
+          const { destination, type, outInterface = 0 } = decodeRoute(message)
           const isPod = type === RTN_UNICAST && destination?.length === 32
-          return isPod ? [formatIp(destination.ip)] : []
-        }),
-      ),
+          return isPod ? [{ address: formatIp(destination.ip), containerId: owners.get(outInterface) }] : []
+        })
+      }),
     makeSandbox() {
       const fd = makeAnonymousNetns()
       return { target: `/proc/${process.pid}/fd/${fd}`, remove: () => closeSync(fd) }

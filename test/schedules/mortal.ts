@@ -17,6 +17,8 @@ export type Mortal = {
   /** Resolves when it is dead. */
   readonly death: Promise<void>
   isDead(): boolean
+  /** Resolves when the kernel has ended what it had begun for it: before that no killed process is gone. */
+  kernelDone(): Promise<void>
   kill(): void
   /** Kills it at a moment that is still to come, instead of the one before. */
   arm(fuse: Fuse | undefined): void
@@ -30,6 +32,7 @@ const ON_THE_WAY_MS = 4
 
 export function mortal(): Mortal {
   const { promise: death, resolve } = Promise.withResolvers<void>()
+  const inKernel = new Set<Promise<unknown>>()
   let dead = false
   let armed: Fuse | undefined
   let passed = 0
@@ -79,6 +82,9 @@ export function mortal(): Mortal {
   return {
     death,
     isDead: () => dead,
+    async kernelDone() {
+      await Promise.allSettled(inKernel)
+    },
     kill,
     arm(fuse) {
       armed = fuse
@@ -109,7 +115,14 @@ export function mortal(): Mortal {
         [Symbol.dispose]: () => journal[Symbol.dispose](),
       }
     },
-    host: host => wrapped(host, work => run('kernel', work)),
+    host: host =>
+      wrapped(host, work =>
+        run('kernel', () => {
+          const working = work().finally(() => inKernel.delete(working))
+          inKernel.add(working)
+          return working
+        }),
+      ),
     clouds: clouds => ({
       open: async (reference, options) => {
         const opened = await clouds.open(reference, options)

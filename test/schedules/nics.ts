@@ -13,6 +13,7 @@ import { NetlinkError, type Transport } from '#netlink'
 import { addLink, decodeAddress, decodeLink, deleteLink, dumpAddresses, dumpLinks, getLink, setLink } from '#rtnetlink'
 import { emptyHost, type Kernel, type KernelSite, makeNode, UPLINK } from './kernel.ts'
 import { type PluggedNic, watchSlots } from './slots.ts'
+import { troubled } from './trouble.ts'
 
 type FakeNic = PluggedNic & {
   readonly index: number
@@ -28,6 +29,8 @@ export function fakeNics(site: KernelSite): Kernel {
   let nics: FakeNic[] = []
   /** Inodes of namespaces that only a process of Mooring may hold open still. */
   const left = new Set<number>()
+  /** Whose namespaces are, by their inodes. */
+  const containers = new Map<number, string>()
   const waiting = new Set<() => void>()
   let next = UPLINK
   const tell = () => {
@@ -109,15 +112,21 @@ export function fakeNics(site: KernelSite): Kernel {
         waiting.add(wake)
       }),
   }
+  const verbs = { attach: ['moveNicIn', 'configureNic'], detach: ['bringNicHome'] } as const
+  const trouble = troubled(host, verbs, site.seed)
   return {
-    host,
-    addresses: () => nics.flatMap(nic => nic.addresses),
+    ...{ host: trouble.host, refuse: trouble.refuse, refusals: trouble.refusals },
+    carried: () =>
+      nics.flatMap(({ at, addresses }) =>
+        addresses.map(address => ({ address, containerId: at === undefined ? undefined : containers.get(at) })),
+      ),
     podLinks: () => nics.flatMap(({ at, name, mac }) => (at === undefined ? [] : [`${name} ${mac}`])),
-    makeSandbox() {
+    makeSandbox(containerId) {
       const fd = makeAnonymousNetns()
       const { inode } = identifyNetns(fd)
       // The kernel gives the number of a namespace that is gone to the next one.
       if (left.has(inode)) end(inode)
+      containers.set(inode, containerId)
       return {
         target: `/proc/${process.pid}/fd/${fd}`,
         remove() {
@@ -130,7 +139,10 @@ export function fakeNics(site: KernelSite): Kernel {
       for (const inode of left) end(inode)
     },
     delayNextNic: slots.delayNext,
-    heal: slots.heal,
+    heal() {
+      trouble.heal()
+      slots.heal()
+    },
     [Symbol.dispose]() {
       slots[Symbol.dispose]()
       tell()
@@ -147,7 +159,7 @@ export function realNics(site: KernelSite): Kernel {
   const context = stack.use(makeNode(site))
   const cloud = makeAnonymousNetns()
   stack.defer(() => closeSync(cloud))
-  const sandboxes = new Set<number>()
+  const sandboxes = new Map<number, string>()
   const nics = new Map<string, PluggedNic & { readonly wire: string; readonly name: string }>()
   let next = 0
   const inCloud = <T>(run: Parameters<typeof context.inNetns<T>>[1]) =>
@@ -185,25 +197,27 @@ export function realNics(site: KernelSite): Kernel {
   }
   const timer = setInterval(replaceLost, RETURN_MS)
   stack.defer(() => clearInterval(timer))
-  const inSandboxes = <T>(run: Parameters<typeof context.inNetns<T[]>>[1]): T[] =>
-    context.onNode(() => [...sandboxes].flatMap(fd => context.inNetns(fd, run)))
+  const inSandboxes = <T>(run: (route: Transport, containerId: string) => T[]): T[] =>
+    context.onNode(() =>
+      [...sandboxes].flatMap(([fd, containerId]) => context.inNetns(fd, route => run(route, containerId))),
+    )
   return {
     // What comes is brought by this thread, which must not wait for it in the kernel.
     host: {
       ...inlineHost(context),
       awaitLinkChange: async ({ ms }) => await new Promise(resolve => setTimeout(resolve, Math.min(ms, RETURN_MS))),
     },
-    addresses: () =>
-      inSandboxes(route =>
+    carried: () =>
+      inSandboxes((route, containerId) =>
         route.execute([dumpAddresses()])[0]!.messages.flatMap(message => {
           const { ip } = decodeAddress(message).prefix
-          return ip.length === 4 && ip[0] !== 127 ? [formatIp(ip)] : []
+          return ip.length === 4 && ip[0] !== 127 ? [{ address: formatIp(ip), containerId }] : []
         }),
       ),
     podLinks: () => inSandboxes(route => namesOf(route).filter(name => name !== 'lo')),
-    makeSandbox() {
+    makeSandbox(containerId) {
       const fd = makeAnonymousNetns()
-      sandboxes.add(fd)
+      sandboxes.set(fd, containerId)
       return {
         target: `/proc/${process.pid}/fd/${fd}`,
         remove() {

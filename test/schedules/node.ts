@@ -120,6 +120,7 @@ export async function startNode(
 
   /** What is left of a dead process goes: the kernel closes what it had open. */
   async function bury({ mortal, clouds, serving, stack }: Process): Promise<void> {
+    if (mortal.isDead()) await mortal.kernelDone()
     if (mortal.isDead()) await clouds[Symbol.asyncDispose]()
     await Promise.resolve(serving?.[Symbol.asyncDispose]()).catch(() => {})
     await stack.disposeAsync().catch(() => {})

@@ -22,7 +22,8 @@ export function assertNow(world: World, when: string): void {
   assert.ok(ips.includes(NODE_ADDRESS), `${when}: the node's own address is gone`)
   const pods = [...world.pods.values()].filter(pod => !isCondemned(world, pod))
   const held = mode.inJournal(node.journal)
-  const behindLinks = kernel.addresses()
+  const carried = kernel.carried()
+  const behindLinks = carried.map(each => each.address)
   const owners = new Map<string, string>()
   for (const { containerId, addresses = [] } of pods)
     for (const address of addresses) {
@@ -36,6 +37,12 @@ export function assertNow(world: World, when: string): void {
   const given = held.filter(each => each.containerId !== '').map(each => each.address)
   assert.equal(new Set(given).size, given.length, `${when}: twice in the journal: ${given}`)
   assert.equal(new Set(behindLinks).size, behindLinks.length, `${when}: twice in the kernel: ${behindLinks}`)
+  // Also while a container is on its way out: until its link is gone nobody else may be given its address.
+  for (const { address, containerId } of carried) {
+    const owner = held.find(each => each.address === address)?.containerId ?? ''
+    const isIts = containerId === undefined || owner === containerId
+    assert.ok(isIts, `${when}: ${address} leads to ${containerId} still, and is ${owner === '' ? 'nobody' : owner}'s`)
+  }
   for (const { address, kind } of held)
     if (kind === 'ours') assert.ok(!foreign.has(address), `${when}: ${address} is the operator's and handed out`)
   for (const { containerId, addresses } of pods)
@@ -67,7 +74,7 @@ export async function settle(world: World): Promise<void> {
   passTime(world, 400)
   await eventually(world, 'without pods')
   assert.deepEqual(listAttachments(node.journal), [], 'attachments in the end')
-  assert.deepEqual(world.kernel.addresses(), [], 'kernel in the end')
+  assert.deepEqual(world.kernel.carried(), [], 'kernel in the end')
   assert.deepEqual(world.kernel.podLinks(), [], 'links of pods in the end')
   const given = mode.inJournal(node.journal).filter(each => each.containerId !== '')
   assert.deepEqual(given, [], 'addresses that somebody has in the end')
@@ -135,7 +142,7 @@ function differences(world: World): string {
   compare('assigned without attachment', strays, 'wanted', [])
   compare(
     'kernel',
-    kernel.addresses(),
+    kernel.carried().map(each => each.address),
     'assigned',
     assigned.map(each => each.address),
   )

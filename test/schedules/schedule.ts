@@ -6,6 +6,7 @@
 
 import type { Injection } from '#simulator'
 import type { NicComes } from './kernel.ts'
+import type { LinkWork } from './trouble.ts'
 
 /** A moment at which a process is killed: before or after the Nth thing of a kind that it does, or while the cloud works on it. */
 export type Fuse = {
@@ -35,6 +36,8 @@ export type Step =
   | { readonly step: 'hand'; readonly does: HandDoes }
   /** The next NIC that is attached does not show up at once. */
   | { readonly step: 'plug'; readonly comes: NicComes }
+  /** The kernel fails to make or to take away the next so many links. */
+  | ({ readonly step: 'refuse' } & Readonly<Record<LinkWork, number>>)
   /** So much time passes for what is recorded. */
   | { readonly step: 'pass'; readonly seconds: number }
 
@@ -92,7 +95,8 @@ function makeStep(random: (n: number) => number, process: Schedule['process'], g
   const call = (): Step => pick(add, add, add, del, del, abandon, gc)()
   const at = random(100)
   if (at < 24) return add()
-  if (at < 36) return del()
+  if (at < 34) return del()
+  if (at < 36) return { step: 'refuse', attach: pick(0, 0, 1, 2), detach: pick(0, 1, 2, 4) }
   if (at < 38) return { step: 'forget', pod: pod() }
   if (at < 43) return abandon()
   if (at < 49) return gc()

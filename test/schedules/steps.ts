@@ -10,12 +10,14 @@ import { assertNow, attachmentOf } from './oracle.ts'
 import type { HandDoes, Step } from './schedule.ts'
 import { heal, isCondemned, ownTimeMs, type Pod, passTime, podOf, type World } from './world.ts'
 
+/** What a kernel answers that refuses to work on a link. */
+const AGAIN_LATER = 11
 /** Its namespace went while it was under way. */
 const INVALID_NETNS = 8
 /** One answer did not show the node's own address. */
 const INVALID_CONFIG = 7
 /** That, again later, no address left, the cloud's own refusal, a second ADD. */
-const ADD_CODES = [INVALID_CONFIG, 11, 101, 102, 104]
+const ADD_CODES = [INVALID_CONFIG, AGAIN_LATER, 101, 102, 104]
 /** A DEL waits for no cloud, but here for the other schedules at the same time. */
 const DEL_MS = 10_000
 /** After an ADD, until a list that does not know it may be held against it. */
@@ -57,6 +59,8 @@ export async function perform(world: World, step: Step): Promise<void> {
       return await editByHand(world, step.does)
     case 'plug':
       return world.kernel.delayNextNic?.(step.comes)
+    case 'refuse':
+      return world.kernel.refuse?.(step)
     case 'pass':
       await heal(world)
       return passTime(world, step.seconds)
@@ -101,14 +105,18 @@ async function del(world: World, number: number, sandbox: 'there' | 'gone' | 'no
   pod.dels++
   if (sandbox === 'gone') removeSandbox(pod)
   const begin = ownTimeMs()
+  const when = `DEL of ${pod.containerId}`
   let answer: Answer
-  // A runtime that got no answer asks again.
+  let mayFail: boolean
+  // A runtime that got no answer, or an error, asks again.
   do {
+    const refusals = world.kernel.refusals?.()
     pod.running++
     answer = await world.node.call('DEL', pod.containerId, { sandbox: sandbox === 'there' ? pod.sandbox : undefined })
     pod.running--
-  } while (answer === undefined)
-  const when = `DEL of ${pod.containerId}`
+    mayFail = world.kernel.refusals?.() !== refusals
+    if (answer?.exitCode !== 0) assertNow(world, `${when}, which is not done`)
+  } while (answer === undefined || (mayFail && answer.json.code === AGAIN_LATER))
   assert.equal(answer.exitCode, 0, `${when}: ${JSON.stringify(answer.json)}`)
   if (world.schedule.process === 'agent')
     assert.ok(ownTimeMs() - begin < DEL_MS, `${when} took ${ownTimeMs() - begin} ms`)
@@ -161,8 +169,11 @@ async function gc(world: World, list: 'valid' | 'old' | 'empty' | 'absent'): Pro
     for (const pod of pods.values()) if (!listed.includes(pod)) pod.condemned++
   }
   const config = list === 'absent' ? {} : { 'cni.dev/valid-attachments': valid }
+  const refusals = world.kernel.refusals?.()
   const answer = await node.call('GC', '', { config })
-  if (answer !== undefined) assert.equal(answer.exitCode, 0, `GC: ${JSON.stringify(answer.json)}`)
+  const mayFail = world.kernel.refusals?.() !== refusals
+  if (answer !== undefined && !(mayFail && answer.json.code === AGAIN_LATER))
+    assert.equal(answer.exitCode, 0, `GC: ${JSON.stringify(answer.json)}`)
   for (const pod of list === 'absent' ? [] : pods.values()) {
     // What is not in the list goes, unless it is so new that the list may not know it.
     if (pod.addresses === undefined || listed.includes(pod)) continue
@@ -193,6 +204,7 @@ async function reboot(world: World): Promise<void> {
     pod.dels++
     removeSandbox(pod)
   }
+  world.kernel.reboot?.()
   await world.node.start({ bootId: `boot-${++world.boots}` })
 }
 

@@ -58,7 +58,7 @@ export async function startWorld(schedule: Schedule, { mode, real }: { mode: Mod
   const operator = openCloud(cloudFromConf(conf))
   stack.defer(() => operator.close())
   await mode.prepare?.(operator)
-  const kernel = stack.use(mode.kernels[real ? 'real' : 'fake']({ mac, simulator }))
+  const kernel = stack.use(mode.kernels[real ? 'real' : 'fake']({ mac, simulator, seed: schedule.seed }))
   const warnings: string[] = []
   const node = stack.use(await startNode(schedule, { simulator, kernel, mode, warn: text => warnings.push(text) }))
   const [pods, foreign, taken] = [new Map<number, Pod>(), new Set<string>(), new Set<string>()]
