@@ -9,7 +9,6 @@ import type { Started } from './state.ts'
 const root = resolve(import.meta.dirname, '../..')
 /** The command that a user types. */
 export const LAUNCHER = resolve(root, 'mooring')
-const ENTRY = resolve(root, 'src/bin/mooring.ts')
 
 const STOP_MS = 15_000
 const KILL_MS = 5_000
@@ -38,7 +37,7 @@ export const isAlive = ({ pid, startTime }: Started): boolean => startTimeOf(pid
 export function startCommand(what: string, args: readonly string[], log: string, env = process.env): Started {
   const fd = openSync(log, 'a', 0o600)
   try {
-    const child = spawn(process.execPath, [ENTRY, ...args], { detached: true, stdio: ['ignore', fd, fd], env })
+    const child = spawn(LAUNCHER, args, { detached: true, stdio: ['ignore', fd, fd], env })
     child.on('error', () => undefined)
     child.unref()
     const startTime = child.pid === undefined ? undefined : startTimeOf(child.pid)
@@ -52,7 +51,7 @@ export function startCommand(what: string, args: readonly string[], log: string,
 
 /** Runs a command of Mooring to its end. @throws {Error} with what it printed */
 export async function runCommand(what: string, args: readonly string[]): Promise<void> {
-  const child = spawn(process.execPath, [ENTRY, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(LAUNCHER, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let text = ''
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (part: string) => {

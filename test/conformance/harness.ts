@@ -228,7 +228,7 @@ export const fail = (code: number, msg: string, details?: string): string =>
  */
 export const cnitoolCommand = (): readonly string[] => {
   const other = process.env['MOORING_CONFORMANCE_CNITOOL']
-  return other === undefined ? [process.execPath, join(root, 'src/bin/mooring.ts'), 'cni'] : [other]
+  return other === undefined ? [process.execPath, join(root, 'build/mooring.mjs'), 'cni'] : [other]
 }
 
 /** A directory of configurations, a cache of its own, and cnitool with both. */
@@ -266,8 +266,6 @@ export class Bench {
         PATH: process.env['PATH'] ?? '',
         NETCONFPATH: this.confDirectory,
         CNI_PATH: this.fakes.directory,
-        // Each call is a process that would compile the same files again.
-        NODE_COMPILE_CACHE: join(scratch, 'code-cache'),
         ...env,
       },
     })

@@ -6,14 +6,14 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const entry = `${root}src/bin/mooring.ts`
+const launcher = `${root}mooring`
 
 type Ended = { code: number | null; stdout: string; stderr: string }
 type Demo = { child: ChildProcess; said: (text: string) => Promise<void>; ended: Promise<Ended> }
 
 /** Runs `mooring demo` under a name of its own. */
 export function start(name: string, ...args: string[]): Demo {
-  const child = spawn(process.execPath, [entry, 'demo', '--name', name, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(launcher, ['demo', '--name', name, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
   const output = { stdout: '', stderr: '' }
   const waiting: (() => void)[] = []
   for (const stream of ['stdout', 'stderr'] as const)

@@ -115,12 +115,12 @@ export const asAdmin = (ipam: IpamConfig, simulator: Simulator, neutronConf: obj
   neutronConf: { ...fast, reserve: 0, ...neutronConf },
 })
 
-const main = join(import.meta.dirname, '../../src/bin/mooring.ts')
+const launcher = join(import.meta.dirname, '../../mooring')
 
 /** Runs the command `mooring` to its end. */
 export function mooring(...command: string[]): Promise<{ status: number | null; output: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number | null; output: string }>()
-  const child = spawn(process.execPath, [main, ...command])
+  const child = spawn(launcher, command)
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', data => (output += data))
   child.on('error', reject)

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { startSimulator } from '#simulator'
 import { openStation } from '../contract/station.ts'
 
-const entry = join(import.meta.dirname, '../../src/bin/mooring.ts')
+const launcher = join(import.meta.dirname, '../../mooring')
 const prefix = `mrd${process.pid}`
 const reason = process.getuid?.() === 0 ? undefined : 'needs root, for network namespaces'
 
@@ -29,7 +29,7 @@ async function until(isSo: () => boolean, what: string): Promise<void> {
 async function startCommand(directory: string): Promise<ChildProcess> {
   const ids = join(directory, 'demo.json')
   const args = ['simulator', '--dataplane', prefix, '--demo-json', ids, '--clouds-yaml', join(directory, 'clouds.yaml')]
-  const child = spawn(process.execPath, [entry, ...args], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const child = spawn(launcher, args, { stdio: ['ignore', 'ignore', 'inherit'] })
   await until(() => existsSync(ids), 'the ids are written when it is ready')
   return child
 }
