@@ -49,6 +49,9 @@ if (options.help) {
   process.exit(0)
 }
 
+// To every test, wherever it runs (test/whole-run.ts).
+if (options.all) process.env['MOORING_WHOLE_RUN'] = '1'
+
 const planned = choose(plan(root), words, options.all)
 if (planned.length === 0) {
   console.error(`mooring test: no test file matches ${words.join(' ')}. Remedy: mooring test --list --all`)
@@ -73,9 +76,11 @@ if (process.getuid?.() !== 0) {
   process.exit(1)
 }
 
-/** Where the reference's executables are, for tests that run elsewhere. */
-const peersOf = ({ PEERS_DIR }: Record<string, string | undefined>): Record<string, string> =>
-  PEERS_DIR === undefined ? {} : { PEERS_DIR }
+/** What tests that run elsewhere are told: where the reference's executables are, and whether all of them run. */
+const toldInVm = (env: Record<string, string | undefined>): Record<string, string> =>
+  Object.fromEntries(
+    ['PEERS_DIR', 'MOORING_WHOLE_RUN'].flatMap(name => (env[name] === undefined ? [] : [[name, env[name]]])),
+  )
 
 const labs = new Labs(root)
 const report = new Report(process.stdout)
@@ -102,7 +107,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
   report.say(`${suite.name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`)
   const events = () =>
     suite.inVm
-      ? runInVms({ files, ...suite, ...suite.inVm, env: peersOf(env) })
+      ? runInVms({ files, ...suite, ...suite.inVm, env: toldInVm(env) })
       : run({
           cwd: root,
           files: files.map(file => `${root}/${file}`),

@@ -16,16 +16,16 @@ import {
   makeManyNetns,
   type Node,
   type Outcome,
-  peers,
   resultOf,
   rowsOf,
   skip,
   start,
   stateOfKernel,
 } from './nodelab.ts'
+import { isWholeRun } from './whole-run.ts'
 
 /** A process each takes its time on a small machine: 16 of them, but with `--all`. */
-const atOnce = (mode: Node['mode']) => (mode === 'standalone' && peers === undefined ? 16 : 64)
+const atOnce = (mode: Node['mode']) => (mode === 'standalone' && !isWholeRun ? 16 : 64)
 
 describe('many at once on one Neutron port', { skip }, () => {
   for (const mode of ['standalone', 'agent'] as const)

@@ -13,7 +13,6 @@ import {
   makeLab,
   makeManyNetns,
   type Node,
-  peers,
   type RunningAgent,
   resultOf,
   root,
@@ -21,9 +20,10 @@ import {
   skip,
   start,
 } from './nodelab.ts'
+import { isWholeRun, skipUnlessWhole } from './whole-run.ts'
 
 /** A process each takes its time on a small machine: half of them, but with `--all`. */
-const atOnce = (mode: Node['mode']) => (mode === 'standalone' && peers === undefined ? 32 : 64)
+const atOnce = (mode: Node['mode']) => (mode === 'standalone' && !isWholeRun ? 32 : 64)
 const more = { ipMasq: true, cniVersion: '1.1.0' }
 
 for (const mode of ['standalone', 'agent'] as const)
@@ -93,8 +93,9 @@ for (const mode of ['standalone', 'agent'] as const)
       }
     })
 
-    const skipTwice = mode === 'standalone' && peers === undefined && 'takes long: ./mooring test --all'
-    test('the executables may be installed anew while they run (ROB-04)', { skip: skipTwice }, async () => {
+    test('the executables may be installed anew while they run (ROB-04)', {
+      skip: mode === 'standalone' && skipUnlessWhole,
+    }, async () => {
       let isBusy = true
       const installing = (async () => {
         for (let round = 0; round < 3 || isBusy; round++) {

@@ -11,19 +11,19 @@ import {
   assertSameState,
   eventually,
   folder,
-  peers,
   type RunningAgent,
   resultOf,
   rowsOf,
   skip,
   stateOfKernel,
 } from '../nodelab.ts'
+import { isWholeRun, skipUnlessWhole } from '../whole-run.ts'
 import { type CloudNode, makeCloudNode } from './cloud.ts'
 import { newPod } from './steps.ts'
 import { tally } from './strace.ts'
 
 const CALLS_MAX = 40
-const TIMES = peers === undefined ? 1 : 3
+const TIMES = isWholeRun ? 3 : 1
 /** Not a write of which nobody knows yet whether Neutron will carry it out: it is looked after for three minutes. */
 const isDecided = (line: string) => !line.startsWith('port_intent')
 /** Before the effect: the call is held back, and carried out long after its caller is dead. After it: no answer comes. */
@@ -49,8 +49,7 @@ describe('kill -9 at an HTTP call', { skip }, () => {
   }
 
   // A minute, three with `--all`.
-  const skipLong = peers === undefined && 'takes long: ./mooring test --all'
-  describe('of the plugin in a process of its own', { skip: skipLong }, () => {
+  describe('of the plugin in a process of its own', { skip: skipUnlessWhole }, () => {
     let kernel: string[]
     before(async () => {
       cloud = await makeCloudNode('standalone')

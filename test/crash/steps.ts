@@ -2,10 +2,11 @@
 
 // What the crash tests share: the steps at which something is killed, and how often.
 
-import { type Attachment, makeNetns, type Node, peers, resultOf } from '../nodelab.ts'
+import { type Attachment, makeNetns, type Node, resultOf } from '../nodelab.ts'
+import { isWholeRun } from '../whole-run.ts'
 
-// `./mooring test` takes each sixth step, `--all`, which brings the peers, each step three times.
-const [TIMES, STRIDE] = peers === undefined ? [1, 6] : [3, 1]
+// `./mooring test` takes each sixth step, `--all` each step three times.
+const [TIMES, STRIDE] = isWholeRun ? [3, 1] : [1, 6]
 /** What an ADD or DEL does to the world: netlink, journal and leases, namespaces. */
 const STEPS = ['sendto', 'pwrite64', 'link', 'unlink', 'setns']
 export const STEPS_MAX = 100

@@ -7,12 +7,13 @@ import { execFile } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { promisify } from 'node:util'
+import { skipUnlessWhole } from '../whole-run.ts'
 import { assertAsPromised, EVERY_WAY, start, traces, waysOf } from './command.ts'
 
 const skip = process.getuid?.() === 0 ? false : 'needs root'
 const run = promisify(execFile)
 /** Each takes ten seconds and all processors. */
-const onlyInAll = { skip: process.env['PEERS_DIR'] === undefined && 'runs with --all' }
+const onlyInAll = { skip: skipUnlessWhole }
 
 /** Where the simulated cloud of a demo listens. */
 const simulatorOf = (name: string) =>

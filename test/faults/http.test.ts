@@ -15,13 +15,13 @@ import {
   eventually,
   folder,
   makeNetns,
-  peers,
   type RunningAgent,
   resultOf,
   rowsOf,
   skip,
   stateOfKernel,
 } from '../nodelab.ts'
+import { skipUnlessWhole } from '../whole-run.ts'
 
 const CALLS_MAX = 40
 /** Not a write of which nobody knows yet whether Neutron will carry it out: it is looked after for three minutes. */
@@ -34,8 +34,7 @@ const faults: [string, Injection][] = [
   ['is done, and answered with an error', { act: 'answer-after', status: 500 }],
 ]
 
-const skipLong = peers === undefined && 'takes long: ./mooring test --all'
-describe('a fault in each HTTP call of an ADD, in a process of its own', { skip: skip || skipLong }, () => {
+describe('a fault in each HTTP call of an ADD, in a process of its own', { skip: skip || skipUnlessWhole }, () => {
   let cloud: CloudNode
   let it: Attachment
   let kernel: string[]

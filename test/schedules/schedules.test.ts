@@ -6,12 +6,13 @@
 // root, the others on one in memory, which is slow now and then and sometimes refuses. One that fails is cut down and printed. One alone, 1000 of one mode:
 // SCHEDULE_MODE=mix SCHEDULE_SEED=17 (or SCHEDULES=1000) node --test test/schedules/schedules.test.ts
 // SCHEDULE_KERNEL=real takes the real kernel for all, SCHEDULE_FIRST=2001 the seeds from there on.
-// `./mooring test` runs a tenth of them, `--all`, which brings the peers, all.
+// `./mooring test` runs a tenth of them, `--all` all.
 
 import assert from 'node:assert/strict'
 import { availableParallelism } from 'node:os'
 import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
+import { isWholeRun } from '../whole-run.ts'
 import { modes } from './mode.ts'
 import { type Failure, runSchedule, type Share } from './run.ts'
 import { describeSchedule, makeSchedule, type Schedule, shorterThan } from './schedule.ts'
@@ -25,7 +26,7 @@ const SHRINK_MS = 40_000
 const share = SCHEDULE_KERNEL === 'real' ? 'all' : 'a tenth'
 
 for (const { name, schedules, gives, needsRoot } of chosen) {
-  const wanted = Number(SCHEDULES ?? (process.env['PEERS_DIR'] === undefined ? schedules / 10 : schedules))
+  const wanted = Number(SCHEDULES ?? (isWholeRun ? schedules : schedules / 10))
   const what = `${wanted} schedules of mode ${name}, ${share} on the real kernel`
   const skip = needsRoot && process.getuid?.() !== 0 ? 'needs root' : false
   test(`${what}: no address has two owners, in the end all is equal`, { skip }, async () => {
