@@ -84,14 +84,15 @@ async function answerService(
   const answer = await serve(front, mount, request, body, injection)
   if (injection?.act === 'cut-after') return 'cut'
   if (injection?.act === 'hang-after') return 'hang'
-  if (injection?.act === 'partial') return partialAnswer(answer, injection.missing ?? 1)
+  if (injection?.act === 'partial') return partialAnswer(answer, injection)
   return injection?.act === 'answer-after' ? injectedAnswer(injection, mount) : answer
 }
 
-/** What a read tells, without the last entries of its list, or of a port's addresses. */
-function partialAnswer(answer: Answer, missing: number): Answer {
+/** What a read tells, without the last or first entries of its list, or of a port's addresses. */
+function partialAnswer(answer: Answer, { missing = 1, from = 'end' }: Injection): Answer {
   const less = (value: unknown): unknown => {
-    if (Array.isArray(value)) return value.slice(0, Math.max(0, value.length - missing))
+    if (Array.isArray(value))
+      return from === 'start' ? value.slice(missing) : value.slice(0, Math.max(0, value.length - missing))
     const object = asObject(value)
     return object !== undefined && 'fixed_ips' in object ? { ...object, fixed_ips: less(object['fixed_ips']) } : value
   }

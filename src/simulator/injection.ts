@@ -20,7 +20,7 @@ export type InjectedAct =
   | 'hang-after'
   /** A read that shows the state of `ageMs` ago. */
   | 'stale'
-  /** A read that leaves out the last `missing` entries: objects of a list, addresses of a port. */
+  /** A read that leaves out the last `missing` entries, or the first (`from`): objects of a list, addresses of a port. */
   | 'partial'
 
 export type Injection = {
@@ -43,6 +43,8 @@ export type Injection = {
   readonly ageMs?: number
   /** For `partial`; 1 by default. */
   readonly missing?: number
+  /** For `partial`: where the missing ones would be; `end` by default. */
+  readonly from?: 'start' | 'end'
 }
 
 /** One request that was handled. */

@@ -22,6 +22,7 @@ import {
   setLink,
 } from '#rtnetlink'
 import type { Simulator } from '#simulator'
+import { NODE_ADDRESS } from './hand.ts'
 import { randomFrom } from './schedule.ts'
 import { type LinkWork, troubled } from './trouble.ts'
 
@@ -155,9 +156,12 @@ export function emptyHost({ mac }: Pick<KernelSite, 'mac'>): Host {
   ])
   return {
     ...Object.fromEntries(nothing),
-    findUplink: async () => ({ index: UPLINK, name: 'uplink', mac, mtuBytes: 1450, addresses: [] }),
+    findUplink: async () => ({ index: UPLINK, name: 'uplink', mac, mtuBytes: 1450, addresses: [nodeAddress] }),
   } as Host
 }
+
+/** The node's own, as its NIC has it. */
+const nodeAddress = { ip: parseIp(NODE_ADDRESS), length: 24 }
 
 /** Index of the uplink in memory. */
 export const UPLINK = 2
@@ -178,6 +182,7 @@ export function makeNode({ mac }: Pick<KernelSite, 'mac'>): HostContext {
     route.execute([
       setLink({ index }, { up: true }),
       addAddress({ index, prefix: { ip: parseIp('192.0.2.1'), length: 24 } }),
+      addAddress({ index, prefix: { ...nodeAddress, length: 32 } }),
       addRoute({ family: AF_INET, gateway: parseIp('192.0.2.254'), outInterface: index }),
     ])
   })

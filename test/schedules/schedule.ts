@@ -165,7 +165,7 @@ function makeFault(random: (n: number) => number): Injection {
     { act: 'cut-after' },
     { act: 'delay', latencyMs: 1 + random(120) },
     { act: 'stale', ageMs: pick(20, 200, 60_000), times: pick(1, 1, 2, 9) },
-    { act: 'partial', missing: 1 + random(3) },
+    { act: 'partial', missing: 1 + random(3), from: pick('start', 'end'), times: pick(1, 1, 2, 9) },
   )
   const isRead = what.act === 'stale' || what.act === 'partial'
   return { ...where, ...what, skip: random(3), ...(isRead ? { path: '/ports/', method: 'GET' } : {}) }

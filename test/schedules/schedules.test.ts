@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Goal: whatever a runtime, an operator, the cloud and a bad day do, in whatever order, no address has two owners at any
-// moment, none is anybody else's while it leads to a container still, and in the end Neutron, journal and kernel are equal. Method: 1000 schedules from seeds, many side by side, each
-// with a cloud (the simulator, over HTTP), a journal and a node of its own; each tenth on the real kernel where the test has
-// root, the others on one in memory, which is slow now and then and sometimes refuses. One that fails is cut down and printed. One alone, 1000 of one mode:
+// moment, none is anybody else's while it leads to a container still, and in the end Neutron, journal and kernel are equal.
+// Method: 1000 schedules from seeds, many side by side, each with a cloud (the simulator, over HTTP), a journal and a node
+// of its own; each tenth on the real kernel where the test has root, the others on one in memory, which is slow now and
+// then and refuses at times. One that fails is cut down and printed. One alone, 1000 of one mode:
 // SCHEDULE_MODE=mix SCHEDULE_SEED=17 (or SCHEDULES=1000) node --test test/schedules/schedules.test.ts
 // SCHEDULE_KERNEL=real takes the real kernel for all, SCHEDULE_FIRST=2001 the seeds from there on.
 // `./mooring test` runs a tenth of them, `--all` all.

@@ -69,13 +69,16 @@ describe('simulator', () => {
     assert.equal((await rename('two')).status, 200)
   })
 
-  test('inject: partial leaves out the last entries of a list, and of the addresses of a port, once', async () => {
+  test('inject: partial leaves out the last or first entries of a list, and of the addresses of a port, once', async () => {
     const whole = (await send('GET', ports)).body['ports'].length
     simulator.inject({ act: 'partial', missing: 2 })
     assert.equal((await send('GET', ports)).body['ports'].length, whole - 2)
     simulator.inject({ act: 'partial' })
     assert.deepEqual((await send('GET', `${ports}/${portId()}`)).body['port'].fixed_ips, [])
     assert.equal((await send('GET', `${ports}/${portId()}`)).body['port'].fixed_ips.length, 1)
+    const [, second] = (await send('GET', ports)).body['ports']
+    simulator.inject({ act: 'partial', from: 'start' })
+    assert.equal((await send('GET', ports)).body['ports'][0].id, second.id)
   })
 
   test('inject: answer-after does it and says that it failed', async () => {

@@ -29,7 +29,8 @@ export function compareAndPlan(
   const { journal, portId, bootId, access, settings } = options
   return journal.transaction(() => {
     const known = findKnownPort(journal, portId)
-    if (known === undefined) recordForeign(options, port)
+    if (known === undefined) recordForeign(options, port.fixed_ips)
+    else if (!isOlder) recordForeign(options, findNodes(options, port))
     const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
     disownEarlierBoots(journal, portId, bootId)
@@ -40,9 +41,16 @@ export function compareAndPlan(
   })
 }
 
+/** What the node's NIC has, also where wrong answers have hidden it so far. */
+function findNodes({ journal, portId, settings: { nic } }: RoundOptions, port: Port): Shown[] {
+  if (nic === undefined) return []
+  const recorded = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+  return port.fixed_ips.filter(each => nic.addresses.includes(each.ip_address) && !recorded.has(each.ip_address))
+}
+
 /** What was on the port before us is not ours, and never will be. */
-function recordForeign({ journal, portId }: RoundOptions, port: Port): void {
-  for (const { subnet_id, ip_address } of port.fixed_ips)
+function recordForeign({ journal, portId }: RoundOptions, addresses: readonly Shown[]): void {
+  for (const { subnet_id, ip_address } of addresses)
     recordAddress(journal, {
       portId,
       subnetId: subnet_id,

@@ -4,8 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type FixedIp, type FixedIpRequest, type FloatingIp, OpenStackError, type Port } from '#openstack'
 import type { PortNeutron } from './round-options.ts'
 
-/** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two or all addresses. */
-export type Mishap = 'refused' | 'unavailable' | 'lostAnswer' | 'stale' | 'partial' | 'empty'
+/** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two, all or these addresses. */
+export type Mishap =
+  | 'refused'
+  | 'unavailable'
+  | 'lostAnswer'
+  | 'stale'
+  | 'partial'
+  | 'empty'
+  | { readonly without: readonly string[] }
 
 export type FakePort = PortNeutron & {
   readonly id: string
@@ -119,6 +126,8 @@ export function fakePort({
         if (mishap === 'stale') return show(before)
         if (mishap === 'partial') return show({ fixedIps: fixedIps.slice(0, -2), revision })
         if (mishap === 'empty') return show({ fixedIps: [], revision })
+        if (typeof mishap === 'object')
+          return show({ fixedIps: fixedIps.filter(each => !mishap.without.includes(each.ip_address)), revision })
         if (mishap !== undefined) throw failure(503, 'HTTPServiceUnavailable', 'transient')
         return show({ fixedIps, revision })
       },

@@ -290,6 +290,127 @@ test('two answers without any address give the node’s own to no pod, before th
   assert.deepEqual(listQuarantined(journal), [])
 })
 
+/** As often as a port is looked at before an answer is taken, and once more. */
+const every = (without: readonly string[], times = 5) => Array.from({ length: times }, () => ({ without }))
+const NODE = { mac: 'fa:16:3e:00:00:01', addresses: ['10.0.0.10'] }
+const settingsOf = (directory: string, more: object = {}) => ({
+  ...{ subnetIds: ['s4'], reserve: 0, coolDownMs: 0, usableAfterMs: 0, lockDirectory: directory },
+  ...more,
+})
+
+test('two first answers that lack the node’s own address take it from nobody, and give it to no pod', async t => {
+  const port = fakePort({ capacity: 2 })
+  port.addForeign('10.0.0.250')
+  const directory = directoryFor()
+  const { journal, pool } = poolOn(t, directory, port, { settings: settingsOf(directory, { nic: NODE }) })
+  port.mishaps.get.push(...every(['10.0.0.10'], 2))
+  const given = await pool.acquire(owner(1), S4, soon())
+  assert.notEqual(given[0]!.address, '10.0.0.10')
+  assert.ok(port.addresses().includes('10.0.0.10'), 'the node has its address still')
+  assert.equal(states(journal, port)['10.0.0.10'], 'foreign')
+  assert.deepEqual(listQuarantined(journal), [])
+})
+
+test('as long as a port seems to have none of its NIC’s addresses nothing is written to it', async t => {
+  const port = fakePort()
+  port.addForeign('10.0.0.250')
+  const directory = directoryFor()
+  const { pool } = poolOn(t, directory, port, { settings: settingsOf(directory, { nic: NODE }) })
+  port.mishaps.get.push(...every(['10.0.0.10']))
+  await assert.rejects(pool.acquire(owner(1), S4, soon()), {
+    fault: 'strange',
+    message:
+      'Cannot use what Neutron shows of port port-1: it lacks 10.0.0.10, which its NIC has (fa:16:3e:00:00:01); ' +
+      'nothing is written on such ground',
+  })
+  assert.equal(port.calls.put, 0)
+  port.mishaps.get.length = 0
+  await pool.acquire(owner(1), S4, soon())
+  assert.ok(port.addresses().includes('10.0.0.10'))
+})
+
+test('a NIC of another MAC, or with addresses that Neutron does not give it, is no reason to doubt', async t => {
+  const strangers = { mac: 'fa:16:3e:00:00:02', addresses: ['10.0.0.66'] }
+  const withOthers = { ...NODE, addresses: ['10.0.0.10', '10.0.0.99'] }
+  for (const nic of [strangers, withOthers]) {
+    const port = fakePort()
+    const directory = directoryFor()
+    const { pool } = poolOn(t, directory, port, { settings: settingsOf(directory, { nic }) })
+    await pool.acquire(owner(1), S4, soon())
+  }
+})
+
+test('an address that the node’s NIC has is the node’s, whatever a write of ours might explain', async t => {
+  const port = fakePort()
+  const directory = directoryFor()
+  const nic = { ...NODE, addresses: ['10.0.0.10', '10.0.0.99'] }
+  const { journal, pool } = poolOn(t, directory, port, { settings: settingsOf(directory, { nic }) })
+  await pool.acquire(owner(1), S4, soon())
+  port.mishaps.put.push('unavailable')
+  port.onPut = undefined
+  const pending = pool.acquire(owner(2), S4, soon())
+  await until(() => port.calls.put === 2, 'the write that does nothing')
+  port.addForeign('10.0.0.99')
+  const [given] = await pending
+  assert.notEqual(given!.address, '10.0.0.99')
+  assert.equal(states(journal, port)['10.0.0.99'], 'foreign')
+})
+
+test('what the port had at the same revision it has: equal answers without it are not believed', async t => {
+  const port = fakePort()
+  port.addForeign('10.0.0.250')
+  const { journal, pool } = poolOn(t, directoryFor(), port)
+  await pool.acquire(owner(1), S4, soon())
+  await pool.settle(soon())
+  port.mishaps.get.push(...every(['10.0.0.250', '10.0.0.10'], 2))
+  await pool.acquire(owner(2), S4, soon())
+  for (const address of ['10.0.0.10', '10.0.0.250']) {
+    assert.ok(port.addresses().includes(address), address)
+    assert.equal(states(journal, port)[address], 'foreign')
+  }
+  const writes = port.calls.put
+  port.mishaps.get.push(...every(['10.0.0.250']))
+  await assert.rejects(pool.acquire(owner(3), S4, soon()), {
+    fault: 'strange',
+    message:
+      /^Cannot use what Neutron shows of port port-1: it lacks 10\.0\.0\.250, which it had at the same revision \d+;/,
+  })
+  assert.equal(port.calls.put, writes)
+})
+
+test('what somebody takes off the port beside a write of ours is gone at the next look', async t => {
+  const port = fakePort()
+  port.addForeign('10.0.0.250')
+  const { journal, pool } = poolOn(t, directoryFor(), port)
+  await pool.acquire(owner(1), S4, soon())
+  // The answer to our own write is the first that lacks it.
+  const update = port.ports.update
+  const shown = {
+    ...port,
+    ports: {
+      ...port.ports,
+      update: async (...args: Parameters<typeof update>) => {
+        await update(...args)
+        port.removeForeign('10.0.0.250')
+        return (await port.ports.get(port.id, soon()))!
+      },
+    },
+  }
+  pool.use({ neutron: async () => shown, access: '{}', settings: settingsOf(directoryFor()) })
+  await pool.acquire(owner(2), S4, soon())
+  await pool.acquire(owner(3), S4, soon())
+  assert.equal(states(journal, port)['10.0.0.250'], undefined)
+  assertSettled(journal, port)
+})
+
+test('a server’s port that seems to have no address at all is written to by nobody', async t => {
+  const port = fakePort()
+  const { pool } = poolOn(t, directoryFor(), port)
+  port.mishaps.get.push('empty', 'empty', 'empty', 'empty')
+  await assert.rejects(pool.acquire(owner(1), S4, soon()), { fault: 'strange', message: /it has no address at all/ })
+  assert.equal(port.calls.put, 0)
+})
+
 test('what an operator takes from a pod is put back', async t => {
   const port = fakePort()
   const restored: string[] = []

@@ -35,6 +35,12 @@ export type PortSettings = {
   readonly maxAddresses?: number | undefined
   /** After a write, until the port is read again to see whether an overlapping one has undone it. */
   readonly verifyAfterMs?: number | undefined
+  /**
+   * The NIC of the port, with those of its addresses that are of the port's subnets, as the kernel had them: what Neutron
+   * shows of the port has at least one of them, and none is ever a pod's. Left out where the port is on no machine, and in
+   * what an earlier release recorded.
+   */
+  readonly nic?: { readonly mac: string; readonly addresses: readonly string[] } | undefined
   /** Set for a port that is on no machine: where its addresses are made to work. */
   readonly holder?: HolderSettings | undefined
 }
@@ -307,7 +313,10 @@ export function putKnownPort(journal: Journal, { portId, access, settings, seenB
     .run(portId, access, JSON.stringify(settings), seenBootId, revision)
 }
 
-/** Notes the revision that a write has made: also one below those seen before, where the database was restored. */
+/**
+ * Notes the revision that a write has made: also one below those seen before, where the database was restored. For an
+ * answer that shows everything that others have: by it later ones are measured.
+ */
 export function noteRevision(journal: Journal, portId: string, revision: number | undefined): void {
   if (revision !== undefined) journal.sql('UPDATE port SET revision = ? WHERE port_id = ?').run(revision, portId)
 }

@@ -2,8 +2,10 @@
 
 import { atMost } from '#base'
 import { type FixedIp, type FixedIpRequest, OpenStackError, type Port } from '#openstack'
+import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
 import { pause } from './lock.ts'
+import { isOthers } from './look.ts'
 import { countBySubnet, difference, type Plan, type PortAddress, sameCounts, type Want } from './plan.ts'
 import { type AddRequest, learn, learnOfCover, learnOfTaken, NO_ADDITION, type State } from './refusal.ts'
 import { limitsOf, type RoundOptions, type RoundReport } from './round-options.ts'
@@ -132,6 +134,10 @@ type Made = {
 
 function recordMade(options: RoundOptions, state: State, { made, intent, answer, bindings }: Made): void {
   const { journal, portId, settings } = options
+  const stateOf = (address: string) => {
+    if (settings.nic?.addresses.includes(address)) return 'foreign'
+    return (options.cover?.covers(address) ?? true) ? 'free' : 'releasing'
+  }
   journal.transaction(() => {
     const usableMs = Date.now() + settings.usableAfterMs
     const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
@@ -141,7 +147,7 @@ function recordMade(options: RoundOptions, state: State, { made, intent, answer,
         portId,
         subnetId: subnet_id,
         address: ip_address,
-        state: (options.cover?.covers(ip_address) ?? true) ? 'free' : 'releasing',
+        state: stateOf(ip_address),
         floatingIp: bindings.get(ip_address),
         usableMs,
         settling: true,
@@ -149,7 +155,7 @@ function recordMade(options: RoundOptions, state: State, { made, intent, answer,
       noteNotFull(journal, portId, subnet_id)
     }
     forgetIntent(journal, intent)
-    noteRevision(journal, portId, answer.revision_number)
+    noteAnswer(journal, answer)
     serve(options, state)
   })
 }
@@ -267,6 +273,13 @@ export async function remove(
       state.exhausted.delete(each.subnetId)
     }
     forgetIntent(journal, intent)
-    noteRevision(journal, portId, answer.revision_number)
+    noteAnswer(journal, answer)
   })
+}
+
+/** Where somebody else has taken something off the port meanwhile, the next look has to be newer to be believed. */
+function noteAnswer(journal: Journal, answer: Port): void {
+  const shown = new Set(addressesOf(answer))
+  const isWhole = listKnownAddresses(journal, answer.id).every(each => shown.has(each.address) || !isOthers(each))
+  if (isWhole) noteRevision(journal, answer.id, answer.revision_number)
 }

@@ -81,6 +81,12 @@ test('findPlace() finds the port by address and MAC, whatever case the MAC is wr
   assert.deepEqual([id, gateway, size, standing], ['s4', '10.0.0.1', 253, 'host'])
 })
 
+test('findPlace() tells the NIC, and which of its addresses are of the network', async () => {
+  assert.deepEqual((await find({})).nic, { mac: 'fa:16:3e:00:00:01', addresses: ['10.0.0.11'] })
+  const subnets = [subnet({ cidr: '10.9.0.0/24' })]
+  assert.equal((await find({ subnets })).nic, undefined)
+})
+
 test('findPlace() ignores ports with the address and another MAC, and lists them when there is no other', async () => {
   const other = port({ id: 'p2', mac_address: 'fa:16:3e:00:00:02' })
   assert.equal((await find({ ports: [other, port({})] })).portId, 'p1')

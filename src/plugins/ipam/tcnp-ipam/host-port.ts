@@ -15,6 +15,8 @@ export type Place = {
   readonly portId: string
   readonly networkId: string
   readonly networkSubnets: readonly PlaceSubnet[]
+  /** The NIC, and what the kernel says it has of these subnets: a second witness beside Neutron. */
+  readonly nic?: { readonly mac: string; readonly addresses: readonly string[] }
 }
 
 /** Networks of which the port has to be, none for any, and the key that names them. */
@@ -45,11 +47,20 @@ export async function findPlace(
       : await findNamedPort(neutron, hostPortNamed(hostPort), { networks: allowed, key: wanted.key }, limits)
   const subnets = await neutron.subnets.list({ network_id: port.network_id }, limits)
   if (subnets.length === 0) throw invalid(`Cannot give addresses of network ${port.network_id}: it has no subnet`)
+  const nic = nicOf(subnets, uplink)
   return {
     portId: port.id,
     networkId: port.network_id,
     networkSubnets: subnets.map(subnet => toPlaceSubnet(subnet, standingOf(subnet, port, uplink))),
+    ...(nic === undefined ? {} : { nic }),
   }
+}
+
+function nicOf(subnets: readonly Subnet[], uplink: HostInterface | undefined): Place['nic'] {
+  if (uplink === undefined) return undefined
+  const prefixes = subnets.map(({ cidr }) => tryParsePrefix(cidr)).filter(prefix => prefix !== undefined)
+  const own = uplink.addresses.filter(({ ip }) => prefixes.some(prefix => prefixContains(prefix, ip)))
+  return own.length === 0 ? undefined : { mac: formatMac(uplink.mac), addresses: own.map(({ ip }) => formatIp(ip)) }
 }
 
 /** What a subnet is to the node itself. */

@@ -174,6 +174,7 @@ function poolOf(
       lockDirectory: dataDir ?? world.dataDir,
       maxAddresses,
       verifyAfterMs,
+      nic: carrier.holder === undefined ? place.nic : undefined,
       holder: carrier.holder,
     },
   })

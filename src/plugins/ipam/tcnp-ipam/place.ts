@@ -11,7 +11,7 @@ import { type Look, lookAgain, lookUp } from './lookup.ts'
 import type { OpenedCloud } from './sessions.ts'
 
 /** Counts the changes of `Place`: what an earlier release kept is not read. */
-const PLACE_FORM = 2
+const PLACE_FORM = 3
 
 export type Located = {
   readonly place: Place
