@@ -28,9 +28,12 @@ import {
   skip,
   start,
 } from './nodelab.ts'
+import { isWholeRun } from './whole-run.ts'
 
 const mode = (path: string) => statSync(path).mode & 0o777
 let containers = 0
+/** While the agent is killed every now and then. */
+const CALLS_WITH_KILLS = isWholeRun ? 200 : 100
 
 /** A node whose first pods came and went, so that what stays for good is there. */
 async function usedNode(): Promise<{ node: Node; agent: RunningAgent; kept: string[] }> {
@@ -322,7 +325,7 @@ describe('agent', { skip, concurrency: 2 }, () => {
         await agent[Symbol.asyncDispose]()
       })
 
-      test('kill -9 at random times during 200 ADD and DEL: nothing left, nothing doubled, running pods intact', async () => {
+      test(`kill -9 at random times during ${CALLS_WITH_KILLS} ADD and DEL: nothing left, nothing doubled, running pods intact`, async () => {
         const used = await usedNode()
         const { node, kept } = used
         let agent = used.agent
@@ -332,7 +335,7 @@ describe('agent', { skip, concurrency: 2 }, () => {
         const holders = new Map<string, string>()
         let [done, failed, kills] = [0, 0, 0]
         const worker = async ({ netns }: Attachment) => {
-          while (done < 200) {
+          while (done < CALLS_WITH_KILLS) {
             done++
             const it = { containerId: `k${containers++}`, netns }
             const added = await node.call('ADD', it)

@@ -10,6 +10,7 @@ import { after, before, describe, test } from 'node:test'
 import type { Simulator } from '#simulator'
 import { type CloudNode, makeCloudNode } from './crash/cloud.ts'
 import { assertSameState, errorOf, makeNetns, type RunningAgent, resultOf, skip, stateOfKernel } from './nodelab.ts'
+import { testTwiceInWhole } from './suite-node.ts'
 
 type Bad = { what: string; code: number; msg: RegExp; ipam?: object; neutronConf?: object; more?: object }
 
@@ -35,61 +36,70 @@ for (const mode of ['standalone', 'agent'] as const)
       await cloud[Symbol.asyncDispose]()
     })
 
-    test('ADD: one error with the right code for each, nothing left behind, and no password anywhere', async () => {
-      const { node, simulator, options } = cloud
-      const conf = options().more.ipam['openstackConf'] as Record<string, string>
-      const { password } = simulator.accounts.demo
-      const id = '00000000-0000-4000-8000-000000000000'
-      const bad: Bad[] = [
-        { what: 'an unknown mode', code: 7, msg: /mode.* is "magic", want one of/, neutronConf: { mode: 'magic' } },
-        { what: 'a reserve that is a text', code: 7, msg: /reserve/, neutronConf: { reserve: '4' } },
-        { what: 'a network that is not there', code: 7, msg: /./, neutronConf: { networks: [id] } },
-        { what: 'a host interface that is not there', code: 7, msg: /"none"/, more: { hostInterface: 'none' } },
-        {
-          what: 'its own host interface that is not there',
-          code: 7,
-          msg: /"none"/,
-          neutronConf: { hostInterface: 'none' },
-        },
-        { what: 'a port that is not there', code: 7, msg: /./, neutronConf: { hostPort: id } },
-        {
-          what: 'a wrong password',
-          code: 101,
-          msg: /./,
-          ipam: { openstackConf: { ...conf, password: `${password}x` } },
-        },
-        {
-          what: 'a user that is not there',
-          code: 101,
-          msg: /./,
-          ipam: { openstackConf: { ...conf, username: 'nobody' } },
-        },
-        {
-          what: 'a URL where nobody listens',
-          code: 11,
-          msg: /./,
-          ipam: { openstackConf: { ...conf, authUrl: 'http://127.0.0.1:1/v3' } },
-        },
-        { what: 'a URL that is none', code: 7, msg: /./, ipam: { openstackConf: { ...conf, authUrl: 'here' } } },
-        { what: 'no password', code: 7, msg: /password/, ipam: { openstackConf: { ...conf, password: undefined } } },
-        { what: 'a cloud that no file knows', code: 7, msg: /./, ipam: { openstackConf: undefined, cloud: 'nowhere' } },
-        { what: 'a cloud and credentials', code: 7, msg: /both given/, ipam: { cloud: 'nowhere' } },
-      ]
-      const surprises: object[] = []
-      for (const { what, code, msg, ipam, neutronConf, more } of bad) {
-        const it = { containerId: 'bad', netns }
-        const { ipam: merged } = options(ipam, neutronConf).more
-        const outcome = await node.call('ADD', it, { more: { ...more, ipam: merged } })
-        const error = errorOf(outcome)
-        if (error.code !== code || !msg.test(error.msg)) surprises.push({ what, wanted: code, stdout: outcome.stdout })
-        assert.ok(!`${outcome.stdout}${outcome.stderr}`.includes(password), what)
-        assertSameState(stateOfKernel(node), kernel, `after ${what}`)
-        assert.deepEqual(cloud.fixedIps(), addresses, `after ${what}`)
-        const deleted = await node.call('DEL', it, { more: { ...more, ipam: merged } })
-        if (deleted.code !== 0) surprises.push({ what: `DEL with ${what}`, stdout: deleted.stdout })
-      }
-      assert.deepEqual(surprises, [])
-    })
+    testTwiceInWhole(mode)(
+      'ADD: one error with the right code for each, nothing left behind, and no password anywhere',
+      async () => {
+        const { node, simulator, options } = cloud
+        const conf = options().more.ipam['openstackConf'] as Record<string, string>
+        const { password } = simulator.accounts.demo
+        const id = '00000000-0000-4000-8000-000000000000'
+        const bad: Bad[] = [
+          { what: 'an unknown mode', code: 7, msg: /mode.* is "magic", want one of/, neutronConf: { mode: 'magic' } },
+          { what: 'a reserve that is a text', code: 7, msg: /reserve/, neutronConf: { reserve: '4' } },
+          { what: 'a network that is not there', code: 7, msg: /./, neutronConf: { networks: [id] } },
+          { what: 'a host interface that is not there', code: 7, msg: /"none"/, more: { hostInterface: 'none' } },
+          {
+            what: 'its own host interface that is not there',
+            code: 7,
+            msg: /"none"/,
+            neutronConf: { hostInterface: 'none' },
+          },
+          { what: 'a port that is not there', code: 7, msg: /./, neutronConf: { hostPort: id } },
+          {
+            what: 'a wrong password',
+            code: 101,
+            msg: /./,
+            ipam: { openstackConf: { ...conf, password: `${password}x` } },
+          },
+          {
+            what: 'a user that is not there',
+            code: 101,
+            msg: /./,
+            ipam: { openstackConf: { ...conf, username: 'nobody' } },
+          },
+          {
+            what: 'a URL where nobody listens',
+            code: 11,
+            msg: /./,
+            ipam: { openstackConf: { ...conf, authUrl: 'http://127.0.0.1:1/v3' } },
+          },
+          { what: 'a URL that is none', code: 7, msg: /./, ipam: { openstackConf: { ...conf, authUrl: 'here' } } },
+          { what: 'no password', code: 7, msg: /password/, ipam: { openstackConf: { ...conf, password: undefined } } },
+          {
+            what: 'a cloud that no file knows',
+            code: 7,
+            msg: /./,
+            ipam: { openstackConf: undefined, cloud: 'nowhere' },
+          },
+          { what: 'a cloud and credentials', code: 7, msg: /both given/, ipam: { cloud: 'nowhere' } },
+        ]
+        const surprises: object[] = []
+        for (const { what, code, msg, ipam, neutronConf, more } of bad) {
+          const it = { containerId: 'bad', netns }
+          const { ipam: merged } = options(ipam, neutronConf).more
+          const outcome = await node.call('ADD', it, { more: { ...more, ipam: merged } })
+          const error = errorOf(outcome)
+          if (error.code !== code || !msg.test(error.msg))
+            surprises.push({ what, wanted: code, stdout: outcome.stdout })
+          assert.ok(!`${outcome.stdout}${outcome.stderr}`.includes(password), what)
+          assertSameState(stateOfKernel(node), kernel, `after ${what}`)
+          assert.deepEqual(cloud.fixedIps(), addresses, `after ${what}`)
+          const deleted = await node.call('DEL', it, { more: { ...more, ipam: merged } })
+          if (deleted.code !== 0) surprises.push({ what: `DEL with ${what}`, stdout: deleted.stdout })
+        }
+        assert.deepEqual(surprises, [])
+      },
+    )
 
     test('the password is in no file, log or command line', async () => {
       const { node, simulator } = cloud
@@ -111,7 +121,7 @@ for (const mode of ['standalone', 'agent'] as const)
       resultOf(await node.call('DEL', it, cloud.options()))
     })
 
-    test('ADD: a subnet without a free address says so', async () => {
+    testTwiceInWhole(mode)('ADD: a subnet without a free address says so', async () => {
       const { node, simulator } = cloud
       await fill(simulator)
       const it = { containerId: 'full', netns }

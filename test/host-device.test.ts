@@ -25,6 +25,7 @@ import {
   run,
   skip,
 } from './nodelab.ts'
+import { testTwiceInWhole } from './suite-node.ts'
 
 const DONE = { code: 0, stdout: '' }
 const silent = ({ code, stdout }: { code: number | null; stdout: string }) => ({ code, stdout })
@@ -54,6 +55,7 @@ for (const mode of ['standalone', 'agent'] as const)
     })
     /** What costs a second with a process per call, and is the same code. */
     const testByAgent = mode === 'agent' ? test : () => undefined
+    const testInBoth = testTwiceInWhole(mode)
 
     const alone = { type: 'host-device', device: 'dev23', ipam: undefined }
     const withAddress = (more: object = {}) => ({
@@ -109,14 +111,14 @@ for (const mode of ['standalone', 'agent'] as const)
       await assertBack()
     })
 
-    test('DEL: needs neither a valid configuration nor the device in it (DEL-06, DEL-08)', async () => {
+    testInBoth('DEL: needs neither a valid configuration nor the device in it (DEL-06, DEL-08)', async () => {
       const { it } = newPod()
       resultOf(await call('ADD', it))
       assert.deepEqual(silent(await call('DEL', it, { ...alone, device: 7, hwaddr: 'x' })), DONE)
       await assertBack()
     })
 
-    test('DEL: after the namespace has died (HD-10)', async () => {
+    testInBoth('DEL: after the namespace has died (HD-10)', async () => {
       const { pod, it } = newPod()
       resultOf(await call('ADD', it, withAddress()))
       pod.remove()
@@ -213,31 +215,34 @@ for (const mode of ['standalone', 'agent'] as const)
       await assertBack()
     })
 
-    test('ADD: none named, or none found, is an error in the words of the reference (HD-01, HD-02, HD-04)', async () => {
-      const { it } = newPod()
-      const wrong: [object, string][] = [
-        [{ device: undefined }, 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"'],
-        [{ device: 'none' }, 'failed to find host device: the node has none with "device": "none"'],
-        [{ device: '', hwaddr: 'x' }, 'failed to parse MAC address "x"'],
-        ...['relative', '/sys/class/net/d0', '/sys/devices/../class/net/d0'].map((path): [object, string] => [
-          { device: '', kernelpath: path },
-          `kernel device path "${path}" must be absolute and begin with /sys/devices/`,
-        ]),
-        [
-          { device: '', runtimeConfig: { deviceID: '0000:ff:1f.7' } },
-          'runtime config DeviceID 0000:ff:1f.7 not found or unsupported',
-        ],
-        [
-          { device: '', pciBusID: '../../x' },
-          'failed to find host device: the node has none with "pciBusID": "../../x"',
-        ],
-      ]
-      for (const [more, message] of mode === 'agent' ? wrong : wrong.slice(0, 1)) {
-        const { code, msg } = errorOf(await call('ADD', it, { ...alone, ...more }))
-        assert.deepEqual([code, msg], [7, message])
-      }
-      await assertBack()
-    })
+    testInBoth(
+      'ADD: none named, or none found, is an error in the words of the reference (HD-01, HD-02, HD-04)',
+      async () => {
+        const { it } = newPod()
+        const wrong: [object, string][] = [
+          [{ device: undefined }, 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"'],
+          [{ device: 'none' }, 'failed to find host device: the node has none with "device": "none"'],
+          [{ device: '', hwaddr: 'x' }, 'failed to parse MAC address "x"'],
+          ...['relative', '/sys/class/net/d0', '/sys/devices/../class/net/d0'].map((path): [object, string] => [
+            { device: '', kernelpath: path },
+            `kernel device path "${path}" must be absolute and begin with /sys/devices/`,
+          ]),
+          [
+            { device: '', runtimeConfig: { deviceID: '0000:ff:1f.7' } },
+            'runtime config DeviceID 0000:ff:1f.7 not found or unsupported',
+          ],
+          [
+            { device: '', pciBusID: '../../x' },
+            'failed to find host device: the node has none with "pciBusID": "../../x"',
+          ],
+        ]
+        for (const [more, message] of mode === 'agent' ? wrong : wrong.slice(0, 1)) {
+          const { code, msg } = errorOf(await call('ADD', it, { ...alone, ...more }))
+          assert.deepEqual([code, msg], [7, message])
+        }
+        await assertBack()
+      },
+    )
 
     testByAgent('ADD: by MAC in any case, the name before the MAC (HD-01, HD-03)', async () => {
       for (const more of [{ device: '', hwaddr: MAC.toUpperCase() }, { hwaddr: '02:00:00:00:00:99' }]) {
@@ -281,7 +286,7 @@ for (const mode of ['standalone', 'agent'] as const)
       await assertBack()
     })
 
-    test('ADD: an interface of that name stays, and the NIC too (HD-06, COM-02)', async () => {
+    testInBoth('ADD: an interface of that name stays, and the NIC too (HD-06, COM-02)', async () => {
       const { pod, it } = newPod()
       pod.ip('link add eth0 type bridge')
       const error = errorOf(await call('ADD', it))
@@ -453,7 +458,7 @@ for (const mode of ['standalone', 'agent'] as const)
         await assertBack()
       })
 
-    test('STATUS: 50 where the device is missing, not where a container has it (STA-02)', async () => {
+    testInBoth('STATUS: 50 where the device is missing, not where a container has it (STA-02)', async () => {
       const more = { ...alone, cniVersion: '1.1.0' }
       assert.deepEqual(silent(await call('STATUS', status, more)), DONE)
       const missing = errorOf(await call('STATUS', status, { ...more, device: 'none' }))

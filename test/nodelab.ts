@@ -365,15 +365,26 @@ async function startAgent(
   }
 }
 
+/** Asked by every test, so by one process of this one's: that is what costs most. */
+const SHOW_STATE = `
+  for family in -4 -6; do
+    ip $family -o -batch - << END
+link show
+addr show
+route show table all
+rule show
+neigh show proxy
+neigh show nud permanent
+END
+  done
+  echo of nft
+  exec nft -s list ruleset`
 /** Links, addresses, routes, rules, neighbours and the rules of nftables in a namespace. */
 export function stateOfKernel({ name, path }: Netns): string[] {
   if (!existsSync(path)) return []
-  const questions =
-    'link show\naddr show\nroute show table all\nrule show\nneigh show proxy\nneigh show nud permanent\n'
-  const lines = ['-4', '-6'].flatMap(family =>
-    run('ip', ['-n', name, family, '-o', '-batch', '-'], questions).split('\n'),
-  )
-  const firewall = run('nsenter', [`--net=${path}`, 'nft', '-s', 'list', 'ruleset']).split('\n')
+  const [lines, firewall] = run('nsenter', [`--net=${path}`, 'sh', '-ec', SHOW_STATE])
+    .split('of nft\n')
+    .map(text => text.split('\n')) as [string[], string[]]
   return (
     [...lines.map(line => line.replace(/ (tentative|expires \S+|state \w+)/g, '').trim()), ...firewall]
       // Follow from the addresses, after duplicate detection.

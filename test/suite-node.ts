@@ -13,6 +13,7 @@ import {
   type NodeLab,
   type RunningAgent,
 } from './nodelab.ts'
+import { skipUnlessWhole } from './whole-run.ts'
 
 export type SuiteNodeOptions = {
   readonly mode: Node['mode']
@@ -21,6 +22,12 @@ export type SuiteNodeOptions = {
   /** What counts as the node's state. @default all of it */
   readonly stateOf?: (node: Node) => string[]
 }
+
+/** `test` through an agent always, with a process per call in a whole run. */
+export const testTwiceInWhole =
+  (mode: Node['mode']) =>
+  (name: string, run: () => Promise<void>): void =>
+    void test(name, { skip: mode === 'standalone' && skipUnlessWhole }, run)
 
 let containers = 0
 
@@ -68,6 +75,8 @@ export function suiteNode({ mode, bringForGood, stateOf = node => node.state() }
     },
     /** For what costs a second with a process per call, and is the same code. */
     testByAgent: mode === 'agent' ? test : () => undefined,
+    /** For the same that need not be seen with a process per call each time: there in a whole run alone. */
+    testTwiceInWhole: testTwiceInWhole(mode),
     bringForGood: () => bringForGood(node),
     /** A container that does not exist yet, with a namespace of its own. */
     newPod(more: Partial<Attachment> = {}): { pod: Netns; it: Attachment } {

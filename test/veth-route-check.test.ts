@@ -13,7 +13,7 @@ import { RELEASED, secondSubnet, silent, vethRouteLab } from './veth-route-lab.t
 for (const mode of ['standalone', 'agent'] as const)
   describe(`veth-route, CHECK, STATUS and GC, ${mode}`, { skip }, () => {
     const at = vethRouteLab(mode)
-    const { testByAgent, bringForGood, newPod, assertNothingLeft, withFakeIpam } = at
+    const { testByAgent, testTwiceInWhole, bringForGood, newPod, assertNothingLeft, withFakeIpam } = at
 
     test('CHECK: needs prevResult, and changes nothing (CHK-01, CHK-02, CHK-03)', async () => {
       const { pod, it } = newPod()
@@ -150,7 +150,7 @@ for (const mode of ['standalone', 'agent'] as const)
       await at.node.call('DEL', it)
     })
 
-    test('CHECK: hands on what the IPAM finds (CHK-10)', async () => {
+    testTwiceInWhole('CHECK: hands on what the IPAM finds (CHK-10)', async () => {
       const { it } = newPod()
       const prevResult = resultOf(await at.node.call('ADD', it))
       rmSync(join(at.node.leases, 'podnet', prevResult.ips[0].address.split('/')[0]))
@@ -172,25 +172,28 @@ for (const mode of ['standalone', 'agent'] as const)
       assertSameState(at.node.state(), was)
     })
 
-    test('STATUS: 50 where the host interface is missing or somebody drops what is forwarded (STA-02, STA-06)', async () => {
-      const missing = errorOf(await at.node.call('STATUS', status, { more: { ...version, hostInterface: 'none' } }))
-      assert.deepEqual([missing.code, missing.msg], [50, 'Cannot find host interface "none"'])
-      // As Docker does it.
-      at.node.run(
-        'nft',
-        'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }',
-      )
-      try {
-        const dropped = errorOf(await at.node.call('STATUS', status, { more: version }))
-        assert.equal(dropped.code, 50)
-        assert.match(dropped.msg, /chain FORWARD of table ip filter has policy drop/)
-        assert.match(dropped.details!, /iptables -P FORWARD ACCEPT/)
-        const more = { ...version, allowForwardDrop: true }
-        assert.deepEqual(silent(await at.node.call('STATUS', status, { more })), RELEASED)
-      } finally {
-        at.node.run('nft', 'delete table ip filter')
-      }
-    })
+    testTwiceInWhole(
+      'STATUS: 50 where the host interface is missing or somebody drops what is forwarded (STA-02, STA-06)',
+      async () => {
+        const missing = errorOf(await at.node.call('STATUS', status, { more: { ...version, hostInterface: 'none' } }))
+        assert.deepEqual([missing.code, missing.msg], [50, 'Cannot find host interface "none"'])
+        // As Docker does it.
+        at.node.run(
+          'nft',
+          'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }',
+        )
+        try {
+          const dropped = errorOf(await at.node.call('STATUS', status, { more: version }))
+          assert.equal(dropped.code, 50)
+          assert.match(dropped.msg, /chain FORWARD of table ip filter has policy drop/)
+          assert.match(dropped.details!, /iptables -P FORWARD ACCEPT/)
+          const more = { ...version, allowForwardDrop: true }
+          assert.deepEqual(silent(await at.node.call('STATUS', status, { more })), RELEASED)
+        } finally {
+          at.node.run('nft', 'delete table ip filter')
+        }
+      },
+    )
 
     testByAgent('STATUS: asks the IPAM (STA-03)', async () => {
       const { ipam, calls } = withFakeIpam({})

@@ -13,7 +13,7 @@ import { dualStack, RELEASED, silent, versions, vethRouteLab, without0 } from '.
 for (const mode of ['standalone', 'agent'] as const)
   describe(`veth-route, ADD and DEL, ${mode}`, { skip }, () => {
     const at = vethRouteLab(mode)
-    const { testByAgent, newPod, assertNothingLeft, withFakeIpam, forgetEverything } = at
+    const { testByAgent, testTwiceInWhole, newPod, assertNothingLeft, withFakeIpam, forgetEverything } = at
 
     test('ADD: pod and node show what the manual of the mode prints (COM-01, COM-03, PTP-02, PTP-11)', async () => {
       const { pod, it } = newPod()
@@ -80,7 +80,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
-    test('ADD: takes /proc/PID/ns/net, and a link to it, for the namespace', async () => {
+    testTwiceInWhole('ADD: takes /proc/PID/ns/net, and a link to it, for the namespace', async () => {
       const { pod } = newPod()
       const pid = pod.run('sh', '-c', 'sleep 60 > /dev/null 2>&1 & echo $!').trim()
       const link = join(folder('links'), 'pod')
@@ -96,7 +96,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
-    test('ADD: an interface of that name stays, and the address goes back (COM-02)', async () => {
+    testTwiceInWhole('ADD: an interface of that name stays, and the address goes back (COM-02)', async () => {
       const { pod, it } = newPod()
       pod.ip('link add eth0 type bridge')
       const was = pod.ip('-o link')
@@ -119,7 +119,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
-    test('ADD: what an earlier namespace of the same path left is removed first', async () => {
+    testTwiceInWhole('ADD: what an earlier namespace of the same path left is removed first', async () => {
       const { pod, it } = newPod()
       resultOf(await at.node.call('ADD', it))
       at.node.ip('neigh add proxy 10.10.10.250 dev eth0') // somebody else's stays
@@ -135,7 +135,7 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
-    test('ADD: a foreign link of the name that it would take stays, and so it does at DEL', async () => {
+    testTwiceInWhole('ADD: a foreign link of the name that it would take stays, and so it does at DEL', async () => {
       const { it } = newPod()
       const first = resultOf(await at.node.call('ADD', it)).interfaces[0].name
       await at.node.call('DEL', it)
@@ -179,15 +179,18 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
-    test('ADD: a namespace that is none is error 8, and nothing is made (COM-14, ENV-19, ENV-21)', async () => {
-      const file = join(folder('files'), 'file')
-      writeFileSync(file, '')
-      for (const netns of ['/run/netns/none', file, '/tmp'])
-        assert.match(errorOf(await at.node.call('ADD', { containerId: 'c', netns })).msg, /^failed to open netns "/)
-      const own = errorOf(await at.node.call('ADD', { containerId: 'c', netns: at.node.path }))
-      assert.deepEqual([own.code, own.msg], [8, "plugin's netns and netns from CNI_NETNS should not be the same"])
-      assertNothingLeft()
-    })
+    testTwiceInWhole(
+      'ADD: a namespace that is none is error 8, and nothing is made (COM-14, ENV-19, ENV-21)',
+      async () => {
+        const file = join(folder('files'), 'file')
+        writeFileSync(file, '')
+        for (const netns of ['/run/netns/none', file, '/tmp'])
+          assert.match(errorOf(await at.node.call('ADD', { containerId: 'c', netns })).msg, /^failed to open netns "/)
+        const own = errorOf(await at.node.call('ADD', { containerId: 'c', netns: at.node.path }))
+        assert.deepEqual([own.code, own.msg], [8, "plugin's netns and netns from CNI_NETNS should not be the same"])
+        assertNothingLeft()
+      },
+    )
 
     testByAgent(
       'ADD: answers in the version that it was asked in, all seven (RES-01, RES-02, RES-03, RES-12)',
@@ -260,7 +263,7 @@ for (const mode of ['standalone', 'agent'] as const)
       await at.node.call('DEL', it, ipam)
     })
 
-    test('ADD: the error of an IPAM keeps its code, and nothing is left (ERR-16)', async () => {
+    testTwiceInWhole('ADD: the error of an IPAM keeps its code, and nothing is left (ERR-16)', async () => {
       const { it, ipam } = withFakeIpam(undefined)
       const error = errorOf(await at.node.call('ADD', it, ipam))
       assert.deepEqual([error.code, error.msg, error.details], [11, 'no', 'later'])
@@ -281,7 +284,7 @@ for (const mode of ['standalone', 'agent'] as const)
       },
     )
 
-    test('ADD: changes no setting of the node but those that routing pods needs (COM-15)', async () => {
+    testTwiceInWhole('ADD: changes no setting of the node but those that routing pods needs (COM-15)', async () => {
       const fresh = makeLab({ mode: 'standalone' }).nodes[0]!
       const settings = () => fresh.run('sh', '-c', 'grep -rs "" /proc/sys/net | sort').split('\n')
       const was = settings()
@@ -316,7 +319,7 @@ for (const mode of ['standalone', 'agent'] as const)
       )
     })
 
-    test("ADD: an address that is the node's own is error 7, and goes back to the IPAM", async () => {
+    testTwiceInWhole("ADD: an address that is the node's own is error 7, and goes back to the IPAM", async () => {
       const { it, ipam, calls } = withFakeIpam({ ips: [{ address: '10.10.10.8/24' }] })
       const error = errorOf(await at.node.call('ADD', it, ipam))
       assert.deepEqual(
@@ -342,7 +345,7 @@ for (const mode of ['standalone', 'agent'] as const)
       ['a path that is gone (DEL-04)', () => '/run/netns/none'],
       ['a plain file where the namespace was (DEL-05)', () => fileAt()],
     ] as const)
-      test(`DEL: releases everything with ${what}`, async () => {
+      testTwiceInWhole(`DEL: releases everything with ${what}`, async () => {
         const { pod, it } = newPod()
         resultOf(await at.node.call('ADD', it, { more: { ipMasq: true } }))
         pod.remove()

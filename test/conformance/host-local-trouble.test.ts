@@ -8,16 +8,20 @@ import { spawn } from 'node:child_process'
 import { appendFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
+import { isWholeRun } from '../whole-run.ts'
 import { assertSilent, errorOf, folder, missing, root } from './harness.ts'
 import { addressesOf, InProcess, mounted, Network } from './host-local.ts'
 
+/** Each is a process: half of them, but with `--all`. */
+const [AT_ONCE, KILLS] = isWholeRun ? [64, 10] : [32, 5]
+
 suite('HL host-local under load and in trouble', { skip: missing }, () => {
-  test('HL-31 64 processes at once: 64 addresses, one file each, and none after 64 DELs', async () => {
+  test(`HL-31 ${AT_ONCE} processes at once: ${AT_ONCE} addresses, one file each, and none after ${AT_ONCE} DELs`, async () => {
     const network = new Network({ subnet: '10.1.0.0/16' })
-    const ids = Array.from({ length: 64 }, (_, index) => `c${index}`)
+    const ids = Array.from({ length: AT_ONCE }, (_, index) => `c${index}`)
     const outcomes = await Promise.all(ids.map(id => network.call('ADD', id)))
-    assert.equal(new Set(outcomes.flatMap(addressesOf)).size, 64)
-    assert.equal(network.reserved().length, 64)
+    assert.equal(new Set(outcomes.flatMap(addressesOf)).size, AT_ONCE)
+    assert.equal(network.reserved().length, AT_ONCE)
     await Promise.all(ids.map(id => network.del(id)))
     assert.deepEqual(network.reserved(), [])
   })
@@ -26,7 +30,7 @@ suite('HL host-local under load and in trouble', { skip: missing }, () => {
     const network = new Network({ ranges: [[{ subnet: '10.1.0.0/16' }], [{ subnet: 'fd00::/64' }]] })
     const state = folder('state')
     let killed = 0
-    for (let round = 0; round < 10; round++) {
+    for (let round = 0; round < KILLS; round++) {
       killed += await killAmid(network, state, 3 + Math.random() * 60)
       using world = new InProcess(state)
       const kept = new Set(
@@ -41,7 +45,7 @@ suite('HL host-local under load and in trouble', { skip: missing }, () => {
       for (const id of ['new', ...ids(CRASH_IDS)]) assertSilent(await world.call(network, 'DEL', id))
       assert.deepEqual(network.reserved(), [])
     }
-    assert.equal(killed, 10)
+    assert.equal(killed, KILLS)
   })
 
   test('ROB-06 a full file system: an error with the reason, nothing left, and DEL works', async () => {
