@@ -7,7 +7,7 @@ export type LabName = 'openstack' | 'kubernetes' | 'peers' | 'vmlab'
 interface Lab {
   /** Said before it starts: what a start brings onto the machine. */
   readonly brings: string
-  /** Only makes files, so it may run long before the lab is needed; instant when they are there. */
+  /** Only makes files and installs packages, so it may run long before the lab is needed; instant when they are there. */
   readonly build?: readonly string[]
   readonly start: readonly (readonly string[])[]
   /** Exit status 0 while it is up. A lab without it consists of files only. */
@@ -28,6 +28,7 @@ const LABS: Readonly<Record<LabName, Lab>> = {
     brings:
       'Keystone, Neutron, Nova, Placement, MariaDB, RabbitMQ as Debian packages (lab/openstack purge-packages removes them), ' +
       'state in /var/lib/oslab, network namespaces oslab-* and vm-* (3 to 5 minutes)',
+    build: ['setup'],
     start: [['up', '--dataplane'], ['demo']],
     isUp: ['status'],
     stop: ['down'],
