@@ -2,7 +2,7 @@
 
 import { EEXIST } from '#libc'
 import { NetlinkError } from '#netlink'
-import { addLink, decodeLink, getLink } from '#rtnetlink'
+import { addLink, getLink, readLinkAttribute, readLinkIndex } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 
 /** A veth pair of which one end is the node's and one the pod's. */
@@ -40,6 +40,5 @@ export function createPair({ route }: HostContext, pair: Pair): { index: number;
   const [, found] = route.execute([{ ...request, about: makesPair(hostLink) }, getLink({ ifname: hostLink })])
   const message = found?.messages[0]
   if (message === undefined) throw new NetlinkError(`find link ${hostLink} just made`, EEXIST)
-  const { index, link: peer = 0 } = decodeLink(message)
-  return { index, peer }
+  return { index: readLinkIndex(message), peer: readLinkAttribute(message, 'link') ?? 0 }
 }

@@ -41,6 +41,8 @@ import {
   protocols,
   RT_TABLE_MAIN,
   RTN_LOCAL,
+  readLinkAttribute,
+  readRouteType,
   scopes,
   setLink,
 } from '#rtnetlink'
@@ -133,7 +135,7 @@ function refuseOwnAddresses({ route }: HostContext, { addresses }: RoutedPod): v
   const found = route.execute(addresses.map(({ ip }) => lookupRoute(ip)))
   const own = addresses.find((_, position) => {
     const message = found[position]!.messages[0]
-    return message !== undefined && decodeRoute(message).type === RTN_LOCAL
+    return message !== undefined && readRouteType(message) === RTN_LOCAL
   })
   if (own !== undefined) throw new NetlinkError(`give the pod ${formatIp(own.ip)}, which the node has`, EADDRINUSE)
 }
@@ -214,7 +216,7 @@ export function enableIpv6(ifName: string): void {
 export function isOperational({ route }: HostContext, { link }: { link: string }): boolean {
   const message = route.execute([getLink({ ifname: link })])[0]!.messages[0]
   if (message === undefined) throw new NetlinkError(`use link ${link}`, ENODEV, 'it is gone')
-  return decodeLink(message).operstate === OPERSTATE_UP
+  return readLinkAttribute(message, 'operstate') === OPERSTATE_UP
 }
 
 /** What of a pod is on the node: host routes go with its link, proxy entries do not. */

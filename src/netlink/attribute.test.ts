@@ -94,6 +94,12 @@ test('attributes: undefined is left out, and unknown is not sent back', () => {
   assert.equal(table.encode({ ...values, index: undefined } as never).toHex(), '0500010007000000')
 })
 
+test('attributes: pick reads one of them, and nothing of the others', () => {
+  const data = table.encode({ small: 7, index: 9 })
+  assert.deepEqual([table.pick(data, 'index'), table.pick(data, 'small')], [9, 7])
+  assert.equal(table.pick(table.encode({ small: 7 }), 'index'), undefined)
+})
+
 test('attributes: a name that the table does not have is refused', () => {
   assert.throws(() => table.encode({ nonsense: 1 } as never), /Cannot encode attribute "nonsense": not in the table/)
 })

@@ -191,6 +191,10 @@ export type Values<R extends Rows> = {
 } & {
   unknown?: ReadonlyMap<number, Uint8Array>
 }
+/** Decodes one attribute of a table and passes over the others. */
+type Pick<R extends Rows> = {
+  readonly pick: <K extends keyof R & string>(data: Uint8Array, name: K) => Values<R>[K] | undefined
+}
 /** The value type of a codec. */
 export type Infer<C> = C extends Codec<infer T> ? T : never
 
@@ -198,9 +202,9 @@ export type Infer<C> = C extends Codec<infer T> ? T : never
  * A codec for a sequence of attributes, from its table. Written in the order of the value's keys: the order matters to
  * nobody but the golden tests.
  */
-export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> {
+export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> & Pick<R> {
   const byType = new Map(Object.entries(rows).map(([name, [type, { decode }]]) => [type, { name, decode }]))
-  return codec<Values<R>, object>(
+  return codec<Values<R>, Pick<R>>(
     (to, values) => {
       for (const name in values) {
         const value: unknown = values[name]
@@ -226,6 +230,14 @@ export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> {
         }
         if (unknown !== undefined) values['unknown'] = unknown
         return values as Values<R>
+      },
+      pick: (data, name) => {
+        const [wanted, { decode }] = rows[name]!
+        for (let offset = 0, length = 0; offset + HEADER <= data.length; offset += align(length)) {
+          length = lengthAt(data, offset)
+          if (typeAt(data, offset) === wanted) return decode(data.subarray(offset + HEADER, offset + length))
+        }
+        return undefined
       },
     },
   )

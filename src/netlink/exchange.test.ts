@@ -86,6 +86,49 @@ test('execute: throws the first error of a batch after all its answers came', ()
   assert.equal(wire.receive(), undefined)
 })
 
+test('execute: asks for the acknowledgement of the last alone, and hears of every failure before it', () => {
+  const wire = wireTo(([a, b, c]) => [[refused(a!.seq, 3)], [refused(b!.seq, 17)], [acknowledged(c!.seq)]])
+  const batch = [change('remove a', [3]), change('add b'), change('add c')]
+  assert.throws(() => converse(wire).execute(batch), { errno: 17, request: 'add b' })
+  assert.deepEqual(
+    wire.sent[0]!.map(({ flags }) => (flags & NLM_F_ACK) !== 0),
+    [false, false, true],
+  )
+  assert.equal(wire.receive(), undefined)
+  const tolerant = wireTo(([a, b]) => [[refused(a!.seq, 3)], [acknowledged(b!.seq)]])
+  const replies = converse(tolerant).execute([change('remove a', [3]), change('add b')])
+  assert.deepEqual(
+    replies.map(({ tolerated }) => tolerated),
+    [3, undefined],
+  )
+})
+
+test('execute: takes one message for the answer to a question, and goes on with what was asked with it', () => {
+  const ask = (about: string): Request => ({
+    type: 18,
+    flags: 0,
+    asks: true,
+    body: new Uint8Array(4),
+    about,
+    tolerate: [19],
+  })
+  const wire = wireTo(([a, b, c]) => [
+    [{ type: 16, seq: a!.seq, body: '01000000' }],
+    [refused(b!.seq, 19)],
+    [{ type: 16, seq: c!.seq, body: '03000000' }],
+  ])
+  const replies = converse(wire).execute([ask('find a'), ask('find b'), ask('find c')])
+  assert.deepEqual(
+    replies.map(({ messages, tolerated }) => [messages.map(({ body }) => body.toHex()), tolerated]),
+    [
+      [['01000000'], undefined],
+      [[], 19],
+      [['03000000'], undefined],
+    ],
+  )
+  assert.equal(wire.receive(), undefined)
+})
+
 test('execute: tells which errno a request tolerated', () => {
   const wire = wireTo(requests => requests.map(({ seq }) => [refused(seq, 3)]))
   assert.deepEqual(converse(wire).execute([change('remove a', [3, 19])]), [{ messages: [], tolerated: 3 }])

@@ -36,7 +36,18 @@ export type Wire = {
 }
 
 /** NLM_F_DUMP is two bits, each of which means something else with a change (NLM_F_REPLACE, NLM_F_EXCL). */
-const isAnswered = (flags: number) => (flags & NLM_F_ACK) !== 0 || (flags & NLM_F_DUMP) === NLM_F_DUMP
+const isDump = ({ flags }: Request) => (flags & NLM_F_DUMP) === NLM_F_DUMP
+const isAnswered = (request: Request) => request.asks === true || (request.flags & NLM_F_ACK) !== 0 || isDump(request)
+
+/**
+ * What is waited for. The kernel works a batch off in order and tells of every failure, asked or not: once the last request
+ * is answered all are, and its acknowledgement stands for the others'. A dump alone goes on after that.
+ */
+function awaited(requests: readonly Request[]): boolean[] {
+  const last = requests.findLastIndex(isAnswered)
+  const hasDump = requests.some(isDump)
+  return requests.map((request, index) => index === last || (hasDump && isAnswered(request)))
+}
 
 /** Requests and their answers over a wire, matched by sequence number. */
 export function converse(wire: Wire): Required<Transport> {
@@ -60,10 +71,9 @@ function exchange(
   first: number,
   deadline: Deadline,
 ): { replies: Reply[]; interrupted: Request | undefined } {
-  naming(requests, () => wire.send(encodeBatch(requests, first)))
-  const messages = requests.map((): Message[] => [])
-  const tolerated: (number | undefined)[] = requests.map(() => undefined)
-  const isOpen = requests.map(({ flags }) => isAnswered(flags))
+  const isOpen = awaited(requests)
+  naming(requests, () => wire.send(encodeBatch(requests, first, isOpen)))
+  const replies = requests.map((): Answered => ({ messages: [], tolerated: undefined }))
   let failure: NetlinkError | undefined
   let interrupted: Request | undefined
   for (let next = isOpen.indexOf(true); next >= 0; next = isOpen.indexOf(true)) {
@@ -73,25 +83,26 @@ function exchange(
       const index = (message.seq - first) >>> 0
       const request = requests[index]
       if (request === undefined) continue // an answer to an exchange that was given up
-      if ((message.flags & NLM_F_DUMP_INTR) !== 0 && (request.flags & NLM_F_DUMP) === NLM_F_DUMP) interrupted = request
+      const reply = replies[index]!
+      if ((message.flags & NLM_F_DUMP_INTR) !== 0 && isDump(request)) interrupted = request
       if (message.type !== NLMSG_ERROR && message.type !== NLMSG_DONE) {
-        messages[index]!.push({ ...message, body: message.body.slice() })
+        reply.messages.push({ ...message, body: message.body.slice() })
+        if (request.asks === true) isOpen[index] = false
         continue
       }
       const error = decodeError(message, request)
-      if (error !== undefined && request.tolerate?.includes(error.errno)) tolerated[index] = error.errno
+      if (error !== undefined && request.tolerate?.includes(error.errno)) reply.tolerated = error.errno
       else failure ??= error
       // An error for a request that asked for no answer (the frame of an nf_tables batch) ends the whole batch.
-      if (!isOpen[index] && message.type === NLMSG_ERROR) isOpen.fill(false)
+      if (!isAnswered(request) && message.type === NLMSG_ERROR) isOpen.fill(false)
       isOpen[index] = false
     }
   }
   if (failure !== undefined) throw failure
-  return {
-    replies: requests.map((_, index) => ({ messages: messages[index]!, tolerated: tolerated[index] })),
-    interrupted,
-  }
+  return { replies, interrupted }
 }
+
+type Answered = { readonly messages: Message[]; tolerated: number | undefined }
 
 /** The socket's own failures, of memory or of rights, as errors of what was asked. */
 function naming<T>(requests: readonly Request[], call: () => T): T {

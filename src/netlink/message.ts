@@ -21,8 +21,10 @@ const align = (length: number) => (length + 3) & ~3
 /** One message to the kernel. */
 export type Request = {
   readonly type: number
-  /** Besides NLM_F_REQUEST, which is always set. Without NLM_F_ACK or NLM_F_DUMP no answer is waited for. */
+  /** Besides NLM_F_REQUEST, which is always set. Without NLM_F_ACK, NLM_F_DUMP and `asks` no answer is waited for. */
   readonly flags: number
+  /** The answer is one message, or an error; no acknowledgement follows it. */
+  readonly asks?: true
   /** Family header and attributes. */
   readonly body: Uint8Array
   /** What it does, for errors: `add route 10.0.0.0/8 via 10.99.0.1`. */
@@ -34,14 +36,15 @@ export type Request = {
 /** One message from the kernel, without its header. */
 export type Message = { readonly type: number; readonly flags: number; readonly seq: number; readonly body: Uint8Array }
 
-/** Requests as one datagram, numbered from `seq` on. */
-export const encodeBatch = (requests: readonly Request[], seq: number): Uint8Array =>
+/** Requests as one datagram, numbered from `seq` on. Those that are not `awaited` ask for no acknowledgement. */
+export const encodeBatch = (requests: readonly Request[], seq: number, awaited?: readonly boolean[]): Uint8Array =>
   written(to => {
-    for (const [index, { type, flags, body }] of requests.entries()) {
+    for (let index = 0; index < requests.length; index++) {
+      const { type, flags, body } = requests[index]!
       const length = HEADER + body.length
       to.integer(4, true, length)
       to.integer(2, true, type)
-      to.integer(2, true, flags | NLM_F_REQUEST)
+      to.integer(2, true, (awaited?.[index] === false ? flags & ~NLM_F_ACK : flags) | NLM_F_REQUEST)
       to.integer(4, true, (seq + index) >>> 0)
       to.integer(4, true, 0) // port: the kernel fills it in
       to.bytes(body)

@@ -155,21 +155,21 @@ test('deleteLink: removes a whole group as ip does', () => {
   assertRequest(deleteLink({ group: 4242 }), 17, 0x5, bytes)
 })
 
-test('getLink: asks by name as ip does, without the mask for what we do not read', () => {
+test('getLink: asks by name as ip does, without the mask for what we do not read, and without an acknowledgement', () => {
   // ip link show nothere
   const bytes = golden(
     '00000000000000000000000000000000', // ifinfomsg
     '0c0003006e6f746865726500', // IFLA_IFNAME nothere
   )
-  assertRequest(getLink({ ifname: 'nothere' }), 18, 0x5, bytes)
-  assertRequest(getLink({ index: 5 }), 18, 0x5, golden('00000000050000000000000000000000'))
+  assertRequest(getLink({ ifname: 'nothere' }), 18, 0x1, bytes)
+  assertRequest(getLink({ index: 5 }), 18, 0x1, golden('00000000050000000000000000000000'))
   const long = golden(
     '00000000000000000000000000000000', // ifinfomsg
     '17003500', // IFLA_ALT_IFNAME
     '656e7833303a386134633a66663a3030303000', // enx30:8a4c:ff:0000
     '00',
   )
-  assertRequest(getLink({ ifname: 'enx30:8a4c:ff:0000' }), 18, 0x5, long)
+  assertRequest(getLink({ ifname: 'enx30:8a4c:ff:0000' }), 18, 0x1, long)
   assertRequest(dumpLinks(), 18, 0x301, golden('00000000000000000000000000000000'))
 })
 

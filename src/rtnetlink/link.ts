@@ -178,7 +178,8 @@ export function deleteLink(target: Target | { group: number }): Request {
 export function getLink(target: Target): Request {
   return {
     type: RTM_GETLINK,
-    flags: NLM_F_ACK,
+    flags: 0,
+    asks: true,
     body: concat([
       linkHeader.encode('index' in target ? { index: target.index } : {}),
       'index' in target ? new Uint8Array(0) : linkAttributes.encode(nameAttribute(target.ifname)),
@@ -205,3 +206,12 @@ export function decodeLink(message: Message): Link {
   const { index = 0, flags = 0, hardware = 0 } = linkHeader.decode(message.body)
   return { ...linkAttributes.decode(message.body.subarray(linkHeader.size)), index, flags, hardware }
 }
+
+/** One attribute of a link, without a look at the others. @param message an RTM_NEWLINK */
+export const readLinkAttribute = <K extends keyof typeof table>(
+  message: Message,
+  name: K,
+): LinkAttributes[K] | undefined => linkAttributes.pick(message.body.subarray(linkHeader.size), name)
+
+/** @param message an RTM_NEWLINK */
+export const readLinkIndex = (message: Message): number => linkHeader.decode(message.body).index ?? 0

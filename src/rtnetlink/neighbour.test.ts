@@ -58,14 +58,14 @@ test('deleteProxy: writes what ip does, without the state that a removal does no
   assert.deepEqual([type, flags | 1, body.toHex()], [29, 0x5, bytes.toHex()])
 })
 
-test('getNeighbour: asks for an entry, or a proxy entry, as ip does, and for an acknowledgement where there is none', () => {
+test('getNeighbour: asks for an entry, or a proxy entry, as ip does', () => {
   // ip neigh get proxy 10.0.0.77 dev v1
   const proxy = golden(
     '020000000300000000000800', // ndmsg: AF_INET, link 3, NTF_PROXY
     '080001000a00004d', // NDA_DST
   )
   const { type, flags, body } = getNeighbour({ index: 3, address: parseIp('10.0.0.77') }, { proxy: true })
-  assert.deepEqual([type, flags | 1, body.toHex()], [30, 0x5, proxy.toHex()])
+  assert.deepEqual([type, flags | 1, body.toHex()], [30, 0x1, proxy.toHex()])
   // ip neigh get 169.254.1.1 dev v1
   const entry = golden(
     '020000000300000000000000', // ndmsg: AF_INET, link 3

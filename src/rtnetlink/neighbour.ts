@@ -92,7 +92,8 @@ export const getNeighbour = (
   { proxy = false }: { proxy?: boolean } = {},
 ): Request => ({
   type: RTM_GETNEIGH,
-  flags: NLM_F_ACK,
+  flags: 0,
+  asks: true,
   body: concat([
     header.encode({
       family: familyOf(neighbour.address),

@@ -196,7 +196,8 @@ export const dumpRoutes = (
 /** Asks which route of the forwarding table an address takes: the entry itself, not what is made of it. None: an empty reply. */
 export const lookupRoute = (address: Ip): Request => ({
   type: RTM_GETROUTE,
-  flags: NLM_F_ACK,
+  flags: 0,
+  asks: true,
   body: concat([
     header.encode({ family: familyOf(address), destinationLength: address.length * 8, flags: RTM_F_FIB_MATCH }),
     routeAttributes.encode({ destination: address }),
@@ -204,6 +205,9 @@ export const lookupRoute = (address: Ip): Request => ({
   about: `look up the route to ${formatIp(address)}`,
   tolerate: [ENETUNREACH, EHOSTUNREACH, ESRCH],
 })
+
+/** RTN_* alone, without a look at the attributes. @param message an RTM_NEWROUTE */
+export const readRouteType = (message: Message): number => header.decode(message.body).type ?? 0
 
 /** @param message an RTM_NEWROUTE */
 export function decodeRoute(message: Message): Route {
