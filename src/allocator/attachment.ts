@@ -42,7 +42,10 @@ type Row = {
 
 const COLUMNS =
   'network, container_id, if_name, type, state, boot_id, netns, netns_device, netns_inode, config, traces, result, changed_ms'
-const KEY = 'network = ? AND container_id = ? AND if_name = ? AND type = ?'
+// A type that is compared with a mere parameter might be that of a partial index (`WHERE type = 'ipvlan'`): SQLite would prepare
+// the statement again for each value, which takes longer than to carry it out.
+const KEY = "network = ? AND container_id = ? AND if_name = ? AND type = ? || ''"
+const IN_ORDER = 'ORDER BY network, container_id, if_name, type'
 const keyOf = ({ network, containerId, ifName, type }: AttachmentKey) => [network, containerId, ifName, type] as const
 
 function fromRow(row: Row): Attachment {
@@ -63,12 +66,27 @@ function fromRow(row: Row): Attachment {
   }
 }
 
+// Texts that are made once: the journal finds its statement by them.
+const VALUES = `INTO attachment (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)`
+const PUT = `INSERT OR REPLACE ${VALUES}`
+const ADD = `INSERT ${VALUES} ON CONFLICT (network, container_id, if_name, type) DO NOTHING`
+const FIND = `SELECT ${COLUMNS} FROM attachment WHERE ${KEY}`
+const NOTE = `UPDATE attachment SET traces = ?, changed_ms = ? WHERE ${KEY}`
+const FINISH = `UPDATE attachment SET state = 'ready', result = ?, changed_ms = ? WHERE ${KEY}`
+
+type Begun = Omit<Attachment, 'result' | 'changedMs'>
+
 /** Records an attachment, instead of what was known of it. */
-export function putAttachment(journal: Journal, attachment: Omit<Attachment, 'result' | 'changedMs'>): void {
+export const putAttachment = (journal: Journal, attachment: Begun): void => void insert(journal, PUT, attachment)
+
+/** Records an attachment of which nothing is known. @returns false where something is, and stays as it is */
+export const tryAddAttachment = (journal: Journal, attachment: Begun): boolean => insert(journal, ADD, attachment) > 0
+
+function insert(journal: Journal, statement: string, attachment: Begun): number | bigint {
   const { network, containerId, ifName, type, state, bootId, netns, netnsDevice, netnsInode, config, traces } =
     attachment
-  journal
-    .sql(`INSERT OR REPLACE INTO attachment (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)`)
+  return journal
+    .sql(statement)
     .run(
       network,
       containerId,
@@ -82,12 +100,12 @@ export function putAttachment(journal: Journal, attachment: Omit<Attachment, 're
       config,
       traces,
       Date.now(),
-    )
+    ).changes
 }
 
 /** One attachment, undefined where none is known. */
 export function findAttachment(journal: Journal, key: AttachmentKey): Attachment | undefined {
-  const row = journal.sql(`SELECT ${COLUMNS} FROM attachment WHERE ${KEY}`).get(...keyOf(key)) as Row | undefined
+  const row = journal.sql(FIND).get(...keyOf(key)) as Row | undefined
   return row === undefined ? undefined : fromRow(row)
 }
 
@@ -95,8 +113,8 @@ export function findAttachment(journal: Journal, key: AttachmentKey): Attachment
 export function listAttachments(journal: Journal, filter: { network?: string } = {}): Attachment[] {
   const rows =
     filter.network === undefined
-      ? journal.sql(`SELECT ${COLUMNS} FROM attachment`).all()
-      : journal.sql(`SELECT ${COLUMNS} FROM attachment WHERE network = ?`).all(filter.network)
+      ? journal.sql(`SELECT ${COLUMNS} FROM attachment ${IN_ORDER}`).all()
+      : journal.sql(`SELECT ${COLUMNS} FROM attachment WHERE network = ? ${IN_ORDER}`).all(filter.network)
   return (rows as Row[]).map(fromRow)
 }
 
@@ -106,10 +124,14 @@ export function listAttachmentTypes(journal: Journal, network: string): string[]
   return rows.map(row => row['type'] as string)
 }
 
+/** Notes what there will be to remove of an attachment. @returns false where it is not known any more */
+export function noteTraces(journal: Journal, key: AttachmentKey, traces: string): boolean {
+  return journal.sql(NOTE).run(traces, Date.now(), ...keyOf(key)).changes > 0
+}
+
 /** Notes that an attachment is finished, and what its ADD answers. @returns false where it is not known any more */
 export function finishAttachment(journal: Journal, key: AttachmentKey, result: string): boolean {
-  const update = journal.sql(`UPDATE attachment SET state = 'ready', result = ?, changed_ms = ? WHERE ${KEY}`)
-  return update.run(result, Date.now(), ...keyOf(key)).changes > 0
+  return journal.sql(FINISH).run(result, Date.now(), ...keyOf(key)).changes > 0
 }
 
 /** Notes how far an attachment is. @returns false where it is not known any more */

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { after, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import {
@@ -12,9 +13,12 @@ import {
   finishAttachment,
   forgetAttachment,
   listAttachments,
+  noteTraces,
   putAttachment,
+  tryAddAttachment,
 } from './attachment.ts'
 import { JournalError, openJournal } from './journal.ts'
+import { firstFreeRoutingTable } from './trace-index.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'mooring-journal-'))
 after(() => rmSync(directory, { recursive: true }))
@@ -64,6 +68,68 @@ test('openJournal() waits for a process that makes the same journal at the same 
   await once(other, 'message')
   using journal = openJournal(path)
   assert.deepEqual(listAttachments(journal), [])
+})
+
+test('tryAddAttachment() leaves what is known as it is, noteTraces() knows what is not', () => {
+  using journal = openJournal(join(directory, 'add'))
+  assert.equal(noteTraces(journal, attachment, '{}'), false)
+  assert.equal(tryAddAttachment(journal, attachment), true)
+  assert.equal(noteTraces(journal, attachment, '{"hostLink":"veth1"}'), true)
+  assert.equal(tryAddAttachment(journal, { ...attachment, netns: '/run/netns/another' }), false)
+  const { traces, netns } = findAttachment(journal, attachment)!
+  assert.deepEqual([traces, netns], ['{"hostLink":"veth1"}', attachment.netns])
+})
+
+test('statements about one attachment find it by its whole key', () => {
+  using journal = openJournal(join(directory, 'plan'))
+  tryAddAttachment(journal, attachment)
+  const prepared: string[] = []
+  const sql = (text: string) => {
+    prepared.push(text)
+    return journal.sql(text)
+  }
+  const counting = { ...journal, sql }
+  findAttachment(counting, attachment)
+  noteTraces(counting, attachment, '{}')
+  finishAttachment(counting, attachment, '')
+  for (const text of prepared) {
+    const bound = text.replaceAll('?', "'x'")
+    const plan = journal.sql(`EXPLAIN QUERY PLAN ${bound}`).all() as { detail: string }[]
+    assert.match(
+      plan[0]!.detail,
+      /^SEARCH attachment USING INDEX \S+ \(network=\? AND container_id=\? AND if_name=\? AND type=\?\)$/,
+    )
+  }
+  assert.equal(prepared.length, 3)
+})
+
+test('openJournal() keeps the attachments of a release that had them in the order of their keys', () => {
+  const path = join(directory, 'by-key')
+  mkdirSync(path)
+  {
+    const db = new DatabaseSync(join(path, 'journal.db'))
+    db.exec(`CREATE TABLE attachment (
+       network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, type TEXT NOT NULL, state TEXT NOT NULL,
+       boot_id TEXT NOT NULL, netns TEXT NOT NULL, netns_device INTEGER, netns_inode INTEGER, config TEXT NOT NULL,
+       traces TEXT NOT NULL, changed_ms INTEGER NOT NULL, result TEXT NOT NULL DEFAULT '',
+       PRIMARY KEY (network, container_id, if_name, type)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX attachment_table ON attachment (json_extract(traces, '$.table')) WHERE type = 'veth-host';
+     CREATE INDEX attachment_master ON attachment (json_extract(traces, '$.master')) WHERE type = 'ipvlan';
+     INSERT INTO attachment VALUES ('podnet', 'c1', 'eth0', 'veth-host', 'ready', 'boot', '/run/netns/c1', 4, 4026531840,
+       '{}', '{"table":256}', 7, '{"ips":[]}');
+     PRAGMA user_version = 7`)
+    db.close()
+  }
+  using journal = openJournal(path)
+  const key = { network: 'podnet', containerId: 'c1', ifName: 'eth0', type: 'veth-host' }
+  assert.deepEqual(listAttachments(journal), [
+    {
+      ...{ ...key, state: 'ready', bootId: 'boot', netns: '/run/netns/c1', netnsDevice: 4, netnsInode: 4026531840 },
+      ...{ config: '{}', traces: '{"table":256}', changedMs: 7, result: '{"ips":[]}' },
+    },
+  ])
+  assert.equal(firstFreeRoutingTable(journal, 256), 257)
 })
 
 test('listAttachments() tells networks apart', () => {

@@ -116,6 +116,25 @@ const migrations: readonly string[] = [
    CREATE INDEX attachment_master ON attachment (
      json_extract(traces, '$.master'), json_extract(traces, '$.mode'), json_extract(traces, '$.flags')
    ) WHERE type = 'ipvlan';`,
+  // With a row number: rows of this size, kept in the order of their keys, overflow their pages (an ADD wrote ten, and now four).
+  `ALTER TABLE attachment RENAME TO attachment_by_key;
+   CREATE TABLE attachment (
+     id INTEGER PRIMARY KEY,
+     network TEXT NOT NULL, container_id TEXT NOT NULL, if_name TEXT NOT NULL, type TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('adding', 'ready', 'deleting')),
+     boot_id TEXT NOT NULL, netns TEXT NOT NULL, netns_device INTEGER, netns_inode INTEGER,
+     config TEXT NOT NULL, traces TEXT NOT NULL, changed_ms INTEGER NOT NULL, result TEXT NOT NULL,
+     UNIQUE (network, container_id, if_name, type)
+   ) STRICT;
+   INSERT INTO attachment (network, container_id, if_name, type, state, boot_id, netns, netns_device, netns_inode,
+     config, traces, changed_ms, result)
+     SELECT network, container_id, if_name, type, state, boot_id, netns, netns_device, netns_inode,
+       config, traces, changed_ms, result FROM attachment_by_key;
+   DROP TABLE attachment_by_key;
+   CREATE INDEX attachment_table ON attachment (json_extract(traces, '$.table'), type) WHERE type = 'veth-host';
+   CREATE INDEX attachment_master ON attachment (
+     json_extract(traces, '$.master'), json_extract(traces, '$.mode'), json_extract(traces, '$.flags'), type
+   ) WHERE type = 'ipvlan';`,
 ]
 
 /** The journal cannot be used: no space, no permission, damaged, or of a newer release. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { findAttachment, finishAttachment, forgetAttachment, listAttachments, putAttachment } from '#allocator'
+import { finishAttachment, forgetAttachment, listAttachments, putAttachment, tryAddAttachment } from '#allocator'
 import { CniError, codes, type Plugin } from '#cni'
 import { asDel, GC_GUARD_MS, keyOf, recordOf } from './record.ts'
 import type { World } from './world.ts'
@@ -17,15 +17,14 @@ export const executedIpam = (plugin: Plugin<World>): Plugin<World> => ({
     if (call.netnsFd === undefined) return await plugin.add(call, world)
     const { journal, bootId } = world
     const key = keyOf(call, plugin.type)
-    const isNew = findAttachment(journal, key) === undefined
-    const note = () => putAttachment(journal, { ...key, ...recordOf(call, bootId), state: 'adding', traces: 'null' })
-    if (isNew) note()
+    const record = { ...key, ...recordOf(call, bootId), state: 'adding' as const, traces: 'null' }
+    const isNew = tryAddAttachment(journal, record)
     const result = await plugin.add(call, world).catch((error: unknown) => {
       if (isNew) forgetAttachment(journal, key)
       throw error
     })
     // The earlier attachment had lost what it had: else this had been refused.
-    if (!isNew) note()
+    if (!isNew) putAttachment(journal, record)
     // Where the journal cannot be written any more, the record stays: whoever finds it releases what was given.
     if (finishAttachment(journal, key, JSON.stringify(result))) return result
     await plugin.del(asDel(call), world)

@@ -7,8 +7,10 @@ import {
   finishAttachment,
   forgetAttachment,
   listAttachments,
+  noteTraces,
   putAttachment,
   setAttachmentState,
+  tryAddAttachment,
 } from '#allocator'
 import { type Prefix, parsePrefix } from '#base'
 import {
@@ -134,11 +136,12 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     const ipam = await ipamOf(call, world)
     const config = definition.parse(call.config, call)
     const key = keyOf(call, type)
-    await clearStale(call, world, key)
+    const record = { ...key, ...recordOf(call, world.bootId), state: 'adding' as const, traces: NOTHING }
+    if (!tryAddAttachment(world.journal, record)) {
+      await clearStale(call, world, key)
+      putAttachment(world.journal, record)
+    }
     await using undo = new AsyncDisposableStack()
-    const record = { ...key, ...recordOf(call, world.bootId), state: 'adding' as const }
-    const note = (traces: string) => putAttachment(world.journal, { ...record, traces })
-    note(NOTHING)
     // Runs last. The record stays where something could not be undone: the next DEL or the reconciler finishes it.
     let undone = true
     undo.defer(() => {
@@ -163,12 +166,10 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     }
     const result = await definition.attach({
       ...{ call, world, key, config, takeAddresses, asksByLink: asksByLink(call.config) },
-      note: traces => note(JSON.stringify(traces)),
+      note: traces => requireKnown(noteTraces(world.journal, key, JSON.stringify(traces)), call),
       undo: deferUndo,
     })
-    // An agent that started meanwhile may have taken this ADD for one that nobody finishes any more.
-    if (!finishAttachment(world.journal, key, JSON.stringify(result)))
-      throw new CniError(codes.tryAgainLater, `Cannot attach ${call.ifName}: the attachment was withdrawn meanwhile`)
+    requireKnown(finishAttachment(world.journal, key, JSON.stringify(result)), call)
     undo.move()
     return result
   }
@@ -295,6 +296,12 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
       definition.firewallPartsOf?.(known(all)) ?? [definition.firewallPart ?? 'pods'],
     restore: (all, world) => restore(known(all), world),
   }
+}
+
+/** An agent that started meanwhile may have taken an ADD for one that nobody finishes any more. @throws {CniError} 11 then */
+function requireKnown(isKnown: boolean, { ifName }: Call): void {
+  if (isKnown) return
+  throw new CniError(codes.tryAgainLater, `Cannot attach ${ifName}: the attachment was withdrawn meanwhile`)
 }
 
 const ipamKeys = object({ ipam: optional(object({ type: optional(string, '') })) })
