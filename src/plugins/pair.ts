@@ -22,8 +22,17 @@ export type LinkNames = {
   podMac: Uint8Array
 }
 
+/** A call asks several times, always with the one key that it has. */
+const known = new WeakMap<AttachmentKey, LinkNames>()
+
 /** @param key network, container, interface and type: plugins of one chain make a pair each for one interface name */
-export function linkNames({ network, containerId, ifName, type }: AttachmentKey): LinkNames {
+export function linkNames(key: AttachmentKey): LinkNames {
+  const names = known.get(key) ?? makeLinkNames(key)
+  known.set(key, names)
+  return names
+}
+
+function makeLinkNames({ network, containerId, ifName, type }: AttachmentKey): LinkNames {
   const hex = sha256Hex(`${network}\0${containerId}\0${ifName}\0${type}`)
   const written = `${OWNER_PREFIX}${type} ${network} ${containerId} ${ifName}`
   return {
