@@ -59,7 +59,8 @@ async function serveConnection(
     socket.resume()
     const answer = await serve({ ...request, netnsFd, signal: gone.signal })
     socket.off('close', onGone)
-    socket.end(encodeAnswer(answer))
+    // The shim reads all of it and ends: to close by halves, and to wait for its end, would be work for nobody.
+    socket.write(encodeAnswer(answer), () => socket.destroy())
   } finally {
     if (netnsFd !== undefined) closeSync(netnsFd)
   }
