@@ -70,6 +70,7 @@ class LazyWorld {
   readonly longLived = false
   readonly arrivals: Arrivals
   readonly warn = (message: string): void => void process.stderr.write(`${message}\n`)
+  #context: HostContext | undefined
   #host: Host | undefined
   #journal: Journal | undefined
   #clouds: CloudSessions | undefined
@@ -80,7 +81,8 @@ class LazyWorld {
   }
 
   get host(): Host {
-    this.#host ??= inlineHost(new HostContext())
+    this.#context ??= new HostContext()
+    this.#host ??= inlineHost(this.#context)
     return this.#host
   }
 
@@ -95,6 +97,7 @@ class LazyWorld {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#context?.abandon()
     await this.#clouds?.[Symbol.asyncDispose]()
   }
 }

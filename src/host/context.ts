@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { closeSync } from 'node:fs'
-import { closeDescriptor, packetListener, packetSocket } from '#libc'
+import { abandonDescriptors, closeDescriptor, packetListener, packetSocket } from '#libc'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
 import { inNetns, openOwnNetns, refuseLostThread } from './netns.ts'
 
@@ -75,6 +75,13 @@ export class HostContext {
   /** A socket is of the namespace in which it is opened, for good: those that are kept must be the node's. */
   #atHome<T>(open: () => T): T {
     return this.#visited === undefined ? open() : inNetns(this.home, this.#visited, open)
+  }
+
+  /** Instead of disposing, at the end of a process: the sockets whose closing waits for RCU are left to the kernel. */
+  abandon(): void {
+    this.#closed = true
+    const sockets = [this.#netfilter?.descriptor, this.#packet, ...this.#arpListeners.values()]
+    abandonDescriptors(sockets.filter(socket => socket !== undefined))
   }
 
   [Symbol.dispose](): void {

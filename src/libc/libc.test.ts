@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -102,6 +103,19 @@ test('tryLockByte: one holder of a byte at a time, far behind the end of the fil
   assert.equal(tryLockByte(second, far), true)
   closeSync(second)
   assert.throws(() => tryLockByte(second, 0n), /Cannot lock a byte of a file: .*EBADF/)
+})
+
+test('abandonDescriptors: what a process left is closed by the kernel when it is gone', () => {
+  const program = `import { abandonDescriptors, exitAtOnce, packetSocket } from './libc.ts'
+    const abandoned = process.argv[1] === 'root' ? [1, packetSocket()] : [1]
+    abandonDescriptors(abandoned)
+    console.error('abandoned', abandoned.length)
+    exitAtOnce(0)`
+  const args = ['--input-type=module-typescript', '--eval', program, process.getuid!() === 0 ? 'root' : 'user']
+  // Returns at the end of the output, which is when nobody has the descriptor any more.
+  const { status, stderr, signal } = spawnSync(process.execPath, args, { cwd: import.meta.dirname, timeout: 30_000 })
+  assert.deepEqual([status, signal], [0, null], String(stderr))
+  assert.match(String(stderr), /abandoned [12]/)
 })
 
 test('peerCredentials: tells who connected', async () => {

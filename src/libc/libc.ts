@@ -15,6 +15,17 @@ const cSendto = c.func(
 )
 const cRecv = c.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)')
 const cPoll = c.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout_ms)')
+const messageHeader = koffi.struct({
+  name: 'void *',
+  nameLength: 'uint32_t',
+  parts: koffi.pointer(koffi.struct({ data: 'const uint8_t *', length: 'size_t' })),
+  partCount: 'size_t',
+  control: 'const uint8_t *',
+  controlLength: 'size_t',
+  flags: 'int',
+})
+const cSendmsg = c.func('sendmsg', 'long', ['int', koffi.pointer(messageHeader), 'int'])
+const cSocketpair = c.func('int socketpair(int domain, int type, int protocol, _Out_ int *fds)')
 const cSetns = c.func('int setns(int fd, int nstype)')
 const cUnshare = c.func('int unshare(int flags)')
 const cClose = c.func('int close(int fd)')
@@ -25,6 +36,7 @@ const cMount = c.func('int mount(str source, str target, str type, unsigned long
 const cUmount2 = c.func('int umount2(str target, int flags)')
 
 export const AF_NETLINK = 16
+const AF_UNIX = 1
 const AF_INET = 2
 const AF_PACKET = 17
 const SOCK_RAW = 3
@@ -32,6 +44,7 @@ const SOCK_DGRAM = 2
 const SOCK_CLOEXEC = 0o2000000
 const IPPROTO_ICMP = 1
 const SOL_SOCKET = 1
+const SCM_RIGHTS = 1
 const SO_RCVBUF = 8
 const SO_PEERCRED = 17
 const SO_RCVBUFFORCE = 33
@@ -197,6 +210,26 @@ export function waitReadable(fd: number, timeoutMs: number): boolean {
   const ready = cPoll(entry, 1, Math.ceil(timeoutMs)) as number
   if (ready < 0 && koffi.errno() !== EINTR) fail('poll', 'wait for a socket')
   return ready !== 0
+}
+
+/**
+ * Leaves descriptors, at the end of a process, to the kernel's collector of UNIX sockets that nobody can reach any more
+ * (net/unix/garbage.c): they are sent, together with the receiving socket, into that same socket. A thread of the kernel
+ * closes them then, where the process itself would wait for RCU before it is gone: 10-20 ms for a packet socket, 7-13 ms for
+ * a netfilter socket after a removal. Linux before 6.10 collects within close(2), and the process waits as ever.
+ */
+export function abandonDescriptors(fds: readonly number[]): void {
+  const pair = new Int32Array(2)
+  if (fds.length === 0 || (cSocketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) as number) < 0) return
+  const [sender, receiver] = pair as unknown as [number, number]
+  const rights = Int32Array.of(SOL_SOCKET, SCM_RIGHTS, receiver, ...fds) // struct cmsghdr behind its length
+  const control = new Uint8Array(8 * Math.ceil((8 + rights.byteLength) / 8))
+  new DataView(control.buffer).setBigUint64(0, BigInt(8 + rights.byteLength), true)
+  control.set(new Uint8Array(rights.buffer), 8)
+  const parts = [{ data: new Uint8Array(1), length: 1 }]
+  const message = { name: null, nameLength: 0, parts, partCount: 1, control, controlLength: control.length, flags: 0 }
+  // Where it is refused (more descriptors are under way than the user may have open), the process closes them as ever.
+  cSendmsg(sender, message, 0)
 }
 
 /** Moves the calling thread into the network namespace behind the descriptor. @throws {SystemError} */

@@ -46,6 +46,11 @@ export class NetlinkSocket implements Transport {
     if (protocol === NETLINK_ROUTE) setSocketOption(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
   }
 
+  /** For who leaves the socket to the kernel at the end of a process. */
+  get descriptor(): number {
+    return this.#fd
+  }
+
   /**
    * Sends the requests as one datagram and waits for all answers.
    *
