@@ -27,7 +27,7 @@ export type Request = {
   readonly asks?: true
   /** Family header and attributes. */
   readonly body: Uint8Array
-  /** What it does, for errors: `add route 10.0.0.0/8 via 10.99.0.1`. */
+  /** What it does, for errors: `add route 10.0.0.0/8 via 10.99.0.1`. A getter where many are made, since few fail. */
   readonly about: string
   /** Errno values that mean "nothing to do", not failure: ENODEV for a removal. */
   readonly tolerate?: readonly number[]

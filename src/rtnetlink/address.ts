@@ -90,7 +90,9 @@ export function addAddress(address: NewAddress, options: { replace?: boolean } =
     type: RTM_NEWADDR,
     flags: NLM_F_ACK | NLM_F_CREATE | (options.replace === true ? NLM_F_REPLACE : NLM_F_EXCL),
     body: encode(address),
-    about: `add address ${formatPrefix(address.prefix)} to link ${address.index}`,
+    get about() {
+      return `add address ${formatPrefix(address.prefix)} to link ${address.index}`
+    },
   }
 }
 

@@ -60,7 +60,9 @@ export const addNeighbour = (neighbour: { index: number; address: Ip; mac: Uint8
     header.encode({ family: familyOf(neighbour.address), index: neighbour.index, state: NUD_PERMANENT }),
     neighbourAttributes.encode({ address: neighbour.address, mac: neighbour.mac }),
   ]),
-  about: `add neighbour ${describe(neighbour.address, neighbour.index)}`,
+  get about() {
+    return `add neighbour ${describe(neighbour.address, neighbour.index)}`
+  },
 })
 
 /** Makes this machine answer ARP or neighbour discovery for the address on the link. Idempotent. */
@@ -71,7 +73,9 @@ export const addProxy = (proxy: { index: number; address: Ip }): Request => ({
     header.encode({ family: familyOf(proxy.address), index: proxy.index, state: NUD_PERMANENT, flags: NTF_PROXY }),
     neighbourAttributes.encode({ address: proxy.address, protocol: protocols.mooring }),
   ]),
-  about: `add proxy neighbour ${describe(proxy.address, proxy.index)}`,
+  get about() {
+    return `add proxy neighbour ${describe(proxy.address, proxy.index)}`
+  },
 })
 
 /** Ends what `addProxy` began. Absence is success. */

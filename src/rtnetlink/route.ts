@@ -158,7 +158,9 @@ export function addRoute(route: Route, mode: 'exclusive' | 'append' | 'replace' 
     type: RTM_NEWROUTE,
     flags: NLM_F_ACK | NLM_F_CREATE | flags,
     body: encode(route),
-    about: `add route ${describeRoute(route)}`,
+    get about() {
+      return `add route ${describeRoute(route)}`
+    },
   }
 }
 
@@ -202,7 +204,9 @@ export const lookupRoute = (address: Ip): Request => ({
     header.encode({ family: familyOf(address), destinationLength: address.length * 8, flags: RTM_F_FIB_MATCH }),
     routeAttributes.encode({ destination: address }),
   ]),
-  about: `look up the route to ${formatIp(address)}`,
+  get about() {
+    return `look up the route to ${formatIp(address)}`
+  },
   tolerate: [ENETUNREACH, EHOSTUNREACH, ESRCH],
 })
 
