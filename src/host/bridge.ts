@@ -302,7 +302,7 @@ function bringUp(
   podLink: PodLink,
 ): boolean {
   return context.inNetns(pair.netnsFd, route => {
-    configurePodLink(route, podLink)
+    configurePodLink(route, { ...podLink, index: peer })
     // The node's socket is the node's from here, too.
     const isUp = isForwarding(tryFindLink(context.route, { index }), context.route, pair)
     if (isUp) announce(route, peer, pair, podLink)

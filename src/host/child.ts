@@ -14,7 +14,7 @@ import {
   type PodLinkExpectation,
   type PodLinkState,
 } from './pod-link.ts'
-import { findUplink, type Uplink } from './uplink.ts'
+import { describeUplink, findUplinkLink, type Uplink } from './uplink.ts'
 
 // macvlan and ipvlan: links that a pod has on a master, a link of the node (or, for nesting, of the pod itself).
 
@@ -35,9 +35,8 @@ export function findMaster(
   { name, netnsFd }: { name: string | undefined; netnsFd: number | undefined },
 ): Master | undefined {
   const find = (route: Transport): Master | undefined => {
-    const uplink = findUplink(route, name)
-    if (uplink === undefined) return undefined
-    return { ...uplink, bridgeIndex: tryFindLink(route, { index: uplink.index })?.master }
+    const link = findUplinkLink(route, name)
+    return link && { ...describeUplink(link), bridgeIndex: link.master }
   }
   return netnsFd === undefined ? find(context.route) : context.inNetns(netnsFd, find)
 }
@@ -69,8 +68,8 @@ export function addChild(context: HostContext, child: Child, deadline: Deadline 
     if (masterInPod) route.execute([make], deadline)
     try {
       const { mac: _, mtuBytes: _made, ...rest } = link
-      const state = configurePodLink(route, rest, deadline)
-      if (isSilent(route, state.index)) announceFor(context, child)
+      const state = configurePodLink(route, { ...rest, index: child.index }, deadline)
+      if (isSilent(state)) announceFor(context, child)
       return state
     } catch (error) {
       route.execute([deleteLink({ index: child.index })])
@@ -98,8 +97,7 @@ function createRequest({ info, index, link, master, masterInPod, netnsFd }: Chil
 }
 
 /** ipvlan in mode l3 and l3s: the link neither asks nor answers who has an address. */
-const isSilent = (route: Transport, index: number): boolean =>
-  ((tryFindLink(route, { index })?.flags ?? 0) & IFF_NOARP) !== 0
+const isSilent = ({ flags }: PodLinkState): boolean => (flags & IFF_NOARP) !== 0
 
 /** The master speaks for a link that says nothing itself. Called in the pod's namespace. */
 function announceFor(context: HostContext, { master, masterInPod, link }: Child): void {

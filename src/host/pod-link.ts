@@ -20,7 +20,9 @@ import {
   addAddress,
   addRoute,
   decodeAddress,
+  decodeLink,
   dumpAddresses,
+  getLink,
   IFA_F_DADFAILED,
   IFA_F_NODAD,
   IFA_F_TENTATIVE,
@@ -36,7 +38,7 @@ import {
 import { type LinkExpectation, linkFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { podTables } from './pod-tables.ts'
-import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
+import { ensureSysctl, setSysctl, tryReadSysctl } from './sysctl.ts'
 
 // What an interface plugin does to the link in the pod, whatever kind of link it is. Everything here runs with the thread
 // in the pod's namespace (`context.inNetns`) and a socket of that namespace.
@@ -55,6 +57,8 @@ export type PodLinkRoute = {
 /** What is to be on a pod's link. Plain data, so that it may cross threads. */
 export type PodLink = {
   readonly ifName: string
+  /** Its number, where that is known: else it is asked for. */
+  readonly index?: number
   readonly addresses: readonly Prefix[]
   readonly routes: readonly PodLinkRoute[]
   /** IFLA_IFALIAS: whose the link is. */
@@ -68,8 +72,8 @@ export type PodLink = {
   readonly detectDuplicates?: boolean
 }
 
-/** A pod's link as the kernel has it. */
-export type PodLinkState = { index: number; mac: Uint8Array; mtuBytes: number }
+/** A pod's link as the kernel has it; `flags` are IFF_*. */
+export type PodLinkState = { index: number; mac: Uint8Array; mtuBytes: number; flags: number }
 
 /** How long a neighbour may take to say that it has the address. The kernel asks once; its own second is meant for any network. */
 const DUPLICATE_WAIT_MS = 250
@@ -85,7 +89,7 @@ export function configurePodLink(
   deadline: Deadline = deadlineIn(10_000),
 ): PodLinkState {
   const { ifName, owner, mac, mtuBytes: mtu, detectDuplicates = true } = pod
-  const { index } = requireLink(route, ifName)
+  const index = pod.index ?? requireLink(route, ifName).index
   prepareSettings(pod)
   const change = {
     up: true,
@@ -94,7 +98,7 @@ export function configurePodLink(
     ...(mtu === undefined ? {} : { mtu }),
   }
   // The addresses come first: what the kernel tells the neighbours (arp_notify) it tells when the link goes up.
-  route.execute(
+  const replies = route.execute(
     [
       ...pod.addresses.map(prefix =>
         addAddress({
@@ -106,10 +110,13 @@ export function configurePodLink(
       ),
       setLink({ index }, change, `set link ${ifName} up in the pod`),
       ...pod.routes.map(each => addRoute(routeOf(each, index), 'append')),
+      getLink({ index }),
     ],
     deadline,
   )
-  return stateOf(requireLink(route, ifName))
+  const message = replies.at(-1)!.messages[0]
+  if (message === undefined) throw goneError(ifName)
+  return stateOf(decodeLink(message))
 }
 
 /** For programs that ask for it (ifconfig shows it); the kernel routes it in any case. */
@@ -131,19 +138,22 @@ const stateOf = (link: Link): PodLinkState => ({
   index: link.index,
   mac: link.address ?? new Uint8Array(6),
   mtuBytes: link.mtu ?? 0,
+  flags: link.flags,
 })
+
+const goneError = (ifName: string) => new Error(`Cannot configure link ${ifName} in the pod: it is gone`)
 
 function requireLink(route: Transport, ifName: string): Link {
   const link = tryFindLink(route, { ifname: ifName })
-  if (link === undefined) throw new Error(`Cannot configure link ${ifName} in the pod: it is gone`)
+  if (link === undefined) throw goneError(ifName)
   return link
 }
 
 function prepareSettings({ ifName, addresses, detectDuplicates = true }: PodLink): void {
   if (addresses.length === 0) return
-  ensureSysctl('1', 'ipv4', 'conf', ifName, 'arp_notify')
-  ensureSysctl('1', 'ipv6', 'conf', ifName, 'ndisc_notify')
+  setSysctl('1', 'ipv4', 'conf', ifName, 'arp_notify')
   if (addresses.every(({ ip }) => isV4(ip))) return
+  setSysctl('1', 'ipv6', 'conf', ifName, 'ndisc_notify')
   ensureSysctl('0', 'ipv6', 'conf', 'lo', 'disable_ipv6')
   if (!ensureSysctl('0', 'ipv6', 'conf', ifName, 'disable_ipv6'))
     throw new Error('Cannot give the pod an IPv6 address: this kernel has IPv6 switched off')

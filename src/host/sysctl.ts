@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 
 // /proc/sys/net shows the namespace of the thread that opens the file, hence only the *Sync calls.
 const path = (key: readonly string[]) => `/proc/sys/net/${key.join('/')}`
@@ -12,6 +12,26 @@ export function tryReadSysctl(...key: string[]): string | undefined {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
+  }
+}
+
+/**
+ * Gives a setting a value without a look at what it has: for a link that was just made, and where a write costs nothing.
+ * @returns false where this kernel has no such setting.
+ */
+export function setSysctl(value: string, ...key: string[]): boolean {
+  let fd: number
+  try {
+    fd = openSync(path(key), constants.O_WRONLY)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    throw error
+  }
+  try {
+    writeSync(fd, value)
+    return true
+  } finally {
+    closeSync(fd)
   }
 }
 

@@ -11,6 +11,7 @@ import {
   dumpAddresses,
   dumpRoutes,
   getLink,
+  type Link,
   lookupRoute,
   RT_TABLE_MAIN,
 } from '#rtnetlink'
@@ -23,18 +24,24 @@ export type Uplink = { index: number; name: string; mac: Uint8Array; mtuBytes: n
  * @returns undefined where there is none.
  */
 export function findUplink(route: Transport, name?: string): Uplink | undefined {
-  const target = name === undefined ? defaultRouteLink(route) : { ifname: name }
-  if (target === undefined) return undefined
-  const message = route.execute([getLink(target)])[0]!.messages[0]
-  if (message === undefined) return undefined
-  const link = decodeLink(message)
-  return {
-    index: link.index,
-    name: link.ifname ?? '',
-    mac: link.address ?? new Uint8Array(6),
-    mtuBytes: link.mtu ?? 1500,
-  }
+  const link = findUplinkLink(route, name)
+  return link && describeUplink(link)
 }
+
+/** The same with all that the kernel says of it. */
+export function findUplinkLink(route: Transport, name?: string): Link | undefined {
+  const target = name === undefined ? defaultRouteLink(route) : { ifname: name }
+  const message = target && route.execute([getLink(target)])[0]!.messages[0]
+  return message && decodeLink(message)
+}
+
+/** What plugins want to know of it. */
+export const describeUplink = (link: Link): Uplink => ({
+  index: link.index,
+  name: link.ifname ?? '',
+  mac: link.address ?? new Uint8Array(6),
+  mtuBytes: link.mtu ?? 1500,
+})
 
 /** The addresses of a link, global scope first as the kernel lists them. */
 export function listAddresses(route: Transport, index: number): Prefix[] {

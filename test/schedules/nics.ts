@@ -91,7 +91,7 @@ export function fakeNics(site: KernelSite): Kernel {
         for (const address of addresses)
           assert.ok(!other.addresses.includes(address), `${address} is on ${other.mac} too`)
       nic.addresses = addresses
-      return { index: nic.index, mac: tryParseMac(nic.mac)!, mtuBytes: 1450 }
+      return { index: nic.index, mac: tryParseMac(nic.mac)!, mtuBytes: 1450, flags: 0 }
     },
     async bringNicHome({ nic: { name, mac, alias }, netnsFd }) {
       const nic =
