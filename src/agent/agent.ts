@@ -74,14 +74,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   })
   const host = undo.use(await threadedHost(options.netns))
   const metrics = options.metrics === undefined ? undefined : (await import('./metrics.ts')).createMetrics()
+  const warn = (message: string) => logger.warn(message)
   const gate = { watchful: true, sharePerSecond: options.requestsPerSecond }
-  const clouds = undo.use(openSessions({ dataDir, warn: message => logger.warn(message), gate, onSent: metrics?.sent }))
+  const clouds = undo.use(openSessions({ dataDir, warn, gate, onSent: metrics?.sent }))
   undo.use(watchLevels(clouds, logger))
   if (metrics !== undefined) {
-    const warn = (error: unknown) => logger.warn({ err: error }, 'metrics')
-    undo.use(await metrics.serve(options.metrics!, { journal, clouds, warn }))
+    const warnOfMetrics = (error: unknown) => logger.warn({ err: error }, 'metrics')
+    undo.use(await metrics.serve(options.metrics!, { journal, clouds, warn: warnOfMetrics }))
   }
-  const world = worldOf({ host, journal, clouds, bootId: readBootId(), longLived: true, dataDir })
+  const world = worldOf({ host, journal, clouds, bootId: readBootId(), longLived: true, dataDir, warn })
   undo.use(startPorts(world, error => logger.warn({ err: error }, 'address pool')))
   undo.use(holdNamespaces(world))
 

@@ -37,11 +37,11 @@ export type { ObjectReport } from './objects/round.ts'
 export {
   countObjects,
   findObject,
+  hasReleasingObjects,
   listAssignedObjects,
   listLooseObjects,
   listObjects,
   listOwnedObjects,
-  listReleasingObjects,
   retireObject,
 } from './objects/store.ts'
 export { type Arrivals, joinArrivals } from './port/arrivals.ts'

@@ -21,7 +21,7 @@ export type World = {
   readonly longLived: boolean
   /** Other processes that have begun a call; undefined in the agent, which has all calls in one. */
   readonly arrivals?: Arrivals | undefined
-  /** Told what whoever called should know although the call succeeds; undefined in the agent, whose background work has a log. */
+  /** Told what an operator should know although the call succeeds: a process says it on stderr, the agent in its log. */
   readonly warn?: ((message: string) => void) | undefined
   /** Directory of journal, locks and token cache. */
   readonly dataDir: string

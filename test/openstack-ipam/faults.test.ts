@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { listPortAddresses } from '#allocator'
+import { list } from '#simulator'
 import { asAdmin, limits, neutronList, portOf, setUp, smallNetwork } from './cloud.ts'
-import { nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
+import { addressOf, nodeDirectory, nodeWithNic, startNode, until } from './node.ts'
 
 test('STATUS says 50 while Keystone cannot be reached, and answers at once the second time', async t => {
   const { node, simulator, ipam } = await setUp(t)
@@ -135,3 +136,29 @@ test('a process per call: a release that failed is finished by the next DEL, who
     20_000,
   )
 })
+
+for (const longLived of [false, true])
+  for (const mode of ['mix', 'separate'])
+    test(`${mode}: a release that finds no way to its cloud is told, and DEL succeeds (agent: ${longLived})`, async t => {
+      const { node, simulator, ipam: usual, restart } = await setUp(t, longLived)
+      const ipam = { ...usual, neutronConf: { ...usual.neutronConf, mode, idleMs: 0 } }
+      const ports = () => list(simulator.state, 'ports').flatMap(port => port.fixed_ips)
+      const before = ports()
+      const given = addressOf(await node.call('ADD', 'c1', ipam))
+      const next = await restart()
+      // Since then somebody has taken the credentials out of the configuration.
+      const bare = { neutronConf: ipam.neutronConf }
+      assert.equal((await next.call('DEL', 'c1', bare)).exitCode, 0)
+      const told = next.warnings.filter(text => text.startsWith('Released, but not told to the cloud yet: '))
+      assert.match(told[0] ?? '', /: Cannot .*; the next call of any pod tries it again$/, next.warnings.join('\n'))
+      assert.equal(told.length, 1, told.join('\n'))
+      assert.ok(ports().some(each => each.ip_address === given))
+      await until(
+        async () => {
+          assert.equal((await next.call('DEL', 'never', ipam)).exitCode, 0)
+          return ports().length === before.length
+        },
+        'the removal',
+        20_000,
+      )
+    })

@@ -81,9 +81,9 @@ export const listAssignedObjects = (journal: Journal, network?: string): CloudOb
     ? all(journal, "state = 'assigned'")
     : all(journal, "state = 'assigned' AND network = ?", network)
 
-/** Every object that is nobody's any more and of which the cloud may not have heard yet. */
-export const listReleasingObjects = (journal: Journal): CloudObject[] =>
-  all(journal, "state IN ('releasing', 'removing')")
+/** True while objects of a pool are nobody's any more, and the cloud may not have heard of it yet. */
+export const hasReleasingObjects = (journal: Journal, pool: string): boolean =>
+  ['releasing', 'removing'].some(state => hasObjectIn(journal, pool, state))
 
 /** One object by its mark, undefined where the journal does not know it. */
 export const findObject = (journal: Journal, mark: string): CloudObject | undefined => all(journal, 'mark = ?', mark)[0]

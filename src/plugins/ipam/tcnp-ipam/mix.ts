@@ -21,7 +21,7 @@ import { isMissing } from '#openstack'
 import type { World } from '../../world.ts'
 import { type Carrier, findCarrier } from './carrier.ts'
 import type { Choice } from './choice.ts'
-import { type Config, parseConfig } from './config.ts'
+import type { Config } from './config.ts'
 import type { HostInterface, Place } from './host-port.ts'
 import { type Located, locate, locateAgain } from './place.ts'
 import { poolFor, poolOfKnown } from './ports.ts'
@@ -39,7 +39,7 @@ import {
 } from './subnets.ts'
 import { explain } from './unavailable.ts'
 import { findUncovered } from './uncovered.ts'
-import { warnOfRelease } from './untold.ts'
+import { tryBring, warnOfRelease } from './untold.ts'
 
 /** A DEL that nobody finishes in the background tries for so long, then leaves it to the next call. */
 const RELEASE_MS = 20_000
@@ -210,14 +210,14 @@ function probeOf(
  */
 async function tellCloud(call: Call, world: World, released: readonly PortAddress[]): Promise<void> {
   const own = Map.groupBy(released, each => each.portId)
-  for (const portId of new Set([...own.keys(), ...listPortsReleasing(world.journal)])) {
-    const pool = await poolForRelease(call, world, portId, own.has(portId)).catch(() => undefined)
-    if (world.longLived) pool?.kick()
-    else
-      await pool
-        ?.settle(releaseLimits(call), isDone(world.journal, portId, own.get(portId)))
-        .catch((error: unknown) => warnOfRelease(world, `addresses of port ${portId}`, error))
-  }
+  for (const portId of new Set([...own.keys(), ...listPortsReleasing(world.journal)]))
+    try {
+      const pool = await poolForRelease(call, world, portId, own.has(portId))
+      if (world.longLived) pool?.kick()
+      else await pool?.settle(releaseLimits(call), isDone(world.journal, portId, own.get(portId)))
+    } catch (error) {
+      warnOfRelease(world, `addresses of port ${portId}`, error)
+    }
 }
 
 /** What is left of earlier calls is finished too, but nobody waits for what others released meanwhile. */
@@ -228,19 +228,22 @@ function isDone(journal: Journal, portId: string, own: readonly PortAddress[] | 
 
 const releaseLimits = (call: Call): Limits => ({ deadline: atMost(call.deadline, RELEASE_MS), signal: call.signal })
 
-/** With the credentials that the journal names, else, for an address of this network, with those of this call. */
+/**
+ * With the credentials that the journal names, else, for an address of this network, with those of this call. What others
+ * left is none of this call's business where it does not lead to their cloud.
+ * @throws why there is no way to the cloud
+ */
 async function poolForRelease(call: Call, world: World, portId: string, isOwn: boolean): Promise<PortPool | undefined> {
   // First, because the call may bring what the journal only names.
-  const access = await accessOf(call, world).catch(() => undefined)
-  const open = await poolOfKnown(world, portId).catch(() => undefined)
+  const brought = await tryBring(call, world)
+  const open = await poolOfKnown(world, portId).catch((error: unknown) => {
+    if (!isOwn || 'error' in brought) throw error
+    return undefined
+  })
   const known = findKnownPort(world.journal, portId)
-  if (open !== undefined || known === undefined || access === undefined || !isOwn) return open
-  return poolFor(world, { portId, access, settings: known.settings })
-}
-
-async function accessOf(call: Call, world: World): Promise<string> {
-  const { cloud, neutronConf } = parseConfig(call.config)
-  return (await world.clouds.open(cloud, { dataDir: neutronConf.dataDir })).access
+  if (open !== undefined || known === undefined || !isOwn) return open
+  if ('error' in brought) throw brought.error
+  return poolFor(world, { portId, access: brought.access, settings: known.settings })
 }
 
 async function findFaults(config: Config, call: Call, world: World): Promise<string[]> {

@@ -5,13 +5,13 @@ import {
   findObjectPool,
   forgetObjectPool,
   forgetReserveAhead,
+  hasReleasingObjects,
   isObjectReleased,
   type Journal,
   type KnownPool,
   type Limits,
   listObjectPools,
   listObjects,
-  listReleasingObjects,
   type ObjectDriver,
   type ObjectPool,
   type ObjectReport,
@@ -24,14 +24,13 @@ import type { Call } from '#cni'
 import type { CloudSession, Health } from '#openstack'
 import type { World } from '../../world.ts'
 import { adoptedDriverOf } from './adopted/driver-of.ts'
-import { parseConfig } from './config.ts'
 import { ENI, nicDriverOf } from './eni/driver-of.ts'
 import { healthOf } from './health.ts'
 import { reachCloud } from './lists.ts'
 import { portDriverOf } from './separate/driver-of.ts'
 import { isInlineAccess } from './sessions.ts'
 import { ownerOf, type Source } from './source.ts'
-import { warnOfRelease } from './untold.ts'
+import { tryBring, warnOfRelease } from './untold.ts'
 
 /** What a pool of objects needs of a world. */
 export type ObjectWorld = Pick<World, 'journal' | 'bootId' | 'longLived' | 'arrivals' | 'clouds' | 'host' | 'dataDir'>
@@ -213,17 +212,21 @@ export const objectReleases = (kind: string): Pick<Source, 'release' | 'releaseO
  */
 async function tellCloud(call: Call, world: World, kind: string, released: readonly CloudObject[]): Promise<void> {
   const own = Map.groupBy(released, each => each.pool)
-  const waiting = world.longLived ? [] : listReleasingObjects(world.journal).map(each => each.pool)
+  const all = listObjectPools(world.journal).map(({ pool }) => pool)
+  // What an open pool has to tell it tells by itself.
+  const untold = world.longLived ? all.filter(name => !poolsOf(world.journal).byName.has(name)) : all
+  const waiting = untold.filter(name => hasReleasingObjects(world.journal, name))
   for (const name of new Set([...own.keys(), ...waiting])) {
     const known = findObjectPool(world.journal, name)
     if (known?.kind !== kind) continue
-    const pool = await poolForRelease(call, world, known, own.has(name)).catch(() => undefined)
     const marks = (own.get(name) ?? []).map(each => each.mark)
-    if (world.longLived) pool?.kick()
-    else
-      await pool
-        ?.settle(releaseLimits(call), () => marks.length > 0 && marks.every(isGone(world)))
-        .catch((error: unknown) => warnOfRelease(world, known.settings.name, error))
+    try {
+      const pool = await poolForRelease(call, world, known, own.has(name))
+      if (world.longLived) pool?.kick()
+      else await pool?.settle(releaseLimits(call), () => marks.length > 0 && marks.every(isGone(world)))
+    } catch (error) {
+      warnOfRelease(world, known.settings.name, error)
+    }
   }
 }
 
@@ -233,7 +236,11 @@ const isGone =
     isObjectReleased(journal, mark)
 const releaseLimits = (call: Call): Limits => ({ deadline: atMost(call.deadline, RELEASE_MS), signal: call.signal })
 
-/** With the credentials that the journal names, else, for an object of this network, with those of this call. */
+/**
+ * With the credentials that the journal names, else, for an object of this network, with those of this call. What others
+ * left is none of this call's business where it does not lead to their cloud.
+ * @throws why there is no way to the cloud
+ */
 async function poolForRelease(
   call: Call,
   world: World,
@@ -241,12 +248,13 @@ async function poolForRelease(
   isOwn: boolean,
 ): Promise<ObjectPool | undefined> {
   // First, because the call may bring what the journal only names.
-  const access = await accessOf(call, world).catch(() => undefined)
-  if ((await world.clouds.reach(known.access)) !== undefined) return objectPoolFor(world, known)
-  return access === undefined || !isOwn ? undefined : objectPoolFor(world, { ...known, access })
-}
-
-async function accessOf(call: Call, world: World): Promise<string> {
-  const { cloud, neutronConf } = parseConfig(call.config)
-  return (await world.clouds.open(cloud, { dataDir: neutronConf.dataDir })).access
+  const brought = await tryBring(call, world)
+  const named = await world.clouds.reach(known.access).catch((error: unknown) => {
+    if (!isOwn || 'error' in brought) throw error
+    return undefined
+  })
+  if (named !== undefined) return objectPoolFor(world, known)
+  if (!isOwn) return undefined
+  if ('error' in brought) throw brought.error
+  return objectPoolFor(world, { ...known, access: brought.access })
 }
