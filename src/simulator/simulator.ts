@@ -107,6 +107,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     maxAddressPairs: options.maxAddressPairs ?? 10,
     requestsPerSecond: options.requestsPerSecond ?? 0,
     maxNics: options.maxNics ?? 28,
+    repeatedShare: 0,
   })
   const accounts = options.accounts ?? randomAccounts()
   const injections = newInjections()

@@ -14,6 +14,7 @@ const emptyState = (): State =>
     maxAddressPairs: 10,
     maxNics: 28,
     requestsPerSecond: 0,
+    repeatedShare: 0,
   })
 
 test('list: shows the past as it was, with what is gone and without what came', async () => {

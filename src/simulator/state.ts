@@ -269,6 +269,11 @@ export type Settings = {
   maxNics: number
   /** Requests a second, of all services together, before 429; 0 means any. */
   requestsPerSecond: number
+  /**
+   * Of a port's writes that overlap with another, the share (0 to 1) that the database breaks off and Neutron makes again: on
+   * what the port has by then, and without a look at `If-Match`.
+   */
+  repeatedShare: number
 }
 
 export type State = {

@@ -16,8 +16,6 @@ const limits = () => ({ deadline: deadlineIn(60_000) })
 const LOOK_MS = 400
 
 const pace: Pace = {
-  skipAddresses:
-    'a list of addresses that a human writes while Neutron takes seconds for ours may be undone, and he is not told each time',
   commitMs: 150,
   verifyMs: 3_000,
   pauseMs: 2_000,

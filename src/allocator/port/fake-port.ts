@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { type FixedIp, type FixedIpRequest, type FloatingIp, OpenStackError, type Port } from '#openstack'
 import type { PortNeutron } from './round-options.ts'
 
-/** What a test does to one request: fail before it, lose the answer after it, show an older port, or without two, all or these addresses. */
+/**
+ * What a test does to one request: fail before it, lose the answer after it, make it again as after a deadlock in the database
+ * and past `If-Match`, show an older port, or without two, all or these addresses.
+ */
 export type Mishap =
   | 'refused'
   | 'unavailable'
   | 'lostAnswer'
+  | 'repeated'
   | 'stale'
   | 'partial'
   | 'empty'
@@ -139,15 +144,33 @@ export function fakePort({
         if (mishap === 'refused') throw failure(0, 'ConnectionFailed', 'transient')
         if (mishap === 'unavailable') throw failure(503, 'HTTPServiceUnavailable', 'transient', 'unknown')
         fake.onPut?.()
-        if (ifRevision !== undefined && ifRevision !== revision)
+        if (mishap !== 'repeated' && ifRevision !== undefined && ifRevision !== revision)
           throw failure(412, 'RevisionNumberConstraintFailed', 'conflict')
         before = read
+        const shown = show({ fixedIps, revision }).fixed_ips
         fixedIps = apply(changes.fixed_ips ?? fixedIps)
         revision++
         fake.added.push(fixedIps.length - read.fixedIps.length)
         if (mishap === 'lostAnswer') throw failure(0, 'TimeOut', 'transient', 'unknown')
-        return show({ fixedIps, revision })
+        const answer = show({ fixedIps, revision })
+        // Recorded: a write that changes nothing counts after its answer was made.
+        return isDeepStrictEqual(answer.fixed_ips, shown) ? { ...answer, revision_number: revision - 1 } : answer
       },
+      async list() {
+        calls.list++
+        return [show({ fixedIps, revision })]
+      },
+    },
+    subnets: {
+      get: async subnet => ({
+        id: subnet,
+        name: subnet,
+        network_id: 'net',
+        ip_version: subnet === 's6' ? 6 : 4,
+        cidr: subnet === 's6' ? '2001:db8::/64' : '10.0.0.0/16',
+        gateway_ip: null,
+        allocation_pools: [{ start: addressIn(subnet, 20), end: addressIn(subnet, 19 + capacity) }],
+      }),
     },
     floatingIps: {
       async list() {

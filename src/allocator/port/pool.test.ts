@@ -748,3 +748,66 @@ test('an address that somebody takes off the port is put back for its attachment
   assert.ok(port.addresses().includes(address!.address))
   assertSettled(journal, port)
 })
+
+for (const [what, add] of [
+  ['one address', ['10.0.0.250']],
+  ['two addresses', ['10.0.0.250', '10.0.0.251']],
+] as const)
+  test(`${what} that somebody adds while Neutron makes our write again: no pod’s, and told`, async t => {
+    const port = fakePort()
+    const overlaps: boolean[] = []
+    const onReport: PortPoolOptions['onReport'] = each => overlaps.push(each.overlapped)
+    const { journal, pool } = poolOn(t, directoryFor(), port, { longLived: false, onReport })
+    port.mishaps.put.push('repeated')
+    port.onPut = () => {
+      port.onPut = undefined
+      add.forEach(port.addForeign)
+    }
+    const [given] = await pool.acquire(owner(1), S4, soon())
+    assert.ok(!(add as readonly string[]).includes(given!.address))
+    assert.deepEqual(port.addresses(), ['10.0.0.10', given!.address].sort(), 'Neutron has undone his')
+    assert.deepEqual(overlaps, [true])
+    assertSettled(journal, port)
+  })
+
+test('an address that somebody adds while Neutron makes our removal again: undone, and told', async t => {
+  const port = fakePort()
+  const overlaps: boolean[] = []
+  const onReport: PortPoolOptions['onReport'] = each => overlaps.push(each.overlapped)
+  const { journal, pool } = poolOn(t, directoryFor(), port, { longLived: false, onReport })
+  await pool.acquire(owner(1), S4, soon())
+  releaseOwner(journal, owner(1))
+  port.mishaps.put.push('repeated')
+  port.onPut = () => {
+    port.onPut = undefined
+    port.addForeign('10.0.0.250')
+  }
+  await pool.settle(soon())
+  assert.deepEqual(port.addresses(), ['10.0.0.10'])
+  assert.deepEqual(overlaps, [false, true])
+  assertSettled(journal, port)
+})
+
+test('where Neutron takes no names it chooses itself', async t => {
+  const port = fakePort()
+  const refused = new OpenStackError({
+    ...{
+      service: 'neutron',
+      action: 'update port',
+      reason: 'disallowed by policy',
+      status: 403,
+      type: 'HTTPForbidden',
+    },
+    ...{ kind: 'auth', effect: 'none' },
+  })
+  const update: typeof port.ports.update = async (id, changes, limits) => {
+    const names = (changes.fixed_ips ?? []).filter(each => each.ip_address !== undefined)
+    if (names.some(each => !port.addresses().includes(each.ip_address!))) throw refused
+    return await port.ports.update(id, changes, limits)
+  }
+  const strict = { ...port, ports: { ...port.ports, update } }
+  const { journal, pool } = poolOn(t, directoryFor(), port, { neutron: async () => strict })
+  for (const id of [1, 2]) await pool.acquire(owner(id), S4, soon())
+  assert.equal(port.calls.put, 2)
+  assertSettled(journal, port)
+})

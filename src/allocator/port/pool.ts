@@ -10,6 +10,7 @@ import type { Arrivals } from './arrivals.ts'
 import type { PortCover } from './cover.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
+import { createNames } from './names.ts'
 import { type Owner, type PortAddress, shrinkAfterMs, type Wish } from './plan.ts'
 import { settlePort } from './round.ts'
 import type { PortNeutron, RoundReport, RoundStep } from './round-options.ts'
@@ -116,6 +117,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
   /** When addresses were removed, as long as somebody's older list may bring them back. */
   const removedMs = new Map<string, number>()
   const rounds = createRounds({ round: background, onFailure })
+  const names = createNames()
   const wire = createWire({ journal, portId, probe: () => access.probe, signal: rounds.signal })
 
   const settings = (): PortSettings => (longLived ? access.settings : { ...access.settings, reserve: 0 })
@@ -133,6 +135,7 @@ export function openPortPool(options: PortPoolOptions): PortPool {
         refill: longLived && performance.now() >= refillNotBeforeMs,
         shrink: mayShrink(),
         echo: { note: noteRemoved, has: address => removedMs.has(address) },
+        names,
         cover: access.cover,
         onAssigned: waiters.tellServed,
         enough,

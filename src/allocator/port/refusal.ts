@@ -34,6 +34,8 @@ export type State = {
   /** One subnet per write, to learn which of them is full. */
   apart: boolean
   conflicts: number
+  /** Those of them in which an address that nobody had asked for was taken: Neutron does not show all. */
+  misnamed: number
   unknown: number
   /** Why what is new on the port cannot work: nothing of it is given to anybody. */
   uncovered: AllocationError | undefined
@@ -50,6 +52,7 @@ export const newState = (refill: boolean): State => ({
   namedMax: Number.POSITIVE_INFINITY,
   apart: false,
   conflicts: 0,
+  misnamed: 0,
   unknown: 0,
   uncovered: undefined,
   taken: new Set(),
@@ -72,6 +75,7 @@ export function learn(
   elsewhere: (subnet: string) => boolean,
 ): Lesson {
   if (isConflict(error, request)) {
+    if (isTaken(error)) state.misnamed++
     if (++state.conflicts > CONFLICTS_MAX) throw error
     return { wait: true }
   }

@@ -4,11 +4,12 @@ import type { FloatingIps, Health, Ports } from '#openstack'
 import type { Journal } from '../journal.ts'
 import type { PortCover } from './cover.ts'
 import type { Limits } from './lock.ts'
+import type { Names, NamesNeutron } from './names.ts'
 import type { Known } from './plan.ts'
 import { listWants, type PortSettings } from './store.ts'
 
 /** What a round needs of Neutron. */
-export type PortNeutron = {
+export type PortNeutron = NamesNeutron & {
   readonly ports: Pick<Ports, 'get' | 'update'>
   readonly floatingIps: Pick<FloatingIps, 'list' | 'disassociate'>
   /** What may be asked of it at the moment; left out, anything. */
@@ -27,6 +28,8 @@ export type RoundOptions = {
   readonly refill: boolean
   /** False while what is left over after a surge is kept. */
   readonly shrink: boolean
+  /** Chooses new addresses; the cover does, where there is one. */
+  readonly names: Names
   /** What addresses need elsewhere; undefined where they work by being on the port. */
   readonly cover?: PortCover | undefined
   /** Addresses that we have removed a moment ago: one that comes back was in a list that somebody had read before. */
@@ -62,6 +65,8 @@ export type RoundReport = {
   returned: string[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
+  /** True if somebody wrote between a look and a write of ours, and what it was is not on the port: it may be undone. */
+  overlapped: boolean
   /** Why somebody was not served, by the want's id. */
   readonly unserved: Map<number, Error>
   /** Why the reserve could not be filled; undefined if it could. */

@@ -24,6 +24,7 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
     repaired: [],
     returned: [],
     strange: [],
+    overlapped: false,
     unserved: state.unserved,
     refillFailed: undefined,
     wrote: false,

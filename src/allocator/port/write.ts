@@ -25,6 +25,8 @@ import {
 
 const UNKNOWN_MAX = 3
 const RETRY_MS = 100
+/** After so many names that are taken although Neutron did not show it, it chooses itself. */
+const MISNAMED_MAX = 2
 /** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
 /** Where the settings do not say it. */
@@ -83,7 +85,7 @@ export async function add(
   const asked = await entriesFor(options, state, port, addition)
   if (asked === undefined) return false
   const adding = countBySubnet(asked)
-  const naming = addition.named.map(want => want.address!)
+  const naming = asked.flatMap(each => each.ip_address ?? [])
   const before = addressesOf(port)
   options.step?.('intent')
   const intent = journal.transaction(() => recordIntent(journal, { portId, before, adding, naming, removing: [] }), {
@@ -106,10 +108,12 @@ export async function add(
     )
   } catch (error) {
     if (learnOfTaken(state, error, back)) journal.transaction(() => forgetIntent(journal, intent))
+    else if (areNamesRefused(options, error, asked, addition)) journal.transaction(() => forgetIntent(journal, intent))
     else await afterRefusal(options, state, error, intent, addition)
     return false
   }
   options.step?.('answer')
+  await noteOverlap(options, report, port, answer)
   const made = difference(port.fixed_ips, answer.fixed_ips).filter(each => !back.includes(each.ip_address))
   // Otherwise somebody else wrote at the same time: the intent stays, and the next look at the port decides.
   if (!sameCounts(countBySubnet(made), adding)) {
@@ -171,7 +175,7 @@ async function entriesFor(
 ): Promise<readonly Entry[] | undefined> {
   const { cover, journal, portId, limits } = options
   if (request.named.length > 0) return request.named.map(namedEntry)
-  if (cover === undefined) return bareEntries(request.adding)
+  if (cover === undefined) return await freeEntries(options, state, port, request.adding)
   try {
     const entries: Entry[] = []
     for (const [subnet_id, count] of Object.entries(request.adding)) {
@@ -185,6 +189,53 @@ async function entriesFor(
     learnOfCover(state, error, request, listWants(journal, portId))
     return undefined
   }
+}
+
+/** Entries by name, and where there are no names, without. */
+async function freeEntries(
+  options: RoundOptions,
+  { misnamed }: State,
+  port: Port,
+  adding: Readonly<Record<string, number>>,
+): Promise<readonly Entry[]> {
+  const { names, neutron, echo, journal, portId } = options
+  // Also one that somebody took off the port is its attachment's still.
+  const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+  const avoid = (address: string) => known.has(address) || echo?.has(address) === true
+  const choose = async ([subnet_id, count]: readonly [string, number]): Promise<readonly Entry[]> => {
+    const wanted = { subnetId: subnet_id, count, avoid }
+    const chosen = misnamed > MISNAMED_MAX ? undefined : await names.choose(neutron, port, wanted, limitsOf(options))
+    return chosen?.map(ip_address => ({ subnet_id, ip_address })) ?? bareEntries({ [subnet_id]: count })
+  }
+  return (await Promise.all(Object.entries(adding).map(choose))).flat()
+}
+
+/** Learns that Neutron takes no names that nobody asked for; the next write goes without. */
+function areNamesRefused(
+  { names, cover }: RoundOptions,
+  error: unknown,
+  asked: readonly Entry[],
+  { named }: AddRequest,
+): boolean {
+  if (cover !== undefined || named.length > 0 || asked.every(each => each.ip_address === undefined)) return false
+  if (!(error instanceof OpenStackError) || error.effect === 'unknown') return false
+  if ((error.status !== 400 && error.status !== 403) || ['exhausted', 'quota'].includes(error.kind)) return false
+  for (const each of asked) if (each.ip_address !== undefined) names.refuse(each.subnet_id)
+  return true
+}
+
+/**
+ * Notes that somebody else wrote between our look and our write. His change is kept beside ours, and seen then, unless
+ * Neutron had to make our write again: that says what the port has, and undoes it.
+ */
+async function noteOverlap(options: RoundOptions, report: RoundReport, port: Port, answer: Port): Promise<void> {
+  // Neutron counts one for each write; what its agents note of a port counts too.
+  const others = (answer.revision_number ?? 0) - (port.revision_number ?? 0) - 1
+  if (others <= 0) return
+  const after = await options.neutron.ports.get(port.id, limitsOf(options)).catch(() => undefined)
+  const shows = (each: Port) => addressesOf(each).toSorted().join(' ')
+  const isSeen = after !== undefined && (shows(after) !== shows(answer) || after.status !== port.status)
+  if (others > 1 || !isSeen) report.overlapped = true
 }
 
 const namedEntry = ({ subnetIds, address }: Want): Entry => ({
@@ -262,6 +313,7 @@ export async function remove(
   } catch (error) {
     return await afterRefusal(options, state, error, intent, NO_ADDITION)
   }
+  await noteOverlap(options, report, port, answer)
   options.step?.('remove-record')
   const present = new Set(answer.fixed_ips.map(each => each.ip_address))
   options.echo?.note([...leaving])

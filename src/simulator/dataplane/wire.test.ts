@@ -16,6 +16,7 @@ function seeded(): State {
     maxAddressPairs: 10,
     maxNics: 28,
     requestsPerSecond: 0,
+    repeatedShare: 0,
   })
   const account = (username: string) => ({ username, password: 'x', project: username })
   seed(state, { demo: account('demo'), admin: account('admin') }, 2)

@@ -2,7 +2,8 @@
 
 /**
  * Ports. A PUT is handled in two phases as in Neutron: it reads, takes its time, and applies the *difference* between the
- * request and what it read. Two that overlap therefore both succeed and leave the union, and `If-Match` stops neither.
+ * request and what it read. Two that overlap therefore both succeed and leave the union, and `If-Match` stops neither. Where
+ * the database breaks one off (a deadlock), Neutron makes it again on what the first has left: then it undoes that one.
  */
 import { randomBytes } from 'node:crypto'
 import { type Answer, type Call, isAdmin, pause, type RouteTable } from '../call.ts'
@@ -302,7 +303,8 @@ async function update(call: Call): Promise<Answer> {
 
   const now = find(state, 'ports', id)
   if (now === undefined) throw portKind.notFound(id)
-  const change = resolved && difference(read.fixed_ips, resolved)
+  const isRepeated = now.revision_number !== read.revision_number && Math.random() < state.settings.repeatedShare
+  const change = resolved && difference((isRepeated ? now : read).fixed_ips, resolved)
   const applied = change && applyDifference(state, network, now, change)
   const isMoved = change !== undefined && change.add.length + change.drop.length > 0
   const { fixed_ips: _, tags: __, ...plain } = values

@@ -77,7 +77,8 @@ export function poolFor(
     onReport: report => {
       isFirst = false
       const text = complaint(port.portId, report)
-      if (text !== '' && text !== told) all.warn(new Error(text))
+      // Each overlapping write is another one, and concerns somebody else perhaps.
+      if (text !== '' && (text !== told || report.overlapped)) all.warn(new Error(text))
       told = text
     },
   })
@@ -140,8 +141,13 @@ export function listWaitingForCredentials(
   return [...ports, ...objects]
 }
 
-function complaint(portId: string, { lost, repaired, returned, strange }: RoundReport): string {
+function complaint(portId: string, { lost, repaired, returned, strange, overlapped }: RoundReport): string {
   const texts = []
+  if (overlapped)
+    texts.push(
+      `Somebody has written port ${portId} at the same moment as we did, and Neutron may have undone it: whoever it was ` +
+        'should look whether the change is there',
+    )
   if (repaired.length > 0)
     texts.push(`Somebody has taken ${repaired.join(', ')} off port ${portId}, which attachments use: put back`)
   if (returned.length > 0)
