@@ -5,16 +5,8 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import {
-  childChainTests,
-  childLab,
-  childTests,
-  childTestsStandalone,
-  dualStack,
-  RELEASED,
-  silent,
-  skipWithout,
-} from './child-link.ts'
+import { childLab, dualStack, RELEASED, silent, skipWithout } from './child-link/lab.ts'
+import { childChainTests, childTests, childTestsStandalone } from './child-link.ts'
 import { errorOf, type Netns } from './nodelab.ts'
 
 childTestsStandalone('ipvlan')

@@ -6,16 +6,8 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import {
-  childChainTests,
-  childLab,
-  childTests,
-  childTestsStandalone,
-  dualStack,
-  RELEASED,
-  silent,
-  skipWithout,
-} from './child-link.ts'
+import { childLab, dualStack, RELEASED, silent, skipWithout } from './child-link/lab.ts'
+import { childChainTests, childTests, childTestsStandalone } from './child-link.ts'
 import { type Attachment, errorOf, type Netns, peers, resultOf, start, type Verb } from './nodelab.ts'
 
 childTestsStandalone('macvlan')

@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { type Kind, skipWithout } from '../child-link.ts'
+import { type Kind, skipWithout } from '../child-link/lab.ts'
 import { attach, tally, trace, withoutStrace } from '../crash/strace.ts'
 import {
   type Attachment,
