@@ -376,6 +376,7 @@ export function testOtherWriters(
       t.diagnostic(
         `${repaired} told as repaired, ${listed} as brought back or his, ${toldMs.length} as overlapping; ${undone.length} of his undone; longest loss ${Math.round(lost.longest())} ms where a write takes ${Math.round(writeMs())} ms`,
       )
+      assert.ok(repaired + listed + toldMs.length > 0, 'nothing overlapped: the test has tested nothing')
       assert.ok(lost.longest() < pace.noticedMs(writeMs()))
     })
 

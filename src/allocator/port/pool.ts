@@ -63,6 +63,8 @@ export type PortPoolOptions = PortAccess & {
   readonly inUse?: ((address: string) => boolean) | undefined
   /** Told after each round that worked. */
   readonly onReport?: ((report: RoundReport) => void) | undefined
+  /** Told at once where somebody wrote between our look and our write, and what it was is not on the port: it may be undone. */
+  readonly onOverlap?: (() => void) | undefined
   /** Told of a round in the background that failed; it will be tried again. */
   readonly onError?: ((error: unknown) => void) | undefined
   readonly step?: ((name: RoundStep) => void) | undefined

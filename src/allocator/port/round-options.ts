@@ -38,6 +38,8 @@ export type RoundOptions = {
   readonly inUse?: ((address: string) => boolean) | undefined
   /** Told whenever attachments were given addresses. */
   readonly onAssigned?: (() => void) | undefined
+  /** Told at once where somebody wrote between our look and our write, and what it was is not on the port: it may be undone. */
+  readonly onOverlap?: (() => void) | undefined
   /** True when the round has done what its caller came for; the rest is left to others. */
   readonly enough?: (() => boolean) | undefined
   /** Told before each step that changes journal or cloud; tests stop the world there. */
@@ -65,8 +67,6 @@ export type RoundReport = {
   returned: string[]
   /** Addresses put into quarantine in this round. */
   strange: string[]
-  /** True if somebody wrote between a look and a write of ours, and what it was is not on the port: it may be undone. */
-  overlapped: boolean
   /** Why somebody was not served, by the want's id. */
   readonly unserved: Map<number, Error>
   /** Why the reserve could not be filled; undefined if it could. */

@@ -24,7 +24,6 @@ export async function settlePort(options: RoundOptions): Promise<RoundReport> {
     repaired: [],
     returned: [],
     strange: [],
-    overlapped: false,
     unserved: state.unserved,
     refillFailed: undefined,
     wrote: false,

@@ -113,7 +113,7 @@ export async function add(
     return false
   }
   options.step?.('answer')
-  await noteOverlap(options, report, port, answer)
+  await noteOverlap(options, port, answer)
   const made = difference(port.fixed_ips, answer.fixed_ips).filter(each => !back.includes(each.ip_address))
   // Otherwise somebody else wrote at the same time: the intent stays, and the next look at the port decides.
   if (!sameCounts(countBySubnet(made), adding)) {
@@ -225,17 +225,19 @@ function areNamesRefused(
 }
 
 /**
- * Notes that somebody else wrote between our look and our write. His change is kept beside ours, and seen then, unless
+ * Tells that somebody else wrote between our look and our write. His change is kept beside ours, and seen then, unless
  * Neutron had to make our write again: that says what the port has, and undoes it.
  */
-async function noteOverlap(options: RoundOptions, report: RoundReport, port: Port, answer: Port): Promise<void> {
+async function noteOverlap(options: RoundOptions, port: Port, answer: Port): Promise<void> {
   // Neutron counts one for each write; what its agents note of a port counts too.
   const others = (answer.revision_number ?? 0) - (port.revision_number ?? 0) - 1
   if (others <= 0) return
   const after = await options.neutron.ports.get(port.id, limitsOf(options)).catch(() => undefined)
   const shows = (each: Port) => addressesOf(each).toSorted().join(' ')
+  // What has come since says nothing about what was before.
+  const isLater = after?.revision_number !== answer.revision_number
   const isSeen = after !== undefined && (shows(after) !== shows(answer) || after.status !== port.status)
-  if (others > 1 || !isSeen) report.overlapped = true
+  if (others > 1 || isLater || !isSeen) options.onOverlap?.()
 }
 
 const namedEntry = ({ subnetIds, address }: Want): Entry => ({
@@ -313,7 +315,7 @@ export async function remove(
   } catch (error) {
     return await afterRefusal(options, state, error, intent, NO_ADDITION)
   }
-  await noteOverlap(options, report, port, answer)
+  await noteOverlap(options, port, answer)
   options.step?.('remove-record')
   const present = new Set(answer.fixed_ips.map(each => each.ip_address))
   options.echo?.note([...leaving])

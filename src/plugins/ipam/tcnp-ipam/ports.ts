@@ -74,11 +74,11 @@ export function poolFor(
     // What the kernel had when the agent started says something about the writes of the agent before it.
     inUse: address => isFirst && all.inUse.has(address),
     onError: error => all.warn(error),
+    onOverlap: () => all.warn(new Error(overlapOn(port.portId))),
     onReport: report => {
       isFirst = false
       const text = complaint(port.portId, report)
-      // Each overlapping write is another one, and concerns somebody else perhaps.
-      if (text !== '' && (text !== told || report.overlapped)) all.warn(new Error(text))
+      if (text !== '' && text !== told) all.warn(new Error(text))
       told = text
     },
   })
@@ -141,13 +141,12 @@ export function listWaitingForCredentials(
   return [...ports, ...objects]
 }
 
-function complaint(portId: string, { lost, repaired, returned, strange, overlapped }: RoundReport): string {
+const overlapOn = (portId: string) =>
+  `Somebody has written port ${portId} at the same moment as we did, and Neutron may have undone it: whoever it was should ` +
+  'look whether the change is there'
+
+function complaint(portId: string, { lost, repaired, returned, strange }: RoundReport): string {
   const texts = []
-  if (overlapped)
-    texts.push(
-      `Somebody has written port ${portId} at the same moment as we did, and Neutron may have undone it: whoever it was ` +
-        'should look whether the change is there',
-    )
   if (repaired.length > 0)
     texts.push(`Somebody has taken ${repaired.join(', ')} off port ${portId}, which attachments use: put back`)
   if (returned.length > 0)
