@@ -41,6 +41,8 @@ const options = {
   // koffi finds its native library beside its own files.
   external: ['koffi'],
   banner: { js: requireForCommonJs },
+  // Those of packages, which lie beside in node_modules: one letter beyond ASCII, in a name, and V8 keeps two bytes for each.
+  legalComments: 'none',
   logLevel: 'warning',
   write: false as const,
 } satisfies BuildOptions & { write: false }
