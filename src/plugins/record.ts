@@ -109,15 +109,25 @@ export const delRecorded = (
   more: Partial<Call> = {},
 ): Promise<void> => inOwnNetns(attachment, bootId, { ...callOf(attachment, 'DEL'), ...more }, del)
 
-/** Runs a call that names no namespace in the attachment's, where that is still the one that it was made in. */
+/**
+ * Runs a call that names no namespace in the attachment's, where that is still the one that it was made in.
+ * @throws where nobody can say whether it is, after the call was run without: something may be left there
+ */
 export async function inOwnNetns(
   attachment: Attachment | undefined,
   bootId: string,
   call: Call,
   run: (call: Call) => Promise<void>,
 ): Promise<void> {
-  const netnsFd = attachment === undefined || call.netnsFd !== undefined ? undefined : reopenNetns(attachment, bootId)
-  if (attachment === undefined || netnsFd === undefined) return await run(call)
+  if (attachment === undefined || call.netnsFd !== undefined) return await run(call)
+  let netnsFd: number | undefined
+  try {
+    netnsFd = reopenNetns(attachment, bootId)
+  } catch (error) {
+    await run(call)
+    throw error
+  }
+  if (netnsFd === undefined) return await run(call)
   const { netns } = attachment
   try {
     await run({ ...call, netns, netnsFd, env: { ...call.env, CNI_NETNS: netns } })
@@ -131,12 +141,7 @@ function reopenNetns(attachment: Attachment, bootId: string): number | undefined
   const { netns, netnsDevice, netnsInode } = attachment
   // After a boot the same path and number may be another container's.
   if (attachment.bootId !== bootId) return undefined
-  let netnsFd: number | undefined
-  try {
-    netnsFd = tryOpenNetns(netns)
-  } catch {
-    // What cannot be looked into is left alone.
-  }
+  const netnsFd = tryOpenNetns(netns)
   if (netnsFd === undefined) return undefined
   const { device, inode } = identifyNetns(netnsFd)
   if (device === netnsDevice && inode === netnsInode) return netnsFd
