@@ -3,8 +3,7 @@
 // stripped; one file with V8's code cache beside it starts in a fraction of that, and so do commands: 0.1 s of CPU instead of
 // 0.9. The agent is bundled for its memory, too: each of its threads would load what strips types, 80 MiB in all.
 //
-// build/plugin.cjs        what is started: switches the code cache on, then loads the bundle (a cache covers only what is
-//                         loaded after it was switched on)
+// build/plugin.cjs        what is started: loads the bundle with what V8 compiled for an earlier call (src/bin/start-plugin.ts)
 // build/plugin/           the bundle: one file with what every call needs, others with what is loaded when first used. In
 //                         CommonJS: the loader of ES modules, and the copies that it makes of Node's own, cost 20 ms
 // build/agent.mjs, build/agent/
@@ -12,7 +11,9 @@
 //                         agent goes on when these files are replaced under it
 // build/mooring.mjs, build/mooring/
 //                         all commands, with what each needs in files of its own
-// build/code-cache/       filled by the first call, keyed by V8's version and the text of the bundle
+// build/code-cache/       filled by the first call of each kind, keyed by V8's version and the text of the bundle
+import { execFileSync } from 'node:child_process'
+import { hash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,10 +25,6 @@ const startOf = (bundle: string) => `import { enableCompileCache } from 'node:mo
 enableCompileCache(new URL('./code-cache', import.meta.url).pathname)
 await import('./${bundle}/mooring.js')
 `
-const startOfPlugin = `require('node:module').enableCompileCache(__dirname + '/code-cache')
-require('./plugin/plugin.cjs')
-`
-
 // Packages in CommonJS call require() for Node's own modules; an ES module has none unless it is made.
 const requireForCommonJs = `import { createRequire as createRequireOfBundle } from 'node:module'
 const require = createRequireOfBundle(import.meta.url)`
@@ -137,9 +134,18 @@ const plugin = await build({
   },
   outExtension: { '.js': '.cjs' },
   outdir: 'build/plugin',
+  inject: ['scripts/quick-performance.ts'],
   plugins: [lazy, quick, rare],
   // Of the threads, which a call does not start.
   logOverride: { 'empty-import-meta': 'silent' },
+})
+const pluginText = plugin.outputFiles.find(({ path }) => basename(path) === 'plugin.cjs')!.contents
+const startOfPlugin = await build({
+  ...options,
+  format: 'cjs',
+  banner: {},
+  entryPoints: ['src/bin/start-plugin.ts'],
+  define: { bundleText: JSON.stringify(hash('sha256', pluginText).slice(0, 16)) },
 })
 const agent = await build({
   ...options,
@@ -170,6 +176,8 @@ function replaceFile(path: string, contents: string | Uint8Array): void {
   renameSync(`${path}.new`, path)
 }
 
+// Keyed by the text of what is about to go.
+rmSync(`${root}/build/code-cache`, { recursive: true, force: true })
 for (const [name, { outputFiles }] of Object.entries({ agent, mooring, plugin })) {
   mkdirSync(`${root}/build/${name}`, { recursive: true })
   // The entry is the first: it must not name a file that is not there yet.
@@ -178,7 +186,10 @@ for (const [name, { outputFiles }] of Object.entries({ agent, mooring, plugin })
   for (const left of readdirSync(`${root}/build/${name}`))
     if (!names.has(left)) rmSync(`${root}/build/${name}/${left}`, { force: true })
 }
-// Keyed by the text of what is gone now.
-rmSync(`${root}/build/code-cache`, { recursive: true, force: true })
 for (const name of ['agent', 'mooring']) replaceFile(`${root}/build/${name}.mjs`, startOf(name))
-replaceFile(`${root}/build/plugin.cjs`, startOfPlugin)
+replaceFile(`${root}/build/plugin.cjs`, startOfPlugin.outputFiles[0]!.contents)
+// A first call, so that there is something compiled also where nothing can be kept later.
+execFileSync(process.execPath, [`${root}/build/plugin.cjs`, 'loopback'], {
+  env: { CNI_COMMAND: 'VERSION' },
+  stdio: 'ignore',
+})

@@ -31,7 +31,7 @@ export const LEVEL_OF_ROOM: Readonly<Record<string, number>> = {
 const BASE_ONLY = new Set(['openstack', 'kubernetes', 'cni'])
 
 /** What node runs directly; everything else under src/ is reached from here. */
-const ENTRY_POINTS = ['src/bin/mooring.ts', 'src/bin/plugin.ts']
+const ENTRY_POINTS = ['src/bin/mooring.ts', 'src/bin/plugin.ts', 'src/bin/start-plugin.ts']
 
 /** Where a process may be started. Nowhere else, because ADD and DEL start none but the foreign plugin that is configured. */
 const MAY_START_PROCESSES: readonly [path: string, reason: string][] = [

@@ -11,5 +11,6 @@ import { runPlugin } from './one-shot.ts'
 runPlugin(process.argv[2] ?? '', process.env, process.argv[3]).then(code => {
   // What was compiled is kept for the next call; V8 would need some milliseconds more to put its heap away, for nobody.
   flushCompileCache()
+  globalThis.keepCompiled?.(code === 0)
   exitAtOnce(code)
 })

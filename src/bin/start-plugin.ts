@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What a call without agent starts (build/plugin.cjs): runs the bundle of plugin.ts with what V8 compiled for an earlier call of the
+// same plugin and verb. Node.js keeps what is compiled when a file is loaded, and not the hundreds of functions that are compiled when
+// they are first called: 15 ms of CPU, in every call.
+
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { enableCompileCache } from 'node:module'
+import { constants, Script } from 'node:vm'
+
+declare global {
+  /** Keeps what V8 has compiled so far for later calls, for those of this kind where it succeeded. */
+  var keepCompiled: ((succeeded: boolean) => void) | undefined
+  /** Identifies the text of the bundle (scripts/bundle.ts): V8 itself would take any text of the same length for it. */
+  var bundleText: string
+}
+
+const file = `${__dirname}/plugin/plugin.cjs`
+const cache = `${__dirname}/code-cache`
+const [, , type = ''] = process.argv
+const { CNI_COMMAND: command = '' } = process.env
+/** What a call of any kind left: better than nothing for the first one of each kind. */
+const common = `${cache}/${bundleText}`
+const special =
+  /^[\w-]+$/.test(type) && /^(ADD|DEL|CHECK|GC|STATUS)$/.test(command) ? `${common}-${type}-${command}` : common
+
+// For the rare files beside the bundle.
+enableCompileCache(cache)
+// The bundle is ASCII.
+const source = `(function (require, module, exports) {${readFileSync(file, 'latin1')}\n})`
+const ofKind = tryRead(special)
+const cachedData = ofKind ?? tryRead(common)
+const script = new Script(source, {
+  filename: file,
+  importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  ...(cachedData === undefined ? {} : { cachedData }),
+})
+const isUseful = cachedData !== undefined && script.cachedDataRejected !== true
+if (ofKind === undefined || !isUseful)
+  globalThis.keepCompiled = succeeded => {
+    let compiled: Buffer | undefined
+    const compile = () => (compiled ??= script.createCachedData())
+    if (succeeded) tryKeep(special, compile)
+    if (!isUseful && !(succeeded && special === common)) tryKeep(common, compile)
+  }
+script.runInThisContext()(require, module, exports)
+
+function tryRead(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path)
+  } catch {
+    return undefined
+  }
+}
+
+/** On the disk before it has its name: V8 believes what it reads. Where it cannot be kept the next call compiles again. */
+function tryKeep(path: string, compile: () => Buffer): void {
+  const draft = `${path}.${process.pid}`
+  try {
+    mkdirSync(cache, { recursive: true })
+    const fd = openSync(draft, 'w', 0o600)
+    try {
+      writeFileSync(fd, compile())
+      fsyncSync(fd)
+      renameSync(draft, path)
+    } catch {
+      rmSync(draft, { force: true })
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    // The release lies where nobody may write.
+  }
+}
