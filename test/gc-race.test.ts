@@ -51,6 +51,8 @@ for (const process of ['agent', 'perCall'] as const)
     const made = await worldOf(process, { fails: false })
     const { begun, goOn } = made
     await using world = made.world
+    // Nothing waits for a test that has failed.
+    using _end = { [Symbol.dispose]: goOn }
     const add = async () => {
       const { containerId, sandbox } = podOf(world, 0)
       return await world.node.call('ADD', containerId, { sandbox })
@@ -80,6 +82,8 @@ for (const process of ['agent', 'perCall'] as const)
     const made = await worldOf(process, { fails: true })
     const { begun, goOn } = made
     await using world = made.world
+    // Nothing waits for a test that has failed.
+    using _end = { [Symbol.dispose]: goOn }
     const { node, mode } = world
     const held = () => mode.inJournal(node.journal).flatMap(each => each.containerId || [])
     const gc = async () => await node.call('GC', '', { config: { 'cni.dev/valid-attachments': [] } })
