@@ -113,4 +113,4 @@ function watchWith(t: TestContext, refresh: () => Promise<void>): void {
   })
 }
 
-testOtherWriters(pace, { concurrency: false, skip, timeout: 300_000 + pace.changes * 20_000 }, makeGround)
+testOtherWriters(pace, { concurrency: false, skip, timeout: 300_000 + pace.changes * 40_000 }, makeGround)
