@@ -6,7 +6,8 @@ import assert from 'node:assert/strict'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe } from 'node:test'
-import { assertSameState, errorOf, folder, makeManyNetns, type Netns, resultOf, skip } from './nodelab.ts'
+import { assertSameState, errorOf, folder, makeManyNetns, resultOf, skip } from './nodelab.ts'
+import { type PairDamage, pairDamages } from './pair-damages.ts'
 import { DEFAULTS, DONE, ptpLab, silent } from './ptp-lab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
@@ -14,8 +15,8 @@ for (const mode of ['standalone', 'agent'] as const)
     const at = ptpLab(mode)
     const { testByAgent, bringForGood, config, newPod, assertNothingLeft, add, del, withFakeIpam } = at
 
-    const damages: [string, RegExp, (pod: Netns, host: string) => void][] = [
-      ['the interface is gone (CHK-04)', /link eth0 in the pod is missing/, pod => pod.ip('link del eth0')],
+    const damages: PairDamage[] = [
+      ...pairDamages(() => at.node),
       [
         'the interface is another kind',
         /link eth0 in the pod is no veth but bridge/,
@@ -64,17 +65,6 @@ for (const mode of ['standalone', 'agent'] as const)
         pod => pod.ip('neigh replace 10.6.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent'),
       ],
       [
-        'the MAC is another (CHK-07)',
-        /eth0 in the pod has MAC 02:00:00:00:00:99/,
-        pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
-      ],
-      ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
-      [
-        "the node's end is down (CHK-12)",
-        /link veth[0-9a-f]{8} on the node is down/,
-        (_, host) => at.node.ip(`link set ${host} down`),
-      ],
-      [
         'the gateway is gone from the node',
         /address 10\.6\.0\.1\/32 is missing on veth/,
         (_, host) => at.node.ip(`addr del 10.6.0.1/32 dev ${host}`),
@@ -91,17 +81,6 @@ for (const mode of ['standalone', 'agent'] as const)
           const address = at.node.ip(`route show dev ${host} proto 98`).split(' ')[0]
           at.node.ip(`route replace ${address} via 10.10.10.1`)
         },
-      ],
-      ['the MTU is another', /link eth0 in the pod has MTU 1400, not 1500/, pod => pod.ip('link set eth0 mtu 1400')],
-      [
-        "the MTU of the node's end is another",
-        /link veth[0-9a-f]{8} on the node has MTU 1400, not 1500/,
-        (_, host) => at.node.ip(`link set ${host} mtu 1400`),
-      ],
-      [
-        "the MAC of the node's end is another",
-        /link veth[0-9a-f]{8} on the node has MAC 02:00:00:00:00:98/,
-        (_, host) => at.node.ip(`link set ${host} address 02:00:00:00:00:98`),
       ],
       [
         "the link-local address of the node's end is gone",

@@ -7,7 +7,8 @@ import assert from 'node:assert/strict'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { type Attachment, assertSameState, errorOf, type Netns, resultOf, skip } from './nodelab.ts'
+import { type Attachment, assertSameState, errorOf, resultOf, skip } from './nodelab.ts'
+import { type PairDamage, pairDamages } from './pair-damages.ts'
 import { RELEASED, secondSubnet, silent, vethRouteLab } from './veth-route-lab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
@@ -27,16 +28,8 @@ for (const mode of ['standalone', 'agent'] as const)
 
     /** The kernel may have no dummy links. */
     const nextHopLink = () => (at.node.ip('-o link').includes(' dummy0:') ? 'dummy0' : 'lo')
-    const damages: [string, RegExp, (pod: Netns, host: string) => void][] = [
-      ['the interface is gone (CHK-04)', /link eth0 in the pod is missing/, pod => pod.ip('link del eth0')],
-      [
-        'the interface is renamed (CHK-04)',
-        /link eth0 in the pod is missing/,
-        pod => {
-          pod.ip('link set eth0 down')
-          pod.ip('link set eth0 name eth9')
-        },
-      ],
+    const damages: PairDamage[] = [
+      ...pairDamages(() => at.node),
       [
         'the address is gone (CHK-05)',
         /address 10\.10\.10\.\d+\/24 is missing on eth0/,
@@ -70,17 +63,6 @@ for (const mode of ['standalone', 'agent'] as const)
         pod => pod.ip('neigh del 169.254.1.1 dev eth0'),
       ],
       [
-        'the MAC is another (CHK-07)',
-        /eth0 in the pod has MAC 02:00:00:00:00:99/,
-        pod => pod.ip('link set eth0 address 02:00:00:00:00:99'),
-      ],
-      ['the interface is down (CHK-12)', /link eth0 in the pod is down/, pod => pod.ip('link set eth0 down')],
-      [
-        "the node's end is down (CHK-12)",
-        /link veth[0-9a-f]{8} on the node is down/,
-        (_, host) => at.node.ip(`link set ${host} down`),
-      ],
-      [
         'the host route is gone (PTP-08)',
         /route 10\.10\.10\.\d+ dev veth[0-9a-f]{8} is missing on the node/,
         (_, host) => at.node.ip(`route flush dev ${host}`),
@@ -92,17 +74,6 @@ for (const mode of ['standalone', 'agent'] as const)
           const [address] = at.node.ip('neigh show proxy').split(' ')
           at.node.ip(`neigh del proxy ${address} dev eth0`)
         },
-      ],
-      ['the MTU is another', /link eth0 in the pod has MTU 1400, not 1500/, pod => pod.ip('link set eth0 mtu 1400')],
-      [
-        "the MTU of the node's end is another",
-        /link veth[0-9a-f]{8} on the node has MTU 1400, not 1500/,
-        (_, host) => at.node.ip(`link set ${host} mtu 1400`),
-      ],
-      [
-        "the MAC of the node's end is another",
-        /link veth[0-9a-f]{8} on the node has MAC 02:00:00:00:00:98/,
-        (_, host) => at.node.ip(`link set ${host} address 02:00:00:00:00:98`),
       ],
       [
         'the node has lost the next hop',
