@@ -88,13 +88,15 @@ async function answerService(
   return injection?.act === 'answer-after' ? injectedAnswer(injection, mount) : answer
 }
 
-/** What a read tells, without the last or first entries of its list, or of a port's addresses. */
+/** What a read tells, without the last or first entries of its list, or of a port's addresses and pairs. */
 function partialAnswer(answer: Answer, { missing = 1, from = 'end' }: Injection): Answer {
   const less = (value: unknown): unknown => {
     if (Array.isArray(value))
       return from === 'start' ? value.slice(missing) : value.slice(0, Math.max(0, value.length - missing))
     const object = asObject(value)
-    return object !== undefined && 'fixed_ips' in object ? { ...object, fixed_ips: less(object['fixed_ips']) } : value
+    if (object === undefined || !('fixed_ips' in object)) return value
+    const { fixed_ips, allowed_address_pairs } = object
+    return { ...object, fixed_ips: less(fixed_ips), allowed_address_pairs: less(allowed_address_pairs) }
   }
   const body = asObject(answer.body)
   if (answer.status !== 200 || body === undefined) return answer

@@ -20,7 +20,7 @@ export type InjectedAct =
   | 'hang-after'
   /** A read that shows the state of `ageMs` ago. */
   | 'stale'
-  /** A read that leaves out the last `missing` entries, or the first (`from`): objects of a list, addresses of a port. */
+  /** A read that leaves out the last `missing` entries, or the first (`from`): objects of a list, addresses and pairs of a port. */
   | 'partial'
 
 export type Injection = {

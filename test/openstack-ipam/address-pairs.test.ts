@@ -214,6 +214,34 @@ for (const [when, waitMs] of [
     )
   })
 
+test('answers that lack pairs of others take none from anybody: not the first one, and none of the same revision', async t => {
+  const { open, pairs, edit, simulator, portId } = await setUp(t)
+  const theirs = ['192.0.2.1', '192.0.2.3']
+  await edit(() => theirs)
+  const hide = (times: number) =>
+    simulator.inject({ act: 'partial', missing: 1, times, method: 'GET', path: `/ports/${portId}` })
+  const list = open()
+  hide(1)
+  await list.need('a', ['10.10.10.64'], limits())
+  assert.deepEqual(pairs().sort(), ['10.10.10.64', ...theirs])
+  hide(2)
+  await list.need('b', ['10.10.10.66'], limits())
+  assert.deepEqual(pairs().sort(), ['10.10.10.64', '10.10.10.66', ...theirs])
+  simulator.inject({ act: 'partial', missing: 9, times: 9, method: 'GET', path: `/ports/${portId}` })
+  await assert.rejects(list.need('c', ['10.10.10.68'], { deadline: deadlineIn(10_000) }), {
+    fault: 'strange',
+    message:
+      /^Cannot use what Neutron shows of the address pairs of port \S+: it lacks 192\.0\.2\.1, 192\.0\.2\.3, which it had at the same revision \d+;/,
+  })
+  await fetch(`${simulator.url}/simulator/inject`, { method: 'DELETE' })
+  await list.need('c', ['10.10.10.68'], limits())
+  assert.deepEqual(pairs().sort(), ['10.10.10.64', '10.10.10.66', '10.10.10.68', ...theirs])
+  // What somebody really takes out is gone at once, and not put in again.
+  await edit(held => held.filter(each => each !== '192.0.2.1'))
+  await list.need('d', ['10.10.10.70'], limits())
+  assert.deepEqual(pairs().sort(), ['10.10.10.64', '10.10.10.66', '10.10.10.68', '10.10.10.70', '192.0.2.3'])
+})
+
 test('what comes back too late for a mistake stays, and is reported', async t => {
   const { open, pairs, edit, reports, journal } = await setUp(t)
   const list = open()
@@ -241,7 +269,8 @@ test('without an agent a process looks again before it ends, and on a port witho
   const list = open({ longLived: false })
   simulator.forgetRequests()
   await list.need('a', ['10.10.10.64'], limits())
-  assert.deepEqual(simulator.requests('GET', /ports/).length, 2)
+  // Two looks before it writes, for the first one proves nothing, and one after.
+  assert.deepEqual(simulator.requests('GET', /ports/).length, 3)
   await list.need('a', [], limits())
   await cloud.neutron.ports.update(portId, { security_groups: [], port_security_enabled: false }, limits())
   await list.need('b', ['10.10.10.66'], limits())

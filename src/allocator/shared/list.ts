@@ -32,6 +32,8 @@ export type ListView = {
 
 /** One kind of list: how it is read and written, and which entries stand for what is needed. */
 export type ListDriver = ListKey & {
+  /** A write names the whole list: what a wrong answer lacked would be taken from whoever has it. */
+  readonly writesWhole: boolean
   /** The lists of one object share a lock: they share its revision. */
   readonly lockName: string
   /** In words, for messages: `address pairs of port X`. */
@@ -100,6 +102,8 @@ export type SharedList = {
 }
 
 const TRIES_MAX = 12
+/** Looks after the first, where an answer lacks what others had. */
+const LOOKS_MAX = 3
 const RETRY_MS = 50
 const ROUND_MS = 60_000
 /** Between looks for what may still come back, at least. */
@@ -116,7 +120,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
   let { driver, access, settings } = options
   const key: ListKey = { kind: driver.kind, objectId: driver.objectId }
   const rounds = createRounds({ round: background, onFailure })
-  let seen: readonly string[] | undefined
+  /** The list as it was last seen. */
+  let seen: ListView | undefined
   /** When the list is looked at again because of a write of ours. */
   let verifyAtMs: number | undefined
   /** As the cloud itself said; a configuration may be wrong, and an operator may have it raised. */
@@ -141,11 +146,36 @@ export function openSharedList(options: SharedListOptions): SharedList {
 
   const isDone = () => isServed() && listLeftovers('held', 'removing').length === 0
 
+  /**
+   * The list as it is now. An answer that lacks what others had at the last look is believed where two lack the same, and
+   * never at the revision at which it was there: each change makes another. @throws {AllocationError} `strange`
+   */
+  async function look(limits: Limits): Promise<ListView | undefined> {
+    let before: string | undefined
+    for (let again = 0; ; again++) {
+      const view = await driver.look(limits)
+      if (view === undefined || view.isMoot || seen === undefined || !driver.writesWhole) return view
+      const ours = new Set(listEntries(journal, key).map(each => each.entry))
+      const missed = foreignChange(seen.entries, view.entries, ours).removed.join(', ')
+      const isUntrue = missed !== '' && view.revision !== undefined && view.revision === seen.revision
+      if (!isUntrue && (missed === '' || missed === before || again === LOOKS_MAX)) return view
+      if (again === LOOKS_MAX)
+        throw new AllocationError(
+          'strange',
+          `Cannot use what Neutron shows of the ${driver.title}: it lacks ${missed}, which it had at the same revision ` +
+            `${view.revision}; nothing is written on such ground`,
+        )
+      before = missed
+      await pause(RETRY_MS * 2 ** again, limits)
+    }
+  }
+
   /** Looks and writes until nothing is to be done. The caller holds the lock. @returns true if it wrote */
   async function round(limits: Limits): Promise<boolean> {
     let wrote = false
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const view = await driver.look(limits)
+      const isFirst = seen === undefined
+      const view = await look(limits)
       if (view === undefined)
         throw new AllocationError(
           'gone',
@@ -157,6 +187,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
         return wrote
       }
       demandFits(view.entries, plan, needs)
+      // What a second look lacks, the first may have had.
+      if (isFirst && driver.writesWhole) continue
       wrote = true
       if (await write(view, plan, limits, tries)) return true
     }
@@ -176,14 +208,14 @@ export function openSharedList(options: SharedListOptions): SharedList {
       report(view, known, plan)
       return { needs, plan }
     })
-    seen = view.entries
+    seen = view
     return { plan, needs }
   }
 
   function report(view: ListView, known: readonly { entry: string }[], plan: ListPlan): void {
     const isForgotten = (entry: string) => plan.states.has(entry) && plan.states.get(entry) === undefined
     const ours = new Set([...known.map(each => each.entry).filter(each => !isForgotten(each)), ...plan.add])
-    const change = foreignChange(seen ?? view.entries, view.entries, ours)
+    const change = foreignChange((seen ?? view).entries, view.entries, ours)
     const facts: ListReport = {
       title: driver.title,
       repaired: plan.lost,
@@ -272,7 +304,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
       for (const entry of remove) if (!present.has(entry)) putEntry(journal, key, entry, 'removed')
       if (add.every(each => present.has(each))) settleNeeds(journal, key)
     })
-    seen = answer.entries
+    seen = answer
     return add.every(each => present.has(each)) && remove.every(each => !present.has(each)) && isServed()
   }
 
@@ -340,11 +372,11 @@ export function openSharedList(options: SharedListOptions): SharedList {
       if (longLived) rounds.kick()
     },
     async demandRoom(user, members, limits) {
-      if (seen !== undefined && shortage(user, members, seen) === undefined) return
-      const view = await driver.look(limits)
+      if (seen !== undefined && shortage(user, members, seen.entries) === undefined) return
+      const view = await look(limits)
       if (view === undefined || view.isMoot) return
-      seen = view.entries
-      const error = shortage(user, members, seen)
+      seen = view
+      const error = shortage(user, members, seen.entries)
       if (error !== undefined) throw error
     },
     async settle(limits) {

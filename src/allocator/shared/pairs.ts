@@ -32,6 +32,7 @@ export function pairsDriver(portId: string, neutron: () => Promise<PairsNeutron>
   return {
     kind: 'pairs',
     objectId: portId,
+    writesWhole: true,
     lockName: `port-${portId}`,
     title: `address pairs of port ${portId}`,
     remedy:

@@ -25,6 +25,7 @@ export function routesDriver(routerId: string, neutron: () => Promise<RoutesNeut
   return {
     kind: 'routes',
     objectId: routerId,
+    writesWhole: false,
     lockName: `router-${routerId}`,
     title: `routes of router ${routerId}`,
     remedy:
