@@ -263,6 +263,29 @@ test('planPort() gives a named address of the port whatever its cool-down, and t
   }
 })
 
+test('comparePort() attributes what unanswered writes named, also where two named the same', () => {
+  const [one, other] = [
+    { ...intent(1, 2), naming: ['a', 'b'] },
+    { ...intent(2, 3), naming: ['b', 'c', 'd'] },
+  ]
+  const both = comparePort(shown('a', 'b', 'c', 'd'), [], [one, other], now)
+  assert.deepEqual(both.attributed, shown('a', 'b', 'c', 'd'))
+  assert.deepEqual(both.settled, [1, 2])
+  // The answer of one was seen: what it made is recorded.
+  const rest = comparePort(
+    shown('a', 'b', 'c', 'd'),
+    ['b', 'c', 'd'].map(each => known('assigned', each)),
+    [one],
+    now,
+  )
+  assert.deepEqual([rest.attributed, rest.strange, rest.settled], [shown('a'), [], [1]])
+})
+
+test('comparePort() attributes what a write named beside what nobody can explain', () => {
+  const found = comparePort(shown('a', 'z'), [], [{ ...intent(1, 1), naming: ['a'] }, intent(2, 2)], now)
+  assert.deepEqual([found.attributed, found.strange, found.settled], [shown('a'), shown('z'), [1]])
+})
+
 test('comparePort() attributes a named address only to the write that named it', () => {
   const write: PortIntent = { ...intent(1, 1), naming: ['10.0.0.7'] }
   const compared = (address: string) => comparePort(shown(address), [], [write], { nowMs: 2_000 })

@@ -92,17 +92,17 @@ export function comparePort(
   const recorded = new Set(known.map(each => each.address))
   const unknown = shown.filter(each => !recorded.has(each.ip_address))
   const gone = known.filter(each => !present.has(each.address))
-  const explaining = explain(unknown, intents)
-  const explained = explaining !== undefined
+  const { made, by } = explain(unknown, present, intents)
+  const isOurs = ({ ip_address }: Shown) => made.has(ip_address) && !inUse(ip_address)
   return {
-    attributed: unknown.filter(each => explained && !inUse(each.ip_address)),
-    strange: unknown.filter(each => !explained || inUse(each.ip_address)),
+    attributed: unknown.filter(isOurs),
+    strange: unknown.filter(each => !isOurs(each)),
     vanished: gone.filter(each => each.state !== 'assigned'),
     lost: gone.filter(each => each.state === 'assigned'),
     settled: intents
       .filter(
         intent =>
-          explaining?.includes(intent) ||
+          by.includes(intent) ||
           nowMs - intent.createdMs > INTENT_MS ||
           // A removal that has not shown its effect may still have it, on whoever has the address then.
           (Object.keys(intent.adding).length === 0 && !intent.removing.some(address => present.has(address))),
@@ -111,18 +111,39 @@ export function comparePort(
   }
 }
 
+/** Addresses that writes of ours made, and those writes. */
+type Explanation = { readonly made: ReadonlySet<string>; readonly by: readonly PortIntent[] }
+
 /**
- * The intents that together made exactly these addresses, undefined if none did. Exactly, because a write is all or
- * nothing: a number that no set of intents adds up to means that somebody else wrote as well.
+ * What unanswered writes made of the addresses that nobody recorded. A write is all or nothing: once the port has all that
+ * one named it was carried out, also where another named the same. What is left has to be exactly what some of the others
+ * asked for by number: a number that no set of them adds up to means that somebody else wrote as well.
  */
-function explain(unknown: readonly Shown[], intents: readonly PortIntent[]): PortIntent[] | undefined {
-  if (unknown.length === 0) return []
-  const adding = intents.filter(intent => Object.keys(intent.adding).length > 0)
+function explain(unknown: readonly Shown[], present: ReadonlySet<string>, intents: readonly PortIntent[]): Explanation {
   const appeared = new Set(unknown.map(each => each.ip_address))
   // What was there before a write is not of that write, and what it named is there if it was carried out.
-  const fits = ({ before, naming }: PortIntent) =>
-    !before.some(each => appeared.has(each)) && naming.every(each => appeared.has(each))
-  const candidates = adding.filter(fits)
+  const fitting = intents.filter(
+    ({ before, naming, adding }) =>
+      Object.keys(adding).length > 0 &&
+      !before.some(each => appeared.has(each)) &&
+      naming.every(each => present.has(each)),
+  )
+  const [named, counted] = [true, false].map(isNamed => fitting.filter(each => isNamed === isNamedWhole(each)))
+  const certain = new Set(named!.flatMap(each => each.naming))
+  const others = unknown.filter(each => !certain.has(each.ip_address))
+  const chosen = countedFor(others, counted!)
+  if (chosen === undefined) return { made: certain, by: named! }
+  return { made: certain.union(appeared), by: [...named!, ...chosen] }
+}
+
+const isNamedWhole = ({ adding, naming }: PortIntent) =>
+  naming.length === Object.values(adding).reduce((sum, each) => sum + each, 0)
+
+/** The writes that together made exactly these addresses, undefined if none did. */
+function countedFor(unknown: readonly Shown[], intents: readonly PortIntent[]): PortIntent[] | undefined {
+  if (unknown.length === 0) return []
+  const appeared = new Set(unknown.map(each => each.ip_address))
+  const candidates = intents.filter(({ naming }) => naming.every(each => appeared.has(each)))
   if (candidates.length > INTENTS_MAX) return undefined
   const wanted = countBySubnet(unknown)
   for (let subset = 1; subset < 1 << candidates.length; subset++) {

@@ -14,6 +14,7 @@ import {
   forgetAddress,
   forgetIntent,
   listFullSubnets,
+  listIntents,
   listKnownAddresses,
   listWants,
   noteFull,
@@ -199,8 +200,11 @@ async function freeEntries(
   adding: Readonly<Record<string, number>>,
 ): Promise<readonly Entry[]> {
   const { names, neutron, echo, journal, portId } = options
-  // Also one that somebody took off the port is its attachment's still.
-  const known = new Set(listKnownAddresses(journal, portId).map(each => each.address))
+  // Also one that somebody took off the port is its attachment's still, and what an unanswered write named may come yet.
+  const known = new Set([
+    ...listKnownAddresses(journal, portId).map(each => each.address),
+    ...listIntents(journal, portId).flatMap(each => each.naming),
+  ])
   const avoid = (address: string) => known.has(address) || echo?.has(address) === true
   const choose = async ([subnet_id, count]: readonly [string, number]): Promise<readonly Entry[]> => {
     const wanted = { subnetId: subnet_id, count, avoid }
