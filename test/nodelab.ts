@@ -379,18 +379,21 @@ END
   done
   echo of nft
   exec nft -s list ruleset`
+/**
+ * What follows from a link that has a carrier: the address of its MAC, its route, and what the kernel adds after duplicate
+ * detection. When it comes depends on what else the kernel does with links.
+ */
+const FOLLOWS = /^((local|anycast) fe80::|fe80::\/64 dev \S+ proto kernel|.* inet6 fe80::\S*ff:fe\S*\/64 scope link)/
+
 /** Links, addresses, routes, rules, neighbours and the rules of nftables in a namespace. */
 export function stateOfKernel({ name, path }: Netns): string[] {
   if (!existsSync(path)) return []
   const [lines, firewall] = run('nsenter', [`--net=${path}`, 'sh', '-ec', SHOW_STATE])
     .split('of nft\n')
     .map(text => text.split('\n')) as [string[], string[]]
-  return (
-    [...lines.map(line => line.replace(/ (tentative|expires \S+|state \w+)/g, '').trim()), ...firewall]
-      // Follow from the addresses, after duplicate detection.
-      .filter(line => line !== '' && !/^(local|anycast) fe80::/.test(line))
-      .map(line => `${name}: ${line.trim()}`)
-  )
+  return [...lines.map(line => line.replace(/ (tentative|expires \S+|state \w+)/g, '').trim()), ...firewall]
+    .filter(line => line !== '' && !FOLLOWS.test(line))
+    .map(line => `${name}: ${line.trim()}`)
 }
 
 function filesBelow(directory: string): string[] {

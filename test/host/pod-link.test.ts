@@ -8,7 +8,7 @@ import { closeSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { deadlineIn, parseIp, parsePrefix } from '#base'
 import { HostContext, openOwnNetns, type PodLink, podLink, tryOpenNetns } from '#host'
-import { makeNetns, type Netns, skip } from '../nodelab.ts'
+import { eventually, makeNetns, type Netns, skip } from '../nodelab.ts'
 
 const { awaitPodAddresses, configurePodLink, findPodLinkFaults } = podLink
 
@@ -33,6 +33,15 @@ describe('a link in a pod', { skip }, () => {
     other.ip('link set eth0 up')
     const fd = tryOpenNetns(pod.path)!
     return { pod, other, fd, [Symbol.dispose]: () => closeSync(fd) }
+  }
+
+  /**
+   * Both ends can send. The kernel notices a carrier behind all other work on links: what the other end answers until then
+   * is lost.
+   */
+  async function carry({ pod, other }: { pod: Netns; other: Netns }): Promise<void> {
+    pod.ip('link set eth0 up')
+    await eventually('both ends are up', () => [pod, other].every(end => / state UP /.test(end.ip('link show eth0'))))
   }
 
   const link: PodLink = {
@@ -86,15 +95,17 @@ describe('a link in a pod', { skip }, () => {
     assert.equal(mac(), '02:00:00:00:00:05')
   })
 
-  test('an address that somebody else has is told', () => {
+  test('an address that somebody else has is told', async () => {
     using pair = makePair()
+    await carry(pair)
     pair.other.ip('addr add fd00:99::5/64 dev eth0 nodad')
     configure(pair.fd)
     assert.deepEqual(settle(pair.fd).duplicate, [parsePrefix('fd00:99::5/64')])
   })
 
-  test('without detection IPv6 works at once; without carrier nobody waits', () => {
+  test('without detection IPv6 works at once; without carrier nobody waits', async () => {
     using pair = makePair()
+    await carry(pair)
     configure(pair.fd, { detectDuplicates: false })
     pair.pod.run('ping', '-c1', '-W1', 'fd00:99::1')
     using second = makePair()
