@@ -44,7 +44,7 @@ const LAB = fileURLToPath(new URL('../../lab/openstack', import.meta.url))
 const skip = (await labMissing()) ?? false
 const notRoot = process.getuid!() !== 0 && 'starts a service of the lab: needs root'
 
-describe('the real OpenStack', { skip, timeout: 300_000 }, () => {
+describe('the real OpenStack', { skip, timeout: 600_000 }, () => {
   let project: LabProject
   let session: CloudSession
   let network: Network
