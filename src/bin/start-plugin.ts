@@ -58,7 +58,7 @@ function tryKeep(path: string, compile: () => Buffer): void {
   const draft = `${path}.${process.pid}`
   try {
     mkdirSync(cache, { recursive: true })
-    const fd = openSync(draft, 'w', 0o600)
+    const fd = openSync(draft, 'wx', 0o600)
     try {
       writeFileSync(fd, compile())
       fsyncSync(fd)
@@ -69,6 +69,6 @@ function tryKeep(path: string, compile: () => Buffer): void {
       closeSync(fd)
     }
   } catch {
-    // The release lies where nobody may write.
+    // The release lies where nobody may write, or a process of this number in another PID namespace writes just now.
   }
 }

@@ -39,8 +39,7 @@ describe('a link in a pod', { skip }, () => {
    * Both ends can send. The kernel notices a carrier behind all other work on links: what the other end answers until then
    * is lost.
    */
-  async function carry({ pod, other }: { pod: Netns; other: Netns }): Promise<void> {
-    pod.ip('link set eth0 up')
+  async function carried({ pod, other }: { pod: Netns; other: Netns }): Promise<void> {
     await eventually('both ends are up', () => [pod, other].every(end => / state UP /.test(end.ip('link show eth0'))))
   }
 
@@ -97,7 +96,8 @@ describe('a link in a pod', { skip }, () => {
 
   test('an address that somebody else has is told', async () => {
     using pair = makePair()
-    await carry(pair)
+    pair.pod.ip('link set eth0 up')
+    await carried(pair)
     pair.other.ip('addr add fd00:99::5/64 dev eth0 nodad')
     configure(pair.fd)
     assert.deepEqual(settle(pair.fd).duplicate, [parsePrefix('fd00:99::5/64')])
@@ -105,8 +105,8 @@ describe('a link in a pod', { skip }, () => {
 
   test('without detection IPv6 works at once; without carrier nobody waits', async () => {
     using pair = makePair()
-    await carry(pair)
     configure(pair.fd, { detectDuplicates: false })
+    await carried(pair)
     pair.pod.run('ping', '-c1', '-W1', 'fd00:99::1')
     using second = makePair()
     second.other.ip('link set eth0 down')

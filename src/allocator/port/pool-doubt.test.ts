@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { remainingMs } from '#base'
 import { OpenStackError } from '#openstack'
 import { assertSettled, directoryFor, owner, poolOn, S4, soon, states, until } from './fake-pool.ts'
 import { type FakePort, fakePort } from './fake-port.ts'
@@ -345,4 +346,30 @@ test('where Neutron takes no names it chooses itself', async t => {
   for (const id of [1, 2]) await pool.acquire(owner(id), S4, soon())
   assert.equal(port.calls.put, 2)
   assertSettled(journal, port)
+})
+
+test('a look back that Neutron does not answer keeps no pod from an address that it has given', async t => {
+  const port = fakePort()
+  let overlaps = 0
+  const { journal, pool } = poolOn(t, directoryFor(), port, { longLived: false, onOverlap: () => overlaps++ })
+  const { ports } = port as { ports: { get: FakePort['ports']['get'] } }
+  const { get } = ports
+  port.mishaps.put.push('repeated')
+  port.onPut = () => {
+    port.onPut = undefined
+    port.addForeign('10.0.0.250')
+    ports.get = async (_id, { deadline }) => {
+      ports.get = get
+      await sleep(remainingMs(deadline))
+      throw new Error('no answer in time')
+    }
+  }
+  const [given] = await pool.acquire(owner(1), S4, soon())
+  assert.equal(ports.get, get, 'the look back was sent')
+  assert.equal(overlaps, 1)
+  assert.deepEqual(
+    listAssignedAddresses(journal).map(each => each.address),
+    [given!.address],
+  )
+  assert.ok(port.addresses().includes(given!.address))
 })

@@ -30,6 +30,8 @@ const RETRY_MS = 100
 const MISNAMED_MAX = 2
 /** Three times what a port with 300 addresses takes: then the answer is lost, and a look tells more than waiting. */
 const WRITE_MS = 40_000
+/** Who waits for an address waits for this look, too: what it does not tell in time is told as what may be. */
+const LOOK_BACK_MS = 2_000
 /** Where the settings do not say it. */
 const RETRY_FULL_MS = 60_000
 
@@ -236,7 +238,8 @@ async function noteOverlap(options: RoundOptions, port: Port, answer: Port): Pro
   // Neutron counts one for each write; what its agents note of a port counts too.
   const others = (answer.revision_number ?? 0) - (port.revision_number ?? 0) - 1
   if (others <= 0) return
-  const after = await options.neutron.ports.get(port.id, limitsOf(options)).catch(() => undefined)
+  const limits = { ...limitsOf(options), deadline: atMost(options.limits.deadline, LOOK_BACK_MS) }
+  const after = await options.neutron.ports.get(port.id, limits).catch(() => undefined)
   const shows = (each: Port) => addressesOf(each).toSorted().join(' ')
   // What has come since says nothing about what was before.
   const isLater = after?.revision_number !== answer.revision_number
