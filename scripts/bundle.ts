@@ -4,6 +4,7 @@
 // 0.9. The agent is bundled for its memory, too: each of its threads would load what strips types, 80 MiB in all.
 //
 // build/plugin.cjs        what is started: loads the bundle with what V8 compiled for an earlier call (src/bin/start-plugin.ts)
+// build/plugin.cjs.flags  what the shim and `mooring plugin` tell V8, and the size of the Node.js that was found to know it
 // build/plugin/           the bundle: one file with what every call needs, others with what is loaded when first used. In
 //                         CommonJS: the loader of ES modules, and the copies that it makes of Node's own, cost 20 ms
 // build/agent.mjs, build/agent/
@@ -11,10 +12,10 @@
 //                         agent goes on when these files are replaced under it
 // build/mooring.mjs, build/mooring/
 //                         all commands, with what each needs in files of its own
-// build/code-cache/       filled by the first call of each kind, keyed by V8's version and the text of the bundle
-import { execFileSync } from 'node:child_process'
+// build/code-cache/       filled by the first call of each kind, keyed by V8's version and flags and the text of the bundle
+import { spawnSync } from 'node:child_process'
 import { hash } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
@@ -188,8 +189,23 @@ for (const [name, { outputFiles }] of Object.entries({ agent, mooring, plugin })
 }
 for (const name of ['agent', 'mooring']) replaceFile(`${root}/build/${name}.mjs`, startOf(name))
 replaceFile(`${root}/build/plugin.cjs`, startOfPlugin.outputFiles[0]!.contents)
-// A first call, so that there is something compiled also where nothing can be kept later.
-execFileSync(process.execPath, [`${root}/build/plugin.cjs`, 'loopback'], {
-  env: { CNI_COMMAND: 'VERSION' },
-  stdio: 'ignore',
-})
+
+/**
+ * For a process that lives for one call. V8 looks for primes to hash with and hashes its whole heap anew at each start, against
+ * who could choose keys that collide (5 ms): here the keys are the administrator's. What an ADD allocates has room without
+ * collecting anything, and where there is no room one thread collects: several wait for each other with sleeps of milliseconds.
+ * One thread more for what V8 compiles, instead of four.
+ */
+const FLAGS = ['--no-rehash-snapshot', '--min-semi-space-size=8', '--single-threaded-gc', '--v8-pool-size=1']
+/** So that there is something compiled also where nothing can be kept later. @returns whether it succeeded */
+const makeFirstCall = (flags: readonly string[]): boolean =>
+  spawnSync(process.execPath, [...flags, `${root}/build/plugin.cjs`, 'loopback'], {
+    env: { CNI_COMMAND: 'VERSION' },
+    stdio: ['ignore', 'ignore', flags.length > 0 ? 'ignore' : 'inherit'],
+  }).status === 0
+if (makeFirstCall(FLAGS))
+  replaceFile(`${root}/build/plugin.cjs.flags`, `${statSync(process.execPath).size} ${FLAGS.join(' ')}\n`)
+else {
+  rmSync(`${root}/build/plugin.cjs.flags`, { force: true })
+  if (!makeFirstCall([])) throw new Error('A call of build/plugin.cjs failed, see above')
+}

@@ -4,8 +4,9 @@
 // stdout and exit code back; its own name (argv[0]) is the plugin's type. No network logic lives here.
 //
 //   mode agent       no agent: ADD waits for it, then error 11; DEL is put into the spool and succeeds; STATUS is error 50
-//   mode standalone  no agent: `NODE PLUGIN TYPE [FD]`, the same code in one process, takes this one over. FD (ADD only) has
-//                    a shared lock of DATA/starting: who asks the cloud first waits for the wishes of those who have begun
+//   mode standalone  no agent: `NODE [FLAG...] PLUGIN TYPE [FD]`, the same code in one process, takes this one over. FD (ADD
+//                    only) has a shared lock of DATA/starting: who asks the cloud first waits for the wishes of those who
+//                    have begun
 //
 // Settings come from /etc/mooring/mode (written by `mooring install`; another file: $MOORING_CONFIG), lines KEY=VALUE:
 // mode, socket, data, node, plugin; $MOORING_MODE, $MOORING_SOCKET, $MOORING_DATA_DIR win over them.
@@ -226,6 +227,21 @@ static char *lock_starting(void) {
   return text;
 }
 
+// Arguments for V8 in a process that lives for one call, from PLUGIN.flags (scripts/bundle.ts): "SIZE FLAG FLAG...\n". They are
+// for the Node.js of SIZE bytes: another one might not know them, and would not start. A line without its end was cut off.
+static char **put_flags(char **next, char **end) {
+  static char path[4096], line[1024];
+  struct stat executable;
+  snprintf(path, sizeof path, "%s.flags", plugin);
+  int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ssize_t length = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+  close(fd);
+  char *flags = line;
+  if (length < 1 || line[length - 1] != '\n' || stat(node, &executable) < 0 || strtoll(line, &flags, 10) != executable.st_size) return next;
+  for (char *flag = strtok(flags, " \n"); flag && next < end; flag = strtok(NULL, " \n")) *next++ = flag;
+  return next;
+}
+
 int main(int argc __attribute__((unused)), char **argv) {
   signal(SIGPIPE, SIG_IGN);
   int spare; // A standard stream that the caller closed must not become the socket.
@@ -244,7 +260,9 @@ int main(int argc __attribute__((unused)), char **argv) {
     struct rlimit files; // Node.js aborts without an answer where it may open only a few
     if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < 64 && setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, files.rlim_max > 1024 ? files.rlim_max : 1024}))
       fail(5, "Cannot run the plugin: it may open too few files", "raise the limit (ulimit -n), 1024 are enough");
-    execl(node, node, plugin, type, strcmp(command, "ADD") ? NULL : lock_starting(), (char *)NULL);
+    char *arguments[20] = {node}, **next = put_flags(arguments + 1, arguments + 16);
+    next[0] = plugin, next[1] = (char *)type, next[2] = strcmp(command, "ADD") ? NULL : lock_starting();
+    execv(node, arguments);
     fail(5, "Cannot run the plugin: Node.js cannot be executed", strerror(errno));
   }
   int64_t begin = now_ms();

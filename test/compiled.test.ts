@@ -3,9 +3,11 @@
 // Promise: a call without agent runs what V8 compiled for an earlier one, and never depends on it.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -14,11 +16,13 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { after, test } from 'node:test'
+import { setImmediate as immediately } from 'node:timers/promises'
 
 const root = resolve(import.meta.dirname, '..')
 const release = mkdtempSync(join(tmpdir(), 'mooring-compiled-'))
@@ -29,16 +33,17 @@ for (const part of ['plugin', 'plugin.cjs'])
 symlinkSync(join(root, 'node_modules'), join(release, 'node_modules'))
 
 const cache = join(release, 'build/code-cache')
-const kept = () => readdirSync(cache).filter(name => name.endsWith('-host-local-STATUS'))
+const files = () => (readdirSync(cache, { recursive: true }) as string[]).map(name => join(cache, name))
+const kept = () => files().filter(path => path.endsWith('-host-local-STATUS'))
 
-function callStatus(subnet = '10.1.2.0/24') {
+function callStatus(subnet = '10.1.2.0/24', flags: readonly string[] = []) {
   const config = {
     cniVersion: '1.1.0',
     name: 'net',
     type: 'host-local',
     ipam: { type: 'host-local', subnet, dataDir: release },
   }
-  const args = [join(release, 'build/plugin.cjs'), 'host-local']
+  const args = [...flags, join(release, 'build/plugin.cjs'), 'host-local']
   const env = { CNI_COMMAND: 'STATUS', CNI_PATH: release, MOORING_DATA_DIR: join(release, 'data') }
   const { status, stdout, stderr } = spawnSync(process.execPath, args, {
     env,
@@ -52,14 +57,26 @@ const good = { status: 0, stdout: '', stderr: '' }
 test('a call that failed leaves what any has to compile, one that succeeded all of its kind, and the next one takes it', () => {
   assert.equal(callStatus('nonsense').status, 1)
   assert.deepEqual(kept(), [])
-  assert.equal(readdirSync(cache).filter(name => /^[0-9a-f]{16}$/.test(name)).length, 1)
+  assert.equal(files().filter(path => /\/[0-9a-f]{16}$/.test(path)).length, 1)
   assert.deepEqual(callStatus(), good)
-  const [name] = kept()
-  const { mtimeMs, size } = statSync(join(cache, name!))
+  const [path] = kept()
+  const { mtimeMs, size } = statSync(path!)
   assert.deepEqual(callStatus(), good)
-  assert.deepEqual(kept(), [name])
-  assert.equal(statSync(join(cache, name!)).mtimeMs, mtimeMs)
+  assert.deepEqual(kept(), [path])
+  assert.equal(statSync(path!).mtimeMs, mtimeMs)
   assert.ok(size > 50_000, `${size} bytes`)
+})
+
+test('calls with other flags of V8 keep their own, and leave what others take', () => {
+  const flags = ['--no-rehash-snapshot']
+  assert.deepEqual([callStatus(), callStatus(undefined, flags)], [good, good])
+  const before = kept().map(path => [path, statSync(path).mtimeMs])
+  assert.equal(before.length, 2)
+  assert.deepEqual([callStatus(), callStatus(undefined, flags)], [good, good])
+  assert.deepEqual(
+    kept().map(path => [path, statSync(path).mtimeMs]),
+    before,
+  )
 })
 
 const damages: readonly (readonly [how: string, damage: (path: string) => void])[] = [
@@ -71,13 +88,36 @@ const damages: readonly (readonly [how: string, damage: (path: string) => void])
 for (const [how, damage] of damages)
   test(`what was kept is ${how}: the call succeeds and keeps it again`, () => {
     assert.deepEqual(callStatus(), good)
-    const path = join(cache, kept()[0]!)
+    const [path = ''] = kept()
     const before = readFileSync(path)
     damage(path)
     assert.deepEqual(callStatus(), good)
     assert.equal(readFileSync(path).length > before.length / 2, true)
     assert.deepEqual(callStatus(), good)
   })
+
+test('a call that was killed while it kept something leaves a draft, and a later call removes it', async () => {
+  const drafts = () => (existsSync(cache) ? files() : []).filter(path => /\/[0-9a-f]{16}[^/]*\.[^/]*$/.test(path))
+  for (let tries = 0; drafts().length === 0; tries += 1) {
+    assert.ok(tries < 50, 'no call could be killed in time')
+    rmSync(cache, { recursive: true, force: true })
+    const child = spawn(process.execPath, [join(release, 'build/plugin.cjs'), 'loopback'], {
+      env: { CNI_COMMAND: 'VERSION' },
+      stdio: 'ignore',
+    })
+    const isOver = once(child, 'exit')
+    while (drafts().length === 0 && child.exitCode === null) await immediately()
+    child.kill('SIGKILL')
+    await isOver
+  }
+  assert.deepEqual(callStatus(), good)
+  const [path = '', ...others] = drafts()
+  assert.deepEqual([path !== '', others], [true, []], 'whoever writes it may be at it still')
+  utimesSync(path, new Date(), new Date(Date.now() - 120_000))
+  rmSync(kept()[0]!)
+  assert.deepEqual(callStatus(), good)
+  assert.deepEqual(drafts(), [])
+})
 
 test('nothing can be kept: the call succeeds', () => {
   rmSync(cache, { recursive: true })

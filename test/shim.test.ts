@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Promise: what the shim answers when the agent goes away in the middle of a call. Method: a listener that hangs up.
+// Promise: what the shim answers when the agent goes away in the middle of a call, and what it starts where there is none.
+// Method: a listener that hangs up; a plugin that prints how it was started.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -51,4 +52,49 @@ test('mode standalone: a DEL whose agent goes away is error 11, since nobody mig
 test('ERR-12 mode agent: an ADD whose agent goes away is error 11', async t => {
   const { code, stdout, spooled } = await callWithoutAnswer(t, 'agent', 'ADD')
   assert.deepEqual([code, JSON.parse(stdout).code, spooled], [1, 11, 0])
+})
+
+/** Calls the shim without agent, with that text in PLUGIN.flags. */
+function callOneShot(t: TestContext, flags: string | undefined, command = 'DEL') {
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-shim-'))
+  t.after(() => rmSync(directory, { recursive: true }))
+  const [plugin, settings] = [join(directory, 'plugin.cjs'), join(directory, 'mode')]
+  writeFileSync(plugin, 'console.log(JSON.stringify([process.execArgv, process.argv.slice(2)]))')
+  if (flags !== undefined) writeFileSync(`${plugin}.flags`, flags)
+  writeFileSync(
+    settings,
+    `node=${process.execPath}\nplugin=${plugin}\nsocket=${directory}/none\ndata=${directory}/data\n`,
+  )
+  const { status, stdout, stderr } = spawnSync(shim, {
+    env: { CNI_COMMAND: command, MOORING_CONFIG: settings },
+    argv0: '/opt/cni/bin/veth-route',
+    encoding: 'utf8',
+  })
+  assert.deepEqual([status, stderr], [0, ''], stdout)
+  const [given, [type, starting]] = JSON.parse(stdout) as [string[], string[]]
+  return { given, type, starting: starting !== undefined }
+}
+const { size } = statSync(process.execPath)
+
+test('mode standalone: Node.js is given the flags that were found to suit it', t => {
+  const given = ['--no-rehash-snapshot', '--v8-pool-size=1']
+  const text = `${size} ${given.join(' ')}\n`
+  assert.deepEqual(callOneShot(t, text), { given, type: 'veth-route', starting: false })
+  assert.deepEqual(callOneShot(t, text, 'ADD'), { given, type: 'veth-route', starting: true })
+})
+
+for (const [what, text] of [
+  ['missing', undefined],
+  ['empty', ''],
+  ['for another Node.js', `${size + 1} --flag-of-another\n`],
+  ['cut off', `${size} --no-rehash-snap`],
+  ['of zeros', '\0'.repeat(80)],
+] as const)
+  test(`mode standalone: the flags are ${what}: the call does without`, t => {
+    assert.deepEqual(callOneShot(t, text), { given: [], type: 'veth-route', starting: false })
+  })
+
+test('mode standalone: of too many flags those are used for which there is room', t => {
+  const { given, type } = callOneShot(t, `${size}${' --v8-pool-size=1'.repeat(50)}\n`, 'ADD')
+  assert.deepEqual([new Set(given), type], [new Set(['--v8-pool-size=1']), 'veth-route'])
 })

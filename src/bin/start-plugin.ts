@@ -4,8 +4,19 @@
 // same plugin and verb. Node.js keeps what is compiled when a file is loaded, and not the hundreds of functions that are compiled when
 // they are first called: 15 ms of CPU, in every call.
 
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { enableCompileCache } from 'node:module'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { enableCompileCache, getCompileCacheDir } from 'node:module'
 import { constants, Script } from 'node:vm'
 
 declare global {
@@ -17,15 +28,19 @@ declare global {
 
 const file = `${__dirname}/plugin/plugin.cjs`
 const cache = `${__dirname}/code-cache`
+/** No call writes for so long. */
+const DRAFT_MS = 60_000
 const [, , type = ''] = process.argv
 const { CNI_COMMAND: command = '' } = process.env
+// For the rare files beside the bundle. Its directory has a name for V8's version, flags and processor, without which what was
+// compiled is of no use: calls with different flags would keep it again and again.
+enableCompileCache(cache)
+const directory = getCompileCacheDir() ?? cache
 /** What a call of any kind left: better than nothing for the first one of each kind. */
-const common = `${cache}/${bundleText}`
+const common = `${directory}/${bundleText}`
 const special =
   /^[\w-]+$/.test(type) && /^(ADD|DEL|CHECK|GC|STATUS)$/.test(command) ? `${common}-${type}-${command}` : common
 
-// For the rare files beside the bundle.
-enableCompileCache(cache)
 // The bundle is ASCII.
 const source = `(function (require, module, exports) {${readFileSync(file, 'latin1')}\n})`
 const ofKind = tryRead(special)
@@ -57,7 +72,8 @@ function tryRead(path: string): Buffer | undefined {
 function tryKeep(path: string, compile: () => Buffer): void {
   const draft = `${path}.${process.pid}`
   try {
-    mkdirSync(cache, { recursive: true })
+    mkdirSync(directory, { recursive: true })
+    removeLeftDrafts()
     const fd = openSync(draft, 'wx', 0o600)
     try {
       writeFileSync(fd, compile())
@@ -70,5 +86,14 @@ function tryKeep(path: string, compile: () => Buffer): void {
     }
   } catch {
     // The release lies where nobody may write, or a process of this number in another PID namespace writes just now.
+  }
+}
+
+/** Of calls that were killed while they wrote. What is kept has no dot in its name. */
+function removeLeftDrafts(): void {
+  for (const name of readdirSync(directory).filter(each => each.includes('.'))) {
+    const path = `${directory}/${name}`
+    const changedMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Infinity
+    if (Date.now() - changedMs > DRAFT_MS) rmSync(path, { force: true })
   }
 }
