@@ -77,7 +77,7 @@ export function adminCloud(t: TestContext, simulator: Simulator): CloudSession {
 export async function neutronByHand(
   { authUrl, endpoints, accounts }: Simulator,
   who: 'demo' | 'admin',
-): Promise<(method: 'POST' | 'PUT', path: string, body: object) => Promise<void>> {
+): Promise<(method: 'POST' | 'PUT', path: string, body: object) => Promise<unknown>> {
   const { username, password, project } = accounts[who]
   const domain = { id: 'default' }
   const login = await fetch(`${authUrl}/auth/tokens`, {
@@ -93,7 +93,9 @@ export async function neutronByHand(
   const headers = { 'content-type': 'application/json', 'x-auth-token': login.headers.get('x-subject-token')! }
   return async (method, path, body) => {
     const answer = await fetch(`${endpoints.network}/v2.0/${path}`, { method, headers, body: JSON.stringify(body) })
-    assert.ok(answer.ok, await answer.text())
+    const text = await answer.text()
+    assert.ok(answer.ok, text)
+    return JSON.parse(text)
   }
 }
 

@@ -19,6 +19,7 @@ const pace: Pace = {
   noticedMs: () => 5_000,
   settledMs: 10_000 * SLOWER,
   changes: 150,
+  endAfterMs: Number.POSITIVE_INFINITY,
   rounds: 12,
   routes: { max: 500, held: 8, his: 20 },
   pairs: { max: 500, held: 8, his: 20 },
@@ -45,6 +46,7 @@ async function makeGround(t: TestContext): Promise<Ground> {
     routes: () => find(state, 'routers', routerId)!.routes.map(each => each.destination),
     pairs: () => find(state, 'ports', pairsPortId)!.allowed_address_pairs.map(each => each.ip_address),
     addresses: () => find(state, 'ports', portId)!.fixed_ips.map(each => each.ip_address),
+    seenMs: () => performance.now(),
     refresh: async () => {},
     listeners: state.listeners,
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Other writers in the real Neutron of lab/openstack, in a project of the test's own, on demand: MOORING_WRITERS_CHANGES=10 takes
-// three minutes where a write takes a second, 150 makes it the 1000 changes that the simulator sees. Needs neither root nor data
-// plane.
+// three minutes where a write takes a second, 150 makes it the 1000 changes that the simulator sees. MOORING_WRITERS_MINUTES ends a
+// test's changes after that long, with what it has by then. Needs neither root nor data plane.
 
 import { after, before, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,7 +10,7 @@ import { deadlineIn } from '#base'
 import { type CloudSession, openCloud } from '#openstack'
 import { createLabProject, type LabProject, labMissing } from '../openstack/lab.ts'
 import { nodeDirectory, nodeWithNic, startNode } from './node.ts'
-import { type Ground, type Pace, testOtherWriters } from './other-writers.ts'
+import { type Ground, type Kind, type Pace, testOtherWriters } from './other-writers.ts'
 
 const limits = () => ({ deadline: deadlineIn(60_000) })
 const LOOK_MS = 400
@@ -23,6 +23,7 @@ const pace: Pace = {
   noticedMs: writeMs => Math.max(5_000, 3_000 + 12 * writeMs),
   settledMs: 60_000,
   changes: Number(process.env['MOORING_WRITERS_CHANGES'] ?? 0),
+  endAfterMs: Number(process.env['MOORING_WRITERS_MINUTES'] ?? Number.POSITIVE_INFINITY) * 60_000,
   rounds: 3,
   // What this cloud permits, less what somebody's older list may bring back.
   routes: { max: 30, held: 5, his: 6 },
@@ -45,7 +46,7 @@ after(async () => {
   await project?.[Symbol.asyncDispose]()
 })
 
-async function makeGround(t: TestContext): Promise<Ground> {
+async function makeGround(t: TestContext, looksAt: readonly Kind[]): Promise<Ground> {
   const { networks, subnets, ports, routers } = cloud.neutron
   const { id: network_id } = await networks.create({ name: 'writers' }, limits())
   const { id: subnetId } = await subnets.create(
@@ -72,20 +73,20 @@ async function makeGround(t: TestContext): Promise<Ground> {
       ...{ usableAfterMs: 0, coolDownMs: 0, verifyAfterMs: pace.verifyMs },
     },
   }
-  let seen = { routes: [] as string[], pairs: [] as string[], addresses: [] as string[] }
+  const seen: Record<Kind, string[]> = { routes: [], pairs: [], addresses: [] }
+  const look: Record<Kind, () => Promise<string[]>> = {
+    routes: async () => (await routers.get(routerId, limits()))!.routes.map(each => each.destination),
+    pairs: async () => (await ports.get(pairsPortId, limits()))!.allowed_address_pairs!.map(each => each.ip_address),
+    addresses: async () => (await ports.get(portId, limits()))!.fixed_ips.map(each => each.ip_address),
+  }
+  let seenMs = performance.now()
   const listeners = new Set<() => void>()
+  // What a test does not look at is left alone: each look is work for the cloud.
   const refresh = async () => {
-    const [router, own, paired] = await Promise.all([
-      routers.get(routerId, limits()),
-      ports.get(portId, limits()),
-      ports.get(pairsPortId, limits()),
-    ])
-    seen = {
-      routes: router!.routes.map(each => each.destination),
-      pairs: paired!.allowed_address_pairs!.map(each => each.ip_address),
-      addresses: own!.fixed_ips.map(each => each.ip_address),
-    }
-    for (const look of listeners) look()
+    const begunMs = performance.now()
+    await Promise.all(looksAt.map(async kind => (seen[kind] = await look[kind]())))
+    seenMs = begunMs
+    for (const notice of listeners) notice()
   }
   await refresh()
   watchWith(t, refresh)
@@ -95,6 +96,7 @@ async function makeGround(t: TestContext): Promise<Ground> {
     routes: () => seen.routes,
     pairs: () => seen.pairs,
     addresses: () => seen.addresses,
+    seenMs: () => seenMs,
   }
 }
 
