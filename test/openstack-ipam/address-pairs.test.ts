@@ -71,6 +71,18 @@ async function setUp(t: TestContext): Promise<Setup> {
 
 const block = (from: number, count: number) => Array.from({ length: count }, (_, at) => `10.10.10.${from + at}`)
 
+test('a pair that somebody adds at the same moment: Neutron finds ours twice in the request, and the need is served', async t => {
+  const { simulator, cloud, portId, open, pairs } = await setUp(t)
+  const list = open()
+  await list.need('a', ['10.10.10.40'], limits())
+  simulator.settings.latency = { ...simulator.settings.latency, commitMs: 500 }
+  const allowed_address_pairs = ['10.10.10.40', '10.10.10.60'].map(ip_address => ({ ip_address }))
+  const human = cloud.neutron.ports.update(portId, { allowed_address_pairs }, limits())
+  await sleep(100)
+  await Promise.all([list.need('b', ['10.10.10.60'], limits()), human])
+  assert.deepEqual(pairs().sort(), ['10.10.10.40', '10.10.10.60'])
+})
+
 test('addresses of several users become the fewest pairs, those of others stay, and a release leaves theirs alone', async t => {
   const { open, pairs, edit, portId, cloud } = await setUp(t)
   await edit(() => ['192.0.2.1', '192.0.2.64/26'])

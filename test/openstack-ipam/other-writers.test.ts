@@ -31,7 +31,7 @@ async function makeGround(t: TestContext): Promise<Ground> {
   settings.latency = { ...settings.latency, commitMs: pace.commitMs }
   settings.maxAddressPairs = pace.pairs.max
   settings.maxRoutes = pace.routes.max
-  settings.repeatedShare = 1
+  settings.repeatedShare = 0.7
   const cloud = openCloud(cloudFromConf(ipam.openstackConf))
   t.after(() => cloud.close())
   const { router_id: routerId, subnet_id: subnetId, servers } = simulator.demo()

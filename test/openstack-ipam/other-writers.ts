@@ -279,6 +279,17 @@ async function changeList(
   return held
 }
 
+/** An edit whose write Neutron refused because of another's is begun again. @param type of the error */
+async function lookAgainAfter(type: string, edit: () => Promise<void>): Promise<void> {
+  for (;;)
+    try {
+      await edit()
+      return
+    } catch (error) {
+      if (!(error instanceof OpenStackError) || error.type !== type) throw error
+    }
+}
+
 /** A human who adds and removes entries of his own, always with the whole list. */
 async function editByHand(
   put: (change: Change, entry: string, adds: boolean) => Promise<void>,
@@ -381,13 +392,17 @@ export function testOtherWriters(
       const his = Array.from({ length: pace.pairs.his }, (_, at) => `192.0.2.${at * 2}`)
       const lost = watch(scene, () => missingOf(owed, pairs(), scene.seenMs()))
       const put = (change: Change, entry: string, adds: boolean) =>
-        edits.edit(entry, adds, performance.now(), async () => {
-          const port = await lookAndThink(() => cloud.neutron.ports.get(pairsPortId, limits()))
-          const next = change((port.allowed_address_pairs ?? []).map(each => each.ip_address))
-          const allowed_address_pairs = next.map(ip_address => ({ ip_address }))
-          const answer = await timed(() => cloud.neutron.ports.update(pairsPortId, { allowed_address_pairs }, limits()))
-          return { isOverlapping: isOlder(port, answer) }
-        })
+        lookAgainAfter('DuplicateAddressPairInRequest', () =>
+          edits.edit(entry, adds, performance.now(), async () => {
+            const port = await lookAndThink(() => cloud.neutron.ports.get(pairsPortId, limits()))
+            const next = change((port.allowed_address_pairs ?? []).map(each => each.ip_address))
+            const allowed_address_pairs = next.map(ip_address => ({ ip_address }))
+            const answer = await timed(() =>
+              cloud.neutron.ports.update(pairsPortId, { allowed_address_pairs }, limits()),
+            )
+            return { isOverlapping: isOlder(port, answer) }
+          }),
+        )
       const human = editByHand(put, his, pace, scene.isLate)
       const writing = changeList(
         open('pairs', report => {
@@ -455,23 +470,17 @@ export function testOtherWriters(
         while (edits.told() < overlaps) edits.tell()
       }
       scene.listeners.add(notice)
-      const put = async (change: Change, entry: string, adds: boolean) => {
-        // What he remembers may be another's by now, and then he looks again.
-        for (;;) {
-          try {
-            await edits.edit(entry, adds, performance.now(), async () => {
-              const port = await lookAndThink(() => cloud.neutron.ports.get(portId, limits()))
-              const next = change(port.fixed_ips.map(each => each.ip_address))
-              const fixed_ips = next.map(ip_address => ({ subnet_id, ip_address }))
-              const answer = await timed(() => cloud.neutron.ports.update(portId, { fixed_ips }, limits()))
-              return { isOverlapping: isOlder(port, answer) }
-            })
-            return
-          } catch (error) {
-            if (!(error instanceof OpenStackError) || error.type !== 'IpAddressAlreadyAllocated') throw error
-          }
-        }
-      }
+      const put = (change: Change, entry: string, adds: boolean) =>
+        // What he remembers may be another's by now.
+        lookAgainAfter('IpAddressAlreadyAllocated', () =>
+          edits.edit(entry, adds, performance.now(), async () => {
+            const port = await lookAndThink(() => cloud.neutron.ports.get(portId, limits()))
+            const next = change(port.fixed_ips.map(each => each.ip_address))
+            const fixed_ips = next.map(ip_address => ({ subnet_id, ip_address }))
+            const answer = await timed(() => cloud.neutron.ports.update(portId, { fixed_ips }, limits()))
+            return { isOverlapping: isOlder(port, answer) }
+          }),
+        )
       const human = editByHand(put, his, pace, scene.isLate)
       const [held] = await Promise.all([pods(changesOf(changes, scene.isLate, human)), human])
       const isWhole = () => held.every(each => addresses().includes(each.address))

@@ -50,6 +50,8 @@ export type ListDriver = ListKey & {
     change: { add: readonly string[]; remove: readonly string[] },
     limits: Limits,
   ): Promise<ListView>
+  /** Whether Neutron refused a write, and did nothing, because somebody else wrote since the look. */
+  isOverlap(error: OpenStackError): boolean
 }
 
 /** What others did, as far as looks at the list tell. */
@@ -285,7 +287,7 @@ export function openSharedList(options: SharedListOptions): SharedList {
         throw error
       }
       // The next look tells what became of it.
-      if (error.kind !== 'conflict' && error.effect !== 'unknown') throw error
+      if (!driver.isOverlap(error) && error.effect !== 'unknown') throw error
       await pause(RETRY_MS * (1 + tries * Math.random()), limits)
       return false
     }

@@ -51,6 +51,9 @@ export function pairsDriver(portId: string, neutron: () => Promise<PairsNeutron>
       const within = { ...limits, deadline: atMost(limits.deadline, WRITE_MS), ifRevision: view.revision }
       return viewOf(await (await neutron()).ports.update(portId, { allowed_address_pairs: pairs }, within))
     },
+    // Neutron removes the rows that it saw and inserts all that we name: one that another write has inserted meanwhile is in
+    // the way, and is called a duplicate in our request, where there is none.
+    isOverlap: error => error.kind === 'conflict' || error.type === 'DuplicateAddressPairInRequest',
   }
 }
 

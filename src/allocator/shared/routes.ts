@@ -55,6 +55,7 @@ export function routesDriver(routerId: string, neutron: () => Promise<RoutesNeut
         return await put()
       }
     },
+    isOverlap: error => error.kind === 'conflict',
   }
 }
 

@@ -35,6 +35,20 @@ export const addressPairs: Convert = value => {
   })
 }
 
+/** Neutron removes the rows that it saw and inserts all of the request: one that another write has inserted meanwhile is in the way. */
+export function checkAddedMeanwhile(
+  pairs: readonly AddressPair[],
+  read: { readonly allowed_address_pairs: readonly AddressPair[] },
+  now: { readonly allowed_address_pairs: readonly AddressPair[] },
+): void {
+  const keyOf = (pair: AddressPair) => `mac_address ${pair.mac_address} ip_address ${pair.ip_address}`
+  const before = new Set(read.allowed_address_pairs.map(keyOf))
+  const inTheWay = new Set(now.allowed_address_pairs.map(keyOf).filter(each => !before.has(each)))
+  const first = pairs.map(keyOf).find(each => inTheWay.has(each))
+  if (first !== undefined)
+    throw new Fault(400, 'DuplicateAddressPairInRequest', `Request contains duplicate address pair: ${first}`)
+}
+
 /** The pairs with the port's MAC where none was given, in the order in which answers show them. */
 export function completePairs(call: Call, pairs: readonly AddressPair[], mac: string): AddressPair[] {
   const { maxAddressPairs } = call.state.settings

@@ -29,7 +29,7 @@ import {
   sortIps,
   type WantedIp,
 } from './address.ts'
-import { addressPairs, completePairs } from './addresspair.ts'
+import { addressPairs, checkAddedMeanwhile, completePairs } from './addresspair.ts'
 import {
   type Attributes,
   boolean,
@@ -304,6 +304,7 @@ async function update(call: Call): Promise<Answer> {
   const now = find(state, 'ports', id)
   if (now === undefined) throw portKind.notFound(id)
   const isRepeated = now.revision_number !== read.revision_number && Math.random() < state.settings.repeatedShare
+  if (!isRepeated && values['allowed_address_pairs'] !== undefined) checkAddedMeanwhile(completed, read, now)
   const change = resolved && difference((isRepeated ? now : read).fixed_ips, resolved)
   const applied = change && applyDifference(state, network, now, change)
   const isMoved = change !== undefined && change.add.length + change.drop.length > 0
