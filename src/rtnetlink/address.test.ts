@@ -121,3 +121,17 @@ test('decodeAddress: takes IFA_LOCAL, not the peer, of a point-to-point address'
   )
   assert.equal(formatIp(decodeAddress({ type: 20, flags: 0, seq: 1, body }).prefix.ip), '10.0.0.2')
 })
+
+test('decodeAddress: tells how long an address stays, where it does not for ever', () => {
+  // ip addr add 10.0.0.5/24 dev v1 valid_lft 3600 preferred_lft 1800
+  const body = golden(
+    '0218000009000000', // ifaddrmsg
+    '080001000a000005', // IFA_ADDRESS
+    '080002000a000005', // IFA_LOCAL
+    '0700030076310000', // IFA_LABEL v1
+    '0800080000000000', // IFA_FLAGS
+    '1400060008070000100e00002721650027216500', // IFA_CACHEINFO
+  )
+  const { validSeconds, preferredSeconds } = decodeAddress({ type: 20, flags: 0x22, seq: 1, body })
+  assert.deepEqual([validSeconds, preferredSeconds], [3600, 1800])
+})

@@ -30,6 +30,7 @@ export const RTM_GROUP_IPV6_ADDRESS = 0x100
 export const IFA_F_SECONDARY = 0x01
 export const IFA_F_NODAD = 0x02
 export const IFA_F_DADFAILED = 0x08
+export const IFA_F_DEPRECATED = 0x20
 export const IFA_F_TENTATIVE = 0x40
 export const IFA_F_PERMANENT = 0x80
 export const IFA_F_NOPREFIXROUTE = 0x200
@@ -45,12 +46,22 @@ const header = struct([
   ['index', 'u32'],
 ])
 
+/** linux/if_addr.h, struct ifa_cacheinfo: seconds that are left, and when that was so. */
+const cacheInfo = struct([
+  ['preferredSeconds', 'u32'],
+  ['validSeconds', 'u32'],
+  ['created', 'u32'],
+  ['changed', 'u32'],
+])
+const FOREVER = 0xffffffff
+
 /** linux/if_addr.h, IFA_*. */
 const table = {
   address: [1, ip],
   local: [2, ip],
   label: [3, string(16)],
   broadcast: [4, ip],
+  cacheInfo: [6, cacheInfo],
   flags: [8, u32],
 } as const
 export const addressAttributes = attributes(table)
@@ -59,7 +70,10 @@ export const addressAttributes = attributes(table)
 export type Address = { index: number; prefix: Prefix; scope: number; flags: number } & Pick<
   Values<typeof table>,
   'label' | 'broadcast'
->
+> &
+  Lifetime
+/** How long the link keeps an address, and how long new connections may come from it; left out: for ever. */
+type Lifetime = { validSeconds?: number; preferredSeconds?: number }
 
 export const familyOf = (address: Ip): number => (isV4(address) ? AF_INET : AF_INET6)
 
@@ -128,5 +142,11 @@ export function decodeAddress(message: Message): Address {
     flags: values.flags ?? flags,
     ...(values.label === undefined ? {} : { label: values.label }),
     ...(values.broadcast === undefined ? {} : { broadcast: values.broadcast }),
+    ...lifetimeOf(values.cacheInfo),
   }
 }
+
+const lifetimeOf = ({ validSeconds = FOREVER, preferredSeconds = FOREVER } = {}): Lifetime => ({
+  ...(validSeconds === FOREVER ? {} : { validSeconds }),
+  ...(preferredSeconds === FOREVER ? {} : { preferredSeconds }),
+})

@@ -209,6 +209,34 @@ test('decodeRoute: reads the ways of a route that has several', () => {
   ])
 })
 
+test('decodeRoute: tells a route that expires', () => {
+  // ip -6 route add 2001:db8::/32 via fd00::1 dev v1 expires 600
+  const body = golden(
+    '0a200000fe03000100000000', // rtmsg
+    '08000f00fe000000', // RTA_TABLE
+    '1400010020010db8000000000000000000000000', // RTA_DST
+    '0800060000040000', // RTA_PRIORITY
+    '14000500fd000000000000000000000000000001', // RTA_GATEWAY
+    '0800040009000000', // RTA_OIF
+    '24000c0000000000000000002aea00000000000000000000000000000000000000000000', // RTA_CACHEINFO
+    '0500140000000000', // RTA_PREF
+  )
+  assert.equal(decodeRoute({ type: 24, flags: 0x22, seq: 1, body }).expires, true)
+})
+
+test('decodeRoute: tells a gateway of the other family from none', () => {
+  // ip route add 10.9.0.0/16 via inet6 fe80::1 dev v1
+  const body = golden(
+    '02100000fe03000100000000', // rtmsg
+    '08000f00fe000000', // RTA_TABLE
+    '080001000a090000', // RTA_DST
+    '160012000a00fe8000000000000000000000000000010000', // RTA_VIA
+    '0800040009000000', // RTA_OIF
+  )
+  const { gateway, isVia } = decodeRoute({ type: 24, flags: 0x22, seq: 1, body })
+  assert.deepEqual([gateway, isVia], [undefined, true])
+})
+
 test('decodeRoute: reads back what addRoute wrote, metrics too', () => {
   const route = { ...viaRouter, mtu: 1400, advmss: 1300, priority: 3, preferredSource: parseIp('10.0.0.5') }
   const { body } = addRoute(route)

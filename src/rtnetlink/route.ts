@@ -4,6 +4,7 @@ import { formatIp, formatPrefix, type Ip, type Prefix } from '#base'
 import { EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH } from '#libc'
 import {
   attributes,
+  bytes,
   type Codec,
   concat,
   ip,
@@ -24,7 +25,7 @@ import { familyOf, scopes } from './address.ts'
 const RTM_NEWROUTE = 24
 const RTM_DELROUTE = 25
 const RTM_GETROUTE = 26
-const RTN_UNICAST = 1
+export const RTN_UNICAST = 1
 /** The node itself has the address. */
 export const RTN_LOCAL = 2
 /** linux/rtnetlink.h, RTPROT_*: who made a route. Ours is a number that nobody else has claimed, so that orphans are found. */
@@ -57,6 +58,13 @@ const nextHopHeader = struct([
   ['index', 's32'],
 ])
 const nextHopAttributes = attributes({ gateway: [5, ip] })
+
+/** linux/rtnetlink.h, struct rta_cacheinfo, as far as it is looked at. Only IPv6 routes expire. */
+const cacheInfo = struct([
+  ['references', 'u32'],
+  ['lastUse', 'u32'],
+  ['expiresTicks', 's32'],
+])
 
 /** One of several ways of a route. */
 export type NextHop = { outInterface: number; gateway?: Ip }
@@ -91,7 +99,9 @@ export const routeAttributes = attributes({
   preferredSource: [7, ip],
   metrics: [8, metrics],
   nextHops: [9, nextHops],
+  cacheInfo: [12, cacheInfo],
   table: [15, u32],
+  via: [18, bytes],
 })
 
 /** A route. `destination` undefined is the default route of `family`. */
@@ -112,6 +122,10 @@ export type Route = {
   advmss?: number
   /** Take the gateway for reachable on the link although no address says so. */
   onlink?: boolean
+  /** It has a gateway of the other family, which is not told; only ever read. */
+  isVia?: true
+  /** It goes by itself after a while; only ever read. */
+  expires?: true
   /** The ways of a route that has several, instead of `gateway` and `outInterface`; only ever read. */
   nextHops?: readonly NextHop[]
 }
@@ -234,5 +248,7 @@ export function decodeRoute(message: Message): Route {
     ...(values.nextHops === undefined ? {} : { nextHops: values.nextHops }),
     ...(values.metrics?.mtu === undefined ? {} : { mtu: values.metrics.mtu }),
     ...(values.metrics?.advmss === undefined ? {} : { advmss: values.metrics.advmss }),
+    ...(values.via === undefined ? {} : { isVia: true as const }),
+    ...((values.cacheInfo?.expiresTicks ?? 0) === 0 ? {} : { expires: true as const }),
   }
 }
