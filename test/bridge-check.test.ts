@@ -27,6 +27,13 @@ describe('bridge, agent, CHECK, STATUS and GC', { skip }, () => {
     const [{ ifalias: alias }] = JSON.parse(at.node.ip(`-j link show ${host}`))
     assert.deepEqual(silent(await checkOf(it, result)), RELEASED)
     const port = `ip link set ${host} master ${bridge}; ip link set ${host} type bridge_slave hairpin on isolated on`
+    const podSettings = [
+      ['ipv4.conf.eth0.arp_notify', 1],
+      ['ipv6.conf.eth0.ndisc_notify', 1],
+      ['ipv6.conf.eth0.keep_addr_on_down', 1],
+      ['ipv6.conf.eth0.accept_dad', 0],
+      ['ipv6.conf.lo.disable_ipv6', 0],
+    ] as const
     const element = (set: string, key: string) =>
       [`nft 'delete element ${set} { ${key} }'`, `nft 'add element ${set} { ${key} }'`] as const
     const masked = element('inet mooring masquerade_v4', `"${bridge}" . ${own}`)
@@ -89,6 +96,45 @@ describe('bridge, agent, CHECK, STATUS and GC', { skip }, () => {
         `ip addr add 10.1.0.1/16 dev ${bridge}; ip addr add fd00:1::1/64 dev ${bridge} nodad`,
         `address fd00:1::1/64 is missing on ${bridge}`,
       ],
+      [
+        at.node,
+        `ip addr change 10.1.0.1/16 dev ${bridge} valid_lft 3600 preferred_lft 3600`,
+        `ip addr change 10.1.0.1/16 dev ${bridge} valid_lft forever preferred_lft forever`,
+        `address 10.1.0.1/16 on ${bridge} expires in `,
+      ],
+      [
+        at.node,
+        `bridge link set dev ${host} state 0`,
+        `bridge link set dev ${host} state 3`,
+        `bridge port ${host} does not forward`,
+      ],
+      [
+        pod,
+        `ip addr change ${mine} dev eth0 valid_lft 3600 preferred_lft 3600`,
+        `ip addr change ${mine} dev eth0 valid_lft forever preferred_lft forever`,
+        `address ${mine} on eth0 expires in `,
+      ],
+      [
+        pod,
+        `ip addr change ${mine6} dev eth0 preferred_lft 0`,
+        `ip addr change ${mine6} dev eth0 preferred_lft forever nodad`,
+        `address ${mine6} on eth0 is deprecated`,
+      ],
+      ...podSettings.map(
+        ([setting, was]) =>
+          [
+            pod,
+            `sysctl -qw net.${setting}=${1 - was}`,
+            `sysctl -qw net.${setting}=${was}; ip addr replace ${mine6} dev eth0 nodad; ${back}`,
+            `net.${setting} is `,
+          ] as const,
+      ),
+      [
+        pod,
+        'ip route change 10.200.0.0/16 via 10.1.0.1 mtu 1300',
+        'ip route change 10.200.0.0/16 via 10.1.0.1',
+        'route 10.200.0.0/16 via 10.1.0.1 dev eth0 in the pod has MTU 1300, not none',
+      ],
       [at.node, ...masked, `element ${bridge} . ${own} of set inet mooring masquerade_v4 is missing`],
       [at.node, ...checked, `element ${host} of set bridge mooring checked_links is missing`],
       [pod, 'ip link set eth0 down', back, 'link eth0 in the pod is down'],
@@ -101,7 +147,7 @@ describe('bridge, agent, CHECK, STATUS and GC', { skip }, () => {
       [
         pod,
         `ip addr del ${mine} dev eth0`,
-        `ip addr add ${mine} dev eth0; ${back}`,
+        `ip addr add ${mine} brd + dev eth0; ${back}`,
         `address ${mine} is missing on eth0`,
       ],
       [

@@ -89,6 +89,63 @@ describe('bridge, VLANs', { skip: unable }, () => {
     }
   })
 
+  test('CHECK: finds a port in a VLAN more, and whatever differs of the gateway of a VLAN', async () => {
+    const { it } = newPod({ vlan: 400, name: 'vlan400', isDefaultGateway: true, ipam: hostLocal('10.40.0.0/16') })
+    const prevResult = resultOf(await node.call('ADD', it))
+    const host = prevResult.interfaces[1].name
+    const gateway = 'br-vlan.400'
+    const [{ link: port, address }] = JSON.parse(node.ip(`-j link show ${gateway}`))
+    const vlan = (action: string, link: string, vid: string) => `bridge vlan ${action} dev ${link} vid ${vid}`
+    const join = `ip link set ${port} master br-vlan; ${vlan('add', port, '400 pvid untagged')}; ${vlan('del', port, '1')}`
+    const damages = [
+      [vlan('add', host, '1'), vlan('del', host, '1'), `bridge port ${host} is in VLAN 1 as well`],
+      [vlan('add', host, '401'), vlan('del', host, '401'), `bridge port ${host} is in VLAN 401 as well`],
+      [
+        `ip addr del 10.40.0.1/16 dev ${gateway}`,
+        `ip addr add 10.40.0.1/16 brd + dev ${gateway}`,
+        `address 10.40.0.1/16 is missing on ${gateway}`,
+      ],
+      [`ip link set ${gateway} down`, `ip link set ${gateway} up`, `link ${gateway} on the node is down`],
+      [
+        `ip link set ${gateway} address 02:00:00:00:00:95`,
+        `ip link set ${gateway} address ${address}`,
+        `link ${gateway} on the node has MAC 02:00:00:00:00:95, not ${address}`,
+      ],
+      [`ip link set ${port} down`, `ip link set ${port} up`, `link ${port} on the node is down`],
+      [`ip link set ${port} nomaster`, join, `link ${port} is no port of br-vlan`],
+      [
+        vlan('del', port, '400'),
+        vlan('add', port, '400 pvid untagged'),
+        `bridge port ${port} is not in VLAN 400 untagged`,
+      ],
+      [vlan('add', port, '401'), vlan('del', port, '401'), `bridge port ${port} is in VLAN 401 as well`],
+      [
+        `bridge link set dev ${port} state 0`,
+        `bridge link set dev ${port} state 3`,
+        `bridge port ${port} does not forward`,
+      ],
+      [
+        `ip link set ${port} alias other`,
+        `ip link set ${port} alias 'mooring gateway of br-vlan, VLAN 400'`,
+        `link ${port} on the node is not of this attachment: its alias is "other"`,
+      ],
+    ] as const
+    for (const [damage, repair, fault] of damages) {
+      node.run('sh', '-c', damage)
+      const { code, msg, details = '' } = errorOf(await node.call('CHECK', it, { more: { prevResult } }))
+      assert.equal(code, 103)
+      assert.ok(`${msg}; ${details}`.includes(fault), `${damage}: ${msg}; ${details}`)
+      node.run('sh', '-c', repair)
+      assert.deepEqual(silent(await node.call('CHECK', it, { more: { prevResult } })), RELEASED, repair)
+    }
+    node.ip(`link del ${port}`)
+    assert.match(
+      errorOf(await node.call('CHECK', it, { more: { prevResult } })).msg,
+      new RegExp(`link ${gateway} on the node is missing`),
+    )
+    await node.call('DEL', it)
+  })
+
   test('ADD: ipMasq knows packets that come in by the gateway of a VLAN', async () => {
     const { pod, it } = newPod({
       vlan: 300,

@@ -25,6 +25,7 @@ import {
   run,
   skip,
 } from './nodelab.ts'
+import { addressDamages, type PairDamage, routeDamages, settingDamages } from './pair-damages.ts'
 import { testTwiceInWhole } from './suite-node.ts'
 
 const DONE = { code: 0, stdout: '' }
@@ -424,7 +425,8 @@ for (const mode of ['standalone', 'agent'] as const)
       }
     })
 
-    const damages: [string, RegExp, (pod: Netns) => void][] = [
+    const damages: PairDamage[] = [
+      ...[...addressDamages, ...routeDamages, ...settingDamages],
       [
         'the NIC is gone (HD-14, CHK-04)',
         /link eth0 in the pod is missing/,
@@ -450,7 +452,7 @@ for (const mode of ['standalone', 'agent'] as const)
       testByAgent(`CHECK: finds that ${damage}`, async () => {
         const { pod, it } = newPod()
         const prevResult = resultOf(await call('ADD', it, withAddress()))
-        doIt(pod)
+        doIt(pod, '')
         const error = errorOf(await call('CHECK', it, withAddress({ prevResult })))
         assert.equal(error.code, 103)
         assert.match(`${error.msg} ${error.details ?? ''}`, message)

@@ -140,6 +140,11 @@ for (const mode of ['standalone', 'agent'] as const)
         /^Sandbox in prevResult .* doesn't match/,
       )
       assert.deepEqual(silent(await call('CHECK', it)), DONE)
+      pod.ip('addr change 127.0.0.1/8 dev lo valid_lft 3600 preferred_lft 3600')
+      assert.match(
+        errorOf(await call('CHECK', it, { prevResult })).msg,
+        /^address 127\.0\.0\.1\/8 on lo expires in \d+ s$/,
+      )
       pod.ip('addr del 127.0.0.1/8 dev lo')
       const gone = 'address 127.0.0.1/8 is missing on lo'
       assert.equal(errorOf(await call('CHECK', it, { prevResult })).msg, gone)

@@ -10,6 +10,14 @@ import { assertSameState, errorOf, folder, makeManyNetns, resultOf, skip } from 
 import { type PairDamage, pairDamages } from './pair-damages.ts'
 import { DEFAULTS, DONE, ptpLab, silent } from './ptp-lab.ts'
 
+/** What ADD sets in the pod, and another value of it. */
+const ipv6Settings = [
+  ['lo.disable_ipv6', 1],
+  ['eth0.disable_ipv6', 1],
+  ['eth0.accept_dad', 1],
+  ['eth0.keep_addr_on_down', 0],
+] as const
+
 for (const mode of ['standalone', 'agent'] as const)
   describe(`ptp, CHECK, STATUS and GC, ${mode}`, { skip }, () => {
     const at = ptpLab(mode)
@@ -89,12 +97,59 @@ for (const mode of ['standalone', 'agent'] as const)
       ],
       [
         'the route of the network has another source',
-        /route 10\.6\.0\.0\/24 via 10\.6\.0\.1 dev eth0 is missing/,
+        /route 10\.6\.0\.0\/24 via 10\.6\.0\.1 dev eth0 in the pod has source 10\.77\.0\.1, not 10\.6\.0\.\d+/,
         pod => {
           pod.ip('addr add 10.77.0.1/32 dev eth0')
           pod.ip('route replace 10.6.0.0/24 via 10.6.0.1 dev eth0 src 10.77.0.1')
         },
       ],
+      [
+        'the IPv6 address expires',
+        /address fd00:6::\w+\/64 on eth0 expires in \d+ s/,
+        pod => {
+          const [{ addr_info: addresses }] = JSON.parse(pod.ip('-j -6 addr show dev eth0 scope global'))
+          const address = `${addresses[0].local}/64`
+          pod.ip(`addr change ${address} dev eth0 valid_lft 3600 preferred_lft 3600 noprefixroute`)
+        },
+      ],
+      [
+        'the IPv6 default route expires',
+        /route ::\/0 via fd00:6::1 dev eth0 in the pod expires/,
+        pod => {
+          pod.ip('-6 route del default')
+          pod.ip('-6 route add default via fd00:6::1 dev eth0 expires 600')
+        },
+      ],
+      [
+        'the IPv6 default route has another metric',
+        /route ::\/0 via fd00:6::1 dev eth0 in the pod has metric 7, not 1024/,
+        pod => {
+          pod.ip('-6 route del default')
+          pod.ip('-6 route add default via fd00:6::1 dev eth0 metric 7')
+        },
+      ],
+      [
+        'the address has no broadcast address',
+        /address 10\.6\.0\.\d+\/24 on eth0 has no broadcast address, not 10\.6\.0\.255/,
+        pod => {
+          const [{ addr_info: addresses }] = JSON.parse(pod.ip('-j -4 addr show dev eth0'))
+          const address = `${addresses[0].local}/24`
+          pod.ip(`addr del ${address} dev eth0`)
+          pod.ip(`addr add ${address} dev eth0 noprefixroute`)
+        },
+      ],
+      [
+        'the gateway on the node expires',
+        /address 10\.6\.0\.1\/32 on veth[0-9a-f]{8} expires in \d+ s/,
+        (_, host) => at.node.ip(`addr change 10.6.0.1/32 dev ${host} valid_lft 3600 preferred_lft 3600`),
+      ],
+      ...ipv6Settings.map(
+        ([setting, value]): PairDamage => [
+          `net.ipv6.conf.${setting} is ${value}`,
+          new RegExp(`net\\.ipv6\\.conf\\.${setting.replaceAll('.', '\\.')} is .* in the pod`),
+          pod => pod.run('sysctl', '-qw', `net.ipv6.conf.${setting}=${value}`),
+        ],
+      ),
       [
         'the pair is not the one of ADD',
         /link eth0 in the pod is not the other end of veth[0-9a-f]{8}/,
@@ -109,18 +164,20 @@ for (const mode of ['standalone', 'agent'] as const)
         `net.${setting} is off`,
         new RegExp(`net\\.${setting.replaceAll('.', '\\.')} is off on the node`),
         () => at.node.run('sysctl', '-qw', `net.${setting}=0`),
+        () => at.node.run('sysctl', '-qw', `net.${setting}=1`),
       ]),
       ['somebody flushed the rule set', /inet mooring/, () => at.node.run('nft', 'delete', 'table', 'inet', 'mooring')],
     ]
-    for (const [damage, message, doIt] of damages)
+    for (const [damage, message, doIt, repair] of damages)
       testByAgent(`CHECK: finds that ${damage}`, async () => {
         const { pod, it } = newPod({ ...config(), ipMasq: true })
         const prevResult = await add(it)
-        doIt(pod, prevResult.interfaces[0].name)
+        const host = prevResult.interfaces[0].name
+        doIt(pod, host)
         const error = errorOf(await at.node.call('CHECK', it, { more: { prevResult } }))
         assert.equal(error.code, 103)
         assert.match(`${error.msg} ${error.details ?? ''}`, message)
-        at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1')
+        repair?.(pod, host)
         at.node.ip('-4 route flush proto boot')
         at.node.ip('route replace default via 10.10.10.1')
         await del(it)

@@ -13,7 +13,9 @@ describe('veth-host, agent, CHECK, STATUS and GC', { skip }, () => {
   const { newPod, call, assertNothingLeft } = at
 
   test('CHECK names each part that is missing or other than it was', async () => {
-    const commonBreaks: [string, (pod: Pod, host: string) => void, RegExp][] = [
+    /** `undo`: what DEL leaves, since it is not what ADD made. */
+    type Break = [what: string, damage: (pod: Pod, host: string) => void, text: RegExp, undo?: () => void]
+    const commonBreaks: Break[] = [
       [
         'host route',
         (pod, host) => at.node.ip(`route del ${pod.v4} dev ${host}`),
@@ -158,12 +160,85 @@ describe('veth-host, agent, CHECK, STATUS and GC', { skip }, () => {
         /net.ipv6.conf.all.forwarding is off in the pod/,
       ],
       [
+        'marks on the node',
+        (_, host) => at.node.run('sysctl', '-qw', `net.ipv4.conf.${host}.src_valid_mark=0`),
+        /net.ipv4.conf.veth\w+.src_valid_mark is off on the node/,
+      ],
+      [
+        'mask of rule 1023',
+        (_, host) => {
+          const rule = `iif ${host} lookup main pref 1023 proto 98`
+          at.node.ip(`rule del fwmark 0x2000/0x2000 ${rule}`)
+          at.node.ip(`rule add fwmark 0x2000/0xffff ${rule}`)
+        },
+        /rule 1023 fwmark 0x2000 iif veth\w+ lookup 254 is missing on the node/,
+        () => at.node.ip('rule del pref 1023'),
+      ],
+      [
+        'rule 1024 for some packets only',
+        (_, host) => {
+          at.node.ip(`rule del iif ${host} pref 1024`)
+          at.node.ip(`rule add from 192.0.2.0/24 iif ${host} lookup 256 pref 1024 proto 98`)
+        },
+        /rule 1024 iif veth\w+ lookup 256 is missing on the node/,
+      ],
+      [
+        'metric of the host route',
+        (pod, host) => {
+          at.node.ip(`route del ${pod.v4} dev ${host}`)
+          at.node.ip(`route add ${pod.v4} dev ${host} metric 7 proto 98`)
+        },
+        /route \S+ dev veth\w+ on the node has metric 7, not 0/,
+      ],
+      [
+        'MTU of the table',
+        (pod, host) => at.node.ip(`route replace default via ${pod.v4} dev ${host} onlink table 256 mtu 1300`),
+        /route default via \S+ dev veth\w+ table 256 on the node has MTU 1300, not none/,
+      ],
+      [
+        'source of a service route',
+        pod => {
+          pod.netns.ip('addr add 10.77.0.1/32 dev lo')
+          pod.netns.ip('route replace 10.96.0.0/12 via 10.10.10.8 dev veth0 src 10.77.0.1')
+        },
+        /route 10.96.0.0\/12 via 10.10.10.8 dev veth0 in the pod has source 10.77.0.1, not none/,
+      ],
+      [
+        'neighbour that may be forgotten',
+        pod => {
+          const [{ lladdr }] = JSON.parse(pod.netns.ip('-j neigh show 10.10.10.8 dev veth0'))
+          pod.netns.ip(`neigh replace 10.10.10.8 lladdr ${lladdr} dev veth0 nud stale`)
+        },
+        /neighbour 10.10.10.8 lladdr \S+ dev veth0 is missing in the pod/,
+      ],
+      [
+        'advertisements in the pod',
+        pod => pod.netns.run('sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=1'),
+        /net.ipv6.conf.eth0.accept_ra is 1, not 2, in the pod/,
+      ],
+      [
+        'advertisements on the node',
+        () => at.node.run('sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=1'),
+        /net.ipv6.conf.eth0.accept_ra is 1, not 2, on the node/,
+        () => at.node.run('sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=2'),
+      ],
+      [
+        'addresses kept in the pod',
+        pod => pod.netns.run('sysctl', '-qw', 'net.ipv6.conf.veth0.keep_addr_on_down=0'),
+        /net.ipv6.conf.veth0.keep_addr_on_down is off in the pod/,
+      ],
+      [
+        'detection in the pod',
+        pod => pod.netns.run('sysctl', '-qw', 'net.ipv6.conf.veth0.accept_dad=1'),
+        /net.ipv6.conf.veth0.accept_dad is 1, not 0, in the pod/,
+      ],
+      [
         'marks in the pod',
         pod => pod.netns.run('sysctl', '-qw', 'net.ipv4.conf.veth0.src_valid_mark=0'),
         /net.ipv4.conf.veth0.src_valid_mark is off in the pod/,
       ],
     ]
-    const breaks: [object, typeof commonBreaks][] = [
+    const breaks: [object, Break[]][] = [
       [{}, commonBreaks],
       [
         BY_NODE,
@@ -191,9 +266,10 @@ describe('veth-host, agent, CHECK, STATUS and GC', { skip }, () => {
       'drop of others',
       () => at.node.run('nft', drop),
       /chain forward of table ip filter has policy drop/,
+      () => at.node.run('nft', 'delete', 'table', 'ip', 'filter'),
     ])
     for (const [keys, cases] of breaks)
-      for (const [what, damage, text] of cases) {
+      for (const [what, damage, text, undo] of cases) {
         const pod = newPod()
         const result = resultOf(await call('ADD', pod, keys))
         const host = result.interfaces[1].name
@@ -207,7 +283,7 @@ describe('veth-host, agent, CHECK, STATUS and GC', { skip }, () => {
         // With another alias it would be another's, and stay.
         if (what === 'alias') at.node.run('ip', 'link', 'set', host, 'alias', ifalias)
         resultOf(await call('DEL', pod, keys))
-        if (what === 'drop of others') at.node.run('nft', 'delete', 'table', 'ip', 'filter')
+        undo?.()
         if (what === 'rules') await at.bringForGood()
         assertNothingLeft(what)
       }

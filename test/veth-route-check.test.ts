@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { type Attachment, assertSameState, errorOf, resultOf, skip } from './nodelab.ts'
 import { type PairDamage, pairDamages } from './pair-damages.ts'
-import { RELEASED, secondSubnet, silent, vethRouteLab } from './veth-route-lab.ts'
+import { dualStack, RELEASED, secondSubnet, silent, vethRouteLab } from './veth-route-lab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
   describe(`veth-route, CHECK, STATUS and GC, ${mode}`, { skip }, () => {
@@ -28,6 +28,10 @@ for (const mode of ['standalone', 'agent'] as const)
 
     /** The kernel may have no dummy links. */
     const nextHopLink = () => (at.node.ip('-o link').includes(' dummy0:') ? 'dummy0' : 'lo')
+    const ownNextHop = () => {
+      const link = nextHopLink()
+      at.node.ip(`addr add 169.254.1.1/32 dev ${link}${link === 'lo' ? ' scope link' : ''}`)
+    }
     const damages: PairDamage[] = [
       ...pairDamages(() => at.node),
       [
@@ -79,35 +83,82 @@ for (const mode of ['standalone', 'agent'] as const)
         'the node has lost the next hop',
         /169\.254\.1\.1 is no address of the node/,
         () => at.node.ip(`addr del 169.254.1.1/32 dev ${nextHopLink()}`),
+        ownNextHop,
       ],
       [
         'the node does not forward',
         /net\.ipv4\.ip_forward is off on the node/,
         () => at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=0'),
+        () => at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=1'),
       ],
       [
         'the node answers for pods late',
         /net\.ipv4\.neigh\.eth0\.proxy_delay is 80, not 0, on the node/,
         () => at.node.run('sysctl', '-qw', 'net.ipv4.neigh.eth0.proxy_delay=80'),
+        () => at.node.run('sysctl', '-qw', 'net.ipv4.neigh.eth0.proxy_delay=0'),
+      ],
+      [
+        'the next hop of all pods has scope global on lo, where there is no dummy',
+        /next hop 169\.254\.1\.1 has scope global on lo: the node speaks to pods from it/,
+        () => {
+          at.node.ip(`addr del 169.254.1.1/32 dev ${nextHopLink()}`)
+          at.node.ip('addr add 169.254.1.1/32 dev lo scope global')
+        },
+        () => {
+          at.node.ip('addr del 169.254.1.1/32 dev lo')
+          ownNextHop()
+        },
+      ],
+      [
+        'the next hop of all pods expires',
+        /next hop 169\.254\.1\.1 expires in \d+ s/,
+        () => at.node.ip(`addr change 169.254.1.1/32 dev ${nextHopLink()} valid_lft 3600 preferred_lft 3600`),
+        () => {
+          at.node.ip(`addr del 169.254.1.1/32 dev ${nextHopLink()}`)
+          ownNextHop()
+        },
       ],
       ['somebody flushed the rule set', /inet mooring/, () => at.node.run('nft', 'delete', 'table', 'inet', 'mooring')],
     ]
-    for (const [damage, message, doIt] of damages)
+    for (const [damage, message, doIt, repair] of damages)
       testByAgent(`CHECK: finds that ${damage}`, async () => {
         const { pod, it } = newPod()
         const prevResult = resultOf(await at.node.call('ADD', it))
-        doIt(pod, prevResult.interfaces[0].name)
+        const host = prevResult.interfaces[0].name
+        doIt(pod, host)
         const error = errorOf(await at.node.call('CHECK', it, { more: { prevResult } }))
         assert.equal(error.code, 103)
         assert.match(`${error.msg} ${error.details ?? ''}`, message)
-        at.node.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv4.neigh.eth0.proxy_delay=0')
-        const link = nextHopLink()
-        if (message.source.endsWith('of the node'))
-          at.node.ip(`addr add 169.254.1.1/32 dev ${link}${link === 'lo' ? ' scope link' : ''}`)
+        repair?.(pod, host)
         assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
         if (damage.includes('flushed')) await bringForGood()
         assertNothingLeft()
       })
+
+    const settings = [
+      ['ipv6.conf.eth0.proxy_ndp', 0, 'is off', 1],
+      ['ipv6.neigh.eth0.proxy_delay', 80, 'is 80, not 0,', 0],
+      ['ipv6.conf.all.forwarding', 0, 'is off', 1],
+      ['ipv6.conf.eth0.accept_ra', 1, 'is 1, not 2,', 2],
+    ] as const
+    testByAgent('CHECK: finds which of the settings for IPv6 the node has lost', async () => {
+      const { it } = newPod()
+      const more = { ipam: dualStack(at.node) }
+      const prevResult = resultOf(await at.node.call('ADD', it, { more }))
+      for (const [setting, value, fault, was] of settings) {
+        at.node.run('sysctl', '-qw', `net.${setting}=${value}`)
+        const { code, msg, details } = errorOf(await at.node.call('CHECK', it, { more: { ...more, prevResult } }))
+        assert.equal(code, 103)
+        assert.ok(
+          `${msg}; ${details}`.includes(`net.${setting} ${fault} on the node`),
+          `${setting}: ${msg}; ${details}`,
+        )
+        at.node.run('sysctl', '-qw', `net.${setting}=${was}`)
+      }
+      assert.deepEqual(silent(await at.node.call('CHECK', it, { more: { ...more, prevResult } })), RELEASED)
+      await at.node.call('DEL', it, { more })
+      assertNothingLeft()
+    })
 
     testByAgent('CHECK: finds another sandbox, and lets what others added be (CHK-08, CHK-09)', async () => {
       const { pod, it } = newPod()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { randomBytes } from 'node:crypto'
-import { formatMac, formatPrefix, ipEquals, isV4, localMac, type Prefix, prefixContains, sha256Hex } from '#base'
+import { ipEquals, isV4, localMac, type Prefix, prefixContains, sha256Hex } from '#base'
 import { EEXIST, ENODEV, EOPNOTSUPP } from '#libc'
 import { NetlinkError, type Request, type Transport } from '#netlink'
 import {
@@ -10,12 +10,10 @@ import {
   addPortVlans,
   BR_STATE_FORWARDING,
   decodeAddress,
-  decodePortVlans,
   deleteAddress,
   deleteLink,
   deletePortVlans,
   dumpAddresses,
-  dumpPortVlans,
   IFA_F_NODAD,
   IFF_PROMISC,
   IFF_UP,
@@ -23,25 +21,11 @@ import {
   type PortVlans,
   setLink,
 } from '#rtnetlink'
-import {
-  addBridged,
-  type BridgedFirewall,
-  checkBridged,
-  findBridged,
-  knowsMacCheck,
-  removeBridged,
-} from './bridge-firewall.ts'
+import { addBridged, type BridgedFirewall, findBridged, knowsMacCheck, removeBridged } from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
-import { type LinkExpectation, linkFaults, pairFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
-import {
-  configurePodLink,
-  findPodLinkFaults,
-  type PodLink,
-  type PodLinkExpectation,
-  withBroadcast,
-} from './pod-link.ts'
+import { configurePodLink, type PodLink, withBroadcast } from './pod-link.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** The bridge that somebody wants. */
@@ -74,7 +58,7 @@ export function findBridge({ route }: HostContext, { name }: { name: string }): 
   return link === undefined ? undefined : describeBridge(link)
 }
 
-function describeBridge(link: Link): FoundBridge {
+export function describeBridge(link: Link): FoundBridge {
   const { linkinfo } = link
   const settings = linkinfo?.kind === 'bridge' && 'data' in linkinfo ? linkinfo.data : undefined
   return {
@@ -201,6 +185,11 @@ const addressesOf = (route: Transport, index: number): Prefix[] =>
     .filter(address => address.index === index)
     .map(({ prefix }) => prefix)
 
+/** The port of the bridge that leads to the gateway of a VLAN. */
+export const gatewayPort = (gateway: string): string => `veth${sha256Hex(`gateway\0${gateway}`).slice(0, 8)}`
+export const gatewayOwner = (bridge: string, vlan: number): string => `mooring gateway of ${bridge}, VLAN ${vlan}`
+export const untaggedIn = (vlan: number): PortVlans => ({ from: vlan, to: vlan, pvid: true, untagged: true })
+
 /** A link of the name that is not ours is taken as it is: an operator may have made a VLAN link on the bridge. */
 function ensureVlanLink(
   route: Transport,
@@ -208,7 +197,7 @@ function ensureVlanLink(
   vlan: { id: number; leave: number },
 ): { index: number; mac: Uint8Array } | undefined {
   const name = gatewayName(bridge.name, vlan.id)
-  const port = `veth${sha256Hex(`gateway\0${name}`).slice(0, 8)}`
+  const port = gatewayPort(name)
   if (tryFindLink(route, { ifname: name }) === undefined)
     executeUnlessThere(
       route,
@@ -234,10 +223,10 @@ function ensureVlanLink(
       // The bridge may be another one than when the pair was made.
       setLink({ index: peer.index }, { master: bridge.index }),
       ...vlanRequests(peer.index, {
-        join: [{ from: vlan.id, to: vlan.id, pvid: true, untagged: true }],
+        join: [untaggedIn(vlan.id)],
         leave: vlan.leave,
       }),
-      setLink({ index: peer.index }, { up: true, ifalias: `mooring gateway of ${bridge.name}, VLAN ${vlan.id}` }),
+      setLink({ index: peer.index }, { up: true, ifalias: gatewayOwner(bridge.name, vlan.id) }),
     ])
   if (isOurs || (link.flags & IFF_UP) === 0) route.execute([setLink({ index: link.index }, { up: true })])
   return { index: link.index, mac: link.address ?? new Uint8Array(6) }
@@ -343,111 +332,11 @@ function isForwarding(link: Link | undefined, route: Transport, pair: BridgedPod
   return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
 }
 
-const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
+export const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
-function hasSpanningTree(route: Transport, index: number): boolean {
+export function hasSpanningTree(route: Transport, index: number): boolean {
   const linkinfo = tryFindLink(route, { index })?.linkinfo
   return linkinfo?.kind === 'bridge' && 'data' in linkinfo && (linkinfo.data?.stpState ?? 0) !== 0
-}
-
-/** What CHECK wants to see. */
-export type BridgedExpectation = {
-  readonly bridge: {
-    readonly name: string
-    /** Undefined: it may change as ports come and go. */
-    readonly mac: Uint8Array | undefined
-    readonly promiscuous: boolean
-    readonly vlanFiltering: boolean
-  }
-  readonly hostLink: string
-  readonly host: LinkExpectation
-  readonly netnsFd: number
-  readonly port: { readonly hairpin: boolean; readonly isolated: boolean; readonly vlans: readonly PortVlans[] }
-  readonly gateway: { readonly name: string; readonly addresses: readonly Prefix[] } | undefined
-  /** Undefined: the pod's end is nobody's business. */
-  readonly podLink: PodLinkExpectation | undefined
-  readonly firewall: BridgedFirewall
-}
-
-/** Compares a pod with what its ADD made. @returns the differences in words, none: all is well */
-export function checkBridgedPod(context: HostContext, want: BridgedExpectation): string[] {
-  const { route } = context
-  const bridge = tryFindLink(route, { ifname: want.bridge.name })
-  const host = tryFindLink(route, { ifname: want.hostLink })
-  const faults = bridgeFaults(bridge, want.bridge)
-  faults.push(...portFaults(route, host, bridge, want))
-  if (want.gateway !== undefined) faults.push(...gatewayFaults(route, want.gateway))
-  faults.push(...checkBridged(context.netfilter, want.firewall))
-  const { podLink } = want
-  if (podLink !== undefined)
-    faults.push(
-      ...context.inNetns(want.netnsFd, pod => {
-        const found = findPodLinkFaults(pod, podLink)
-        return [...found, ...pairFaults(host, tryFindLink(pod, { ifname: podLink.ifName }))]
-      }),
-    )
-  return faults
-}
-
-function bridgeFaults(bridge: Link | undefined, want: BridgedExpectation['bridge']): string[] {
-  if (bridge === undefined) return [`bridge ${want.name} is missing`]
-  const found = describeBridge(bridge)
-  if (found.kind !== 'bridge') return [`${want.name} is no bridge but ${found.kind || 'a device'}`]
-  const faults: string[] = []
-  if ((bridge.flags & IFF_UP) === 0) faults.push(`bridge ${want.name} is down`)
-  if (want.mac !== undefined && formatMac(found.mac) !== formatMac(want.mac))
-    faults.push(`bridge ${want.name} has MAC ${formatMac(found.mac)}, not ${formatMac(want.mac)}`)
-  if (want.promiscuous && (bridge.flags & IFF_PROMISC) === 0) faults.push(`bridge ${want.name} is not promiscuous`)
-  if (want.vlanFiltering && !found.vlanFiltering) faults.push(`bridge ${want.name} does not filter VLANs`)
-  return faults
-}
-
-function portFaults(
-  route: Transport,
-  host: Link | undefined,
-  bridge: Link | undefined,
-  { hostLink, host: wanted, port: want, bridge: { name } }: BridgedExpectation,
-): string[] {
-  const faults = linkFaults(host, hostLink, 'on the node', { ...wanted, kind: 'veth' })
-  if (host === undefined) return faults
-  const { port } = host.linkinfo ?? {}
-  if (port === undefined || host.master !== bridge?.index) return [...faults, `link ${hostLink} is no port of ${name}`]
-  if ((port.hairpin === 1) !== want.hairpin)
-    faults.push(`bridge port ${hostLink} has hairpin mode ${want.hairpin ? 'off' : 'on'}`)
-  if ((port.isolated === 1) !== want.isolated)
-    faults.push(`bridge port ${hostLink} is ${want.isolated ? 'not ' : ''}isolated`)
-  return want.vlans.length === 0 ? faults : [...faults, ...vlanFaults(route, host.index, hostLink, want.vlans)]
-}
-
-function vlanFaults(route: Transport, index: number, hostLink: string, want: readonly PortVlans[]): string[] {
-  const ports = route.execute([dumpPortVlans()])[0]!.messages.map(decodePortVlans)
-  const present = ports.find(port => port.index === index)?.vlans ?? []
-  return want
-    .filter(({ from, to, pvid = false, untagged = false }) => {
-      for (let vid = from; vid <= to; vid++) {
-        const found = present.find(each => each.from <= vid && vid <= each.to)
-        if (found === undefined || found.pvid !== pvid || found.untagged !== untagged) return true
-      }
-      return false
-    })
-    .map(({ from, to, pvid }) => {
-      const vlans = from === to ? `VLAN ${from}` : `VLANs ${from} to ${to}`
-      return `bridge port ${hostLink} is not in ${vlans} ${pvid ? 'untagged' : 'tagged'}`
-    })
-}
-
-function gatewayFaults(route: Transport, { name, addresses }: NonNullable<BridgedExpectation['gateway']>): string[] {
-  const link = tryFindLink(route, { ifname: name })
-  const faults = linkFaults(link, name, 'on the node', {})
-  if (link === undefined) return faults
-  const present = addressesOf(route, link.index).map(formatPrefix)
-  return [
-    ...faults,
-    ...addresses
-      .map(formatPrefix)
-      .filter(prefix => !present.includes(prefix))
-      .map(prefix => `address ${prefix} is missing on ${name}`),
-  ]
 }
 
 /** Asks the kernel what it cannot do, changing nothing: what is asked for is refused in any case, the question is with what. */

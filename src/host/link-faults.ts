@@ -8,6 +8,8 @@ import { tryReadSysctl } from './sysctl.ts'
 
 /** How a link has to be, beside up; what is left out is not looked at. */
 export type LinkExpectation = {
+  /** Its number: DEL finds the link by it. */
+  readonly index?: number | undefined
   /** IFLA_INFO_KIND. */
   readonly kind?: string | undefined
   readonly mac?: Uint8Array | undefined
@@ -33,6 +35,8 @@ export function linkFaults(link: Link | undefined, ifName: string, where: Place,
     faults.push(`${name} has MTU ${link.mtu}, not ${want.mtuBytes}`)
   if (want.owner !== undefined && link.ifalias !== want.owner)
     faults.push(`${name} is not of this attachment: its alias is "${link.ifalias ?? ''}", not "${want.owner}"`)
+  if (want.index !== undefined && link.index !== want.index)
+    faults.push(`${name} is another than the one that was made: its number is ${link.index}, not ${want.index}`)
   return faults
 }
 

@@ -3,7 +3,8 @@
 import { formatIp, type Ip, isV4, type Prefix } from '#base'
 import { ENODEV } from '#libc'
 import { NetlinkError, type Transport } from '#netlink'
-import { decodeAddress, decodeLink, dumpAddresses, getLink, IFF_UP, type Link, setLink } from '#rtnetlink'
+import { decodeAddress, decodeLink, dumpAddresses, getLink, IFF_UP, type Link, scopes, setLink } from '#rtnetlink'
+import { addressFaults } from './address-faults.ts'
 import type { HostContext } from './context.ts'
 
 const NAME = 'lo'
@@ -35,11 +36,16 @@ export function takeLoopbackDown(context: HostContext, netnsFd: number): void {
   })
 }
 
-/** `lo` as it is. */
-export function readLoopback(context: HostContext, netnsFd: number): Loopback {
+/** Compares `lo` with what `bringLoopbackUp` made of it. @returns the addresses' differences in words, none: all is well */
+export function checkLoopback(
+  context: HostContext,
+  netnsFd: number,
+  addresses: readonly Prefix[],
+): { isUp: boolean; faults: string[] } {
   return context.inNetns(netnsFd, route => {
     const { index, flags } = findLoopback(route)
-    return { isUp: (flags & IFF_UP) !== 0, addresses: addressesOf(route, index) }
+    const wanted = addresses.map(prefix => ({ ...prefix, scope: scopes.host }))
+    return { isUp: (flags & IFF_UP) !== 0, faults: addressFaults(route, index, { ifName: NAME, addresses: wanted }) }
   })
 }
 

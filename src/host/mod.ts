@@ -6,7 +6,8 @@
 
 export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
 export { readBootId } from './boot.ts'
-export type { BridgedExpectation, BridgedPod, FoundBridge, GatewayWanted } from './bridge.ts'
+export type { BridgedPod, FoundBridge, GatewayWanted } from './bridge.ts'
+export type { BridgedExpectation } from './bridge-check.ts'
 export type { BridgedFirewall } from './bridge-firewall.ts'
 export { type Child, type ChildInfo, chooseLinkIndex, type Master, makesChild } from './child.ts'
 export { HostContext } from './context.ts'

@@ -16,8 +16,9 @@ import {
   scopes,
   setLink,
 } from '#rtnetlink'
+import { lifetimeFaults, scopeName } from './address-faults.ts'
 import type { HostContext } from './context.ts'
-import { settingFaults } from './link-faults.ts'
+import { type Place, settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { nextHops } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
@@ -80,7 +81,10 @@ export function ensureForwarding(
 }
 
 /** What of `ensureForwarding` is not so any more, in words. Called in the node's namespace. */
-export function forwardingFaults(families: { v4: boolean; v6: boolean }, answering: string | undefined): string[] {
+export function forwardingFaults(
+  families: { v4: boolean; v6: boolean },
+  { answering, advertised }: Parameters<typeof ensureForwarding>[1],
+): string[] {
   const faults: string[] = []
   const expect = (...setting: Parameters<typeof settingFaults>) => faults.push(...settingFaults(...setting))
   if (families.v4) {
@@ -89,6 +93,7 @@ export function forwardingFaults(families: { v4: boolean; v6: boolean }, answeri
   }
   if (families.v6) {
     expect('on the node', '1', 'ipv6', 'conf', 'all', 'forwarding')
+    if (advertised !== undefined) faults.push(...advertisedFaults(advertised, 'on the node'))
     if (answering === undefined) return faults
     expect('on the node', '1', 'ipv6', 'conf', answering, 'proxy_ndp')
     expect('on the node', '0', 'ipv6', 'neigh', answering, 'proxy_delay')
@@ -96,9 +101,27 @@ export function forwardingFaults(families: { v4: boolean; v6: boolean }, answeri
   return faults
 }
 
-/** Whether the node owns the next hop of `ensureNextHop`. */
+/** A link that takes advertisements as a host does would take none any more: its machine is a router. */
+export const advertisedFaults = (link: string, where: Place): string[] =>
+  tryReadSysctl('ipv6', 'conf', link, 'accept_ra') === '1'
+    ? [`net.ipv6.conf.${link}.accept_ra is 1, not 2, ${where}: a router ignores what gave it its default route`]
+    : []
+
+/** Whether the node owns the next hop of `ensureNextHop`, and keeps it. */
 export function ownNextHopFaults({ route }: HostContext): string[] {
+  const name = `the pods' next hop ${formatIp(nextHops.v4)}`
   const message = route.execute([lookupRoute(nextHops.v4)])[0]!.messages[0]
-  if (message !== undefined && decodeRoute(message).type === RTN_LOCAL) return []
-  return [`the pods' next hop ${formatIp(nextHops.v4)} is no address of the node`]
+  if (message === undefined || decodeRoute(message).type !== RTN_LOCAL) return [`${name} is no address of the node`]
+  const lo = tryFindLink(route, { ifname: 'lo' })?.index
+  return route
+    .execute([dumpAddresses()])[0]!
+    .messages.map(decodeAddress)
+    .filter(({ prefix }) => ipEquals(prefix.ip, nextHops.v4))
+    .flatMap(address => [
+      ...lifetimeFaults(address),
+      ...(address.index === lo && address.scope < scopes.link
+        ? [`has scope ${scopeName(address.scope)} on lo: the node speaks to pods from it`]
+        : []),
+    ])
+    .map(fault => `${name} ${fault}`)
 }

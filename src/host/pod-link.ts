@@ -35,9 +35,11 @@ import {
   RTM_GROUP_LINK,
   setLink,
 } from '#rtnetlink'
-import { type LinkExpectation, linkFaults } from './link-faults.ts'
+import { addressFaults } from './address-faults.ts'
+import { type LinkExpectation, linkFaults, settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { podTables } from './pod-tables.ts'
+import { type RouteContext, routeFault } from './route-faults.ts'
 import { ensureSysctl, setSysctl, tryReadSysctl } from './sysctl.ts'
 
 // What an interface plugin does to the link in the pod, whatever kind of link it is. Everything here runs with the thread
@@ -229,75 +231,57 @@ export type PodLinkExpectation = LinkExpectation & {
   readonly ifName: string
   readonly addresses: readonly Prefix[]
   readonly routes: readonly PodLinkRoute[]
-  /** False where the addresses were added without the route to their network. @default true */
-  readonly prefixRoutes?: boolean
   /** True where the routes may also be those of other links of the pod: a result does not say by which link one leads. */
   readonly byAnyLink?: boolean
+  /** Left out: another's ADD may have made it, which leaves to the kernel what ours does not. */
+  readonly made?: Pick<PodLink, 'detectDuplicates'>
 }
 
 /** Compares a pod's link with what its ADD made. What others added is no fault. @returns the differences in words, none: all is well. */
 export function findPodLinkFaults(route: Transport, want: PodLinkExpectation): string[] {
-  const { ifName } = want
+  const { ifName, addresses, mac, made } = want
   const link = tryFindLink(route, { ifname: ifName })
   const faults = linkFaults(link, ifName, 'in the pod', want)
   if (link === undefined) return faults
-  return [...faults, ...addressFaults(route, link.index, want), ...routeFaults(route, link.index, want)]
-}
-
-function addressFaults(route: Transport, index: number, { ifName, addresses }: PodLinkExpectation): string[] {
-  const present = route
-    .execute([dumpAddresses(index)])[0]!
-    .messages.map(decodeAddress)
-    .filter(address => address.index === index)
-  return addresses.flatMap(prefix => {
-    const found = present.find(address => formatPrefix(address.prefix) === formatPrefix(prefix))
-    if (found === undefined) return [`address ${formatPrefix(prefix)} is missing on ${ifName}`]
-    return (found.flags & IFA_F_DADFAILED) === 0
-      ? []
-      : [`address ${formatPrefix(prefix)} on ${ifName} is used by somebody else, too`]
-  })
+  return [
+    ...faults,
+    ...addressFaults(route, link.index, { ifName, addresses, mac, ...(made === undefined ? {} : { broadcast: true }) }),
+    ...routeFaults(route, link.index, want),
+    ...(made === undefined ? [] : podSettingFaults({ ifName, addresses, ...made })),
+  ]
 }
 
 function routeFaults(route: Transport, index: number, want: PodLinkExpectation): string[] {
-  const own = want.prefixRoutes === false ? [] : prefixRoutes(want.addresses)
-  const present = podTables(route, index, want.addresses)
-  const isThere = (each: PodLinkRoute, link: number | undefined) =>
-    present(each).some(entry => isRoute(entry, each, link))
+  const { ifName, addresses, routes, byAnyLink = false, made } = want
+  const present = podTables(route, index, addresses)
+  const sources = addresses.map(({ ip }) => ip)
+  const isOurs = made !== undefined && !byAnyLink
+  const faultOf = (each: PodLinkRoute, context: RouteContext) => {
+    const { outInterface: _, ...wanted } = routeOf(each, index)
+    return routeFault(present(each), wanted, context, { named: describeRoute(each, ifName), where: 'in the pod' })
+  }
   return [
-    ...want.routes.filter(each => !isThere(each, want.byAnyLink === true ? undefined : index)),
-    ...own.filter(each => !isThere(each, index)),
-  ].map(each => `route ${describeRoute(each, want.ifName)} is missing in the pod`)
+    ...routes.map(each => faultOf(each, { index: byAnyLink ? undefined : index, sources, isOurs })),
+    ...prefixRoutes(addresses).map(each => faultOf(each, { index, sources, isOurs: false })),
+  ].filter(fault => fault !== undefined)
 }
 
 /** The routes to the addresses' own networks, which the kernel makes. */
 const prefixRoutes = (addresses: readonly Prefix[]): PodLinkRoute[] =>
   addresses.filter(({ ip, length }) => length < ip.length * 8).map(address => ({ destination: networkOf(address) }))
 
-/** True if the entry is the wanted route along the link (undefined: any), or one of several hops of it. */
-export function isRoute(
-  entry: Route,
-  want: PodLinkRoute & { readonly preferredSource?: Ip },
-  index: number | undefined,
-): boolean {
-  const destination = networkOf(want.destination)
-  if (formatPrefix(entry.destination ?? { ip: destination.ip, length: 0 }) !== formatPrefix(destination)) return false
-  const { gateway, preferredSource: source, priority, scope, mtu, advmss } = want
-  const leads = (hop: { outInterface?: number; gateway?: Ip }) =>
-    (index === undefined || hop.outInterface === index) &&
-    (gateway === undefined ? hop.gateway === undefined : hop.gateway !== undefined && ipEquals(hop.gateway, gateway))
-  // IPv6 routes of several links to one destination are shown as one, with the source of the first.
-  const isShared = entry.nextHops !== undefined
-  return (
-    [entry, ...(entry.nextHops ?? [])].some(leads) &&
-    (source === undefined ||
-      isShared ||
-      (entry.preferredSource !== undefined && ipEquals(entry.preferredSource, source))) &&
-    (!priority || (entry.priority ?? 0) === priority) &&
-    // IPv6 routes have no scope.
-    (scope === undefined || !isV4(destination.ip) || entry.scope === scope) &&
-    (mtu === undefined || entry.mtu === mtu) &&
-    (advmss === undefined || entry.advmss === advmss)
-  )
+/** What `prepareSettings` made for good, and is not so any more. */
+function podSettingFaults({ ifName, addresses, detectDuplicates = true }: Omit<PodLink, 'routes'>): string[] {
+  if (addresses.length === 0) return []
+  const faults = settingFaults('in the pod', '1', 'ipv4', 'conf', ifName, 'arp_notify')
+  if (addresses.every(({ ip }) => isV4(ip))) return faults
+  return [
+    ...faults,
+    ...settingFaults('in the pod', '1', 'ipv6', 'conf', ifName, 'ndisc_notify'),
+    ...settingFaults('in the pod', '0', 'ipv6', 'conf', 'lo', 'disable_ipv6'),
+    ...settingFaults('in the pod', '1', 'ipv6', 'conf', ifName, 'keep_addr_on_down'),
+    ...(detectDuplicates ? [] : settingFaults('in the pod', '0', 'ipv6', 'conf', ifName, 'accept_dad')),
+  ]
 }
 
 /** `10.0.0.0/8 via 10.99.0.1 dev eth0 table 100`, for messages. */

@@ -22,13 +22,11 @@ import {
   addNeighbour,
   addProxy,
   addRoute,
-  decodeAddress,
   decodeLink,
   decodeNeighbour,
   decodeRoute,
   deleteLink,
   deleteProxy,
-  dumpAddresses,
   dumpProxies,
   dumpRoutes,
   getLink,
@@ -46,12 +44,14 @@ import {
   scopes,
   setLink,
 } from '#rtnetlink'
+import { addressFaults, interfaceIdOf } from './address-faults.ts'
 import type { HostContext } from './context.ts'
-import { type LinkExpectation, linkFaults, pairFaults } from './link-faults.ts'
+import { type LinkExpectation, linkFaults, pairFaults, settingFaults } from './link-faults.ts'
 import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
-import { isRoute, withBroadcast } from './pod-link.ts'
+import { withBroadcast } from './pod-link.ts'
 import { podTables } from './pod-tables.ts'
+import { routeFault } from './route-faults.ts'
 import { ensureSysctl } from './sysctl.ts'
 
 /** A route in the pod. */
@@ -165,8 +165,7 @@ function nodeAddresses(
 }
 
 /** The address that the kernel gives a link of this MAC (RFC 4291, modified EUI-64). */
-const linkLocalOf = ([a = 0, b = 0, c = 0, d = 0, e = 0, f = 0]: Uint8Array): Ip =>
-  Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f)
+const linkLocalOf = (mac: Uint8Array): Ip => Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...interfaceIdOf(mac))
 
 function podSide(pod: RoutedPod, index: number): Request[] {
   const requests = [setLink({ index }, { up: true }, `set link ${pod.ifName} up in the pod`)]
@@ -208,6 +207,14 @@ export function enableIpv6(ifName: string): void {
   ensureSysctl('0', 'ipv6', 'conf', ifName, 'accept_dad')
   ensureSysctl('1', 'ipv6', 'conf', ifName, 'keep_addr_on_down')
 }
+
+/** What of `enableIpv6` is not so any more, in words. */
+export const ipv6Faults = (ifName: string): string[] => [
+  ...settingFaults('in the pod', '0', 'ipv6', 'conf', 'lo', 'disable_ipv6'),
+  ...settingFaults('in the pod', '0', 'ipv6', 'conf', ifName, 'disable_ipv6'),
+  ...settingFaults('in the pod', '0', 'ipv6', 'conf', ifName, 'accept_dad'),
+  ...settingFaults('in the pod', '1', 'ipv6', 'conf', ifName, 'keep_addr_on_down'),
+]
 
 /**
  * Whether packets pass the node's end of a pair. Carrier reaches it by a kernel worker a moment after the pod's end went
@@ -271,7 +278,7 @@ export function findRouted({ route }: HostContext, owned: OwnedLink): RoutedTrac
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */
 export type RoutedExpectation = Pick<
   RoutedPod,
-  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'nextHops' | 'routes' | 'uplinkIndex'
+  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'broadcast' | 'nextHops' | 'routes' | 'uplinkIndex'
 > & {
   host: LinkExpectation
   pod: LinkExpectation
@@ -294,15 +301,21 @@ function nodeFaults(
   { hostLink, addresses, nextHops, uplinkIndex, host, foreign = false }: RoutedExpectation,
 ): string[] {
   const own = nodeAddresses({ addresses, nextHops }, foreign ? undefined : host.mac)
-  const faults = addressFaults(route, index, own, hostLink)
+  const faults = addressFaults(route, index, { ifName: hostLink, addresses: own })
   for (const { ip } of addresses) {
     const [found, proxy] = route.execute([
       lookupRoute(ip),
       ...(uplinkIndex === undefined ? [] : [getNeighbour({ index: uplinkIndex, address: ip }, { proxy: true })]),
     ])
-    const entry = found?.messages[0] === undefined ? undefined : decodeRoute(found.messages[0])
-    if (entry?.destination?.length !== ip.length * 8 || entry.outInterface !== index)
-      faults.push(`route ${formatIp(ip)} dev ${hostLink} is missing on the node`)
+    const entries = found?.messages.map(decodeRoute) ?? []
+    const wanted = { family: isV4(ip) ? AF_INET : AF_INET6, destination: hostPrefix(ip) }
+    const fault = routeFault(
+      entries,
+      foreign ? wanted : { ...wanted, scope: scopes.universe },
+      { index, sources: [], isOurs: !foreign },
+      { named: `${formatIp(ip)} dev ${hostLink}`, where: 'on the node' },
+    )
+    if (fault !== undefined) faults.push(fault)
     if (uplinkIndex !== undefined && proxy?.messages.length === 0)
       faults.push(`proxy entry ${formatIp(ip)} on link ${uplinkIndex} is missing on the node`)
   }
@@ -310,36 +323,29 @@ function nodeFaults(
 }
 
 function podFaults(route: NetlinkSocket, want: RoutedExpectation, host: Link | undefined): string[] {
-  const link = tryFindLink(route, { ifname: want.ifName })
-  const faults = linkFaults(link, want.ifName, 'in the pod', { ...want.pod, kind: 'veth' })
+  const { ifName, addresses, broadcast, foreign = false } = want
+  const link = tryFindLink(route, { ifname: ifName })
+  const faults = linkFaults(link, ifName, 'in the pod', { ...want.pod, kind: 'veth' })
   if (link === undefined) return faults
+  const isV6 = addresses.some(({ ip }) => !isV4(ip))
   faults.push(
     ...pairFaults(host, link),
-    ...addressFaults(route, link.index, want.addresses, want.ifName),
+    ...addressFaults(route, link.index, {
+      ...{ ifName, addresses },
+      ...(foreign ? {} : { withoutPrefixRoutes: true, broadcast: broadcast === true }),
+    }),
     ...nextHopFaults(route, link.index, want, host?.address),
     ...routeFaults(route, link.index, want),
+    ...(isV6 && !foreign ? ipv6Faults(ifName) : []),
   )
   return faults
 }
 
-function addressFaults(route: NetlinkSocket, index: number, want: readonly Prefix[], ifName: string): string[] {
-  if (want.length === 0) return []
-  const present = route
-    .execute([dumpAddresses(index)])[0]!
-    .messages.map(decodeAddress)
-    .filter(address => address.index === index)
-    .map(address => formatPrefix(address.prefix))
-  return want
-    .map(formatPrefix)
-    .filter(prefix => !present.includes(prefix))
-    .map(prefix => `address ${prefix} is missing on ${ifName}`)
-}
-
-/** The next hops: that the pod has a route to each, and knows without asking where it is. */
+/** Whether the pod knows without asking where its next hops are. */
 function nextHopFaults(
   route: NetlinkSocket,
   index: number,
-  { addresses, nextHops, ifName, foreign = false }: RoutedExpectation,
+  { nextHops, ifName, foreign = false }: RoutedExpectation,
   hostMac: Uint8Array | undefined,
 ): string[] {
   const faults: string[] = []
@@ -353,23 +359,42 @@ function nextHopFaults(
     if (leadsElsewhere || isMissing)
       faults.push(`neighbour ${formatIp(address)} on ${ifName} does not lead to the node`)
   }
-  const present = podTables(route, index, addresses)
-  for (const { address, route: own } of nextHops) {
-    if (own === undefined) continue
-    const destination = hostPrefix(address)
-    const wanted = { destination, ...(own.source === undefined ? {} : { preferredSource: own.source }) }
-    if (!present(wanted).some(entry => isRoute(entry, wanted, index)))
-      faults.push(`route ${formatIp(address)} dev ${ifName} is missing in the pod`)
-  }
   return faults
 }
 
-function routeFaults(route: NetlinkSocket, index: number, { addresses, routes, ifName }: RoutedExpectation): string[] {
+/** Those to the next hops, and those beyond. */
+function routeFaults(
+  route: NetlinkSocket,
+  index: number,
+  { addresses, nextHops, routes, ifName, foreign = false }: RoutedExpectation,
+): string[] {
   const present = podTables(route, index, addresses)
-  return routes
-    .filter(({ scope: _, ...wanted }) => !present(wanted).some(entry => isRoute(entry, wanted, index)))
-    .map(({ destination, gateway }) => {
-      const via = gateway === undefined ? '' : ` via ${formatIp(gateway)}`
-      return `route ${formatPrefix(destination)}${via} dev ${ifName} is missing in the pod`
+  const context = { index, sources: addresses.map(({ ip }) => ip), isOurs: !foreign }
+  const hops = nextHops.flatMap(({ address, route: own }): { route: PodRoute; named: string }[] => {
+    if (own === undefined) return []
+    const preferredSource = own.source === undefined ? {} : { preferredSource: own.source }
+    return [{ route: { destination: hostPrefix(address), ...preferredSource }, named: formatIp(address) }]
+  })
+  const others = routes.map(({ scope, ...each }): { route: PodRoute; named: string } => {
+    const via = each.gateway === undefined ? '' : ` via ${formatIp(each.gateway)}`
+    // With a gateway the kernel knows no other.
+    const scoped = each.gateway === undefined && scope !== undefined ? { ...each, scope } : each
+    return { route: scoped, named: `${formatPrefix(each.destination)}${via}` }
+  })
+  return [...hops, ...others]
+    .map(({ route: { destination, ...rest }, named }) => {
+      const wanted = {
+        ...{ family: isV4(destination.ip) ? AF_INET : AF_INET6 },
+        ...(destination.length === 0 ? {} : { destination }),
+        ...rest,
+      }
+      const names = { named: `${named} dev ${ifName}`, where: 'in the pod' } as const
+      return routeFault(
+        present({ destination, ...(rest.table === undefined ? {} : { table: rest.table }) }),
+        wanted,
+        context,
+        names,
+      )
     })
+    .filter(fault => fault !== undefined)
 }

@@ -12,14 +12,8 @@ import {
   findAnswers,
   stopAnswering,
 } from './answers.ts'
-import {
-  type BridgedExpectation,
-  bridgeVerbs,
-  checkBridgedPod,
-  ensureGateway,
-  type FoundGateway,
-  type GatewayWanted,
-} from './bridge.ts'
+import { bridgeVerbs, ensureGateway, type FoundGateway, type GatewayWanted } from './bridge.ts'
+import { type BridgedExpectation, checkBridgedPod } from './bridge-check.ts'
 import { ensureMacCheck } from './bridge-firewall.ts'
 import {
   addChild,
@@ -45,7 +39,7 @@ import {
 } from './firewall.ts'
 import { type ForeignAttachment, removeForeignMasquerade } from './foreign-masquerade.ts'
 import { describeLink, listOwnedLinks, type OwnedLink, removeLinks, tryFindLink } from './links.ts'
-import { bringLoopbackUp, readLoopback, takeLoopbackDown } from './loopback.ts'
+import { bringLoopbackUp, checkLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop, forwardingFaults, ownNextHopFaults } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
 import { takeOwing } from './part.ts'
@@ -102,8 +96,14 @@ function ensureNode(context: HostContext, needs: NodeNeeds): void {
 function checkNode(context: HostContext, { addresses, nextHops: hops, uplinkIndex }: RoutedExpectation): string[] {
   const uplink = uplinkIndex === undefined ? undefined : tryFindLink(context.route, { index: uplinkIndex })?.ifname
   const isCommon = hops.some(({ address }) => ipEquals(address, nextHops.v4))
-  return [...forwardingFaults(familiesIn(addresses), uplink), ...(isCommon ? ownNextHopFaults(context) : [])]
+  return [...routerFaults(context, addresses, uplink), ...(isCommon ? ownNextHopFaults(context) : [])]
 }
+
+const routerFaults = (context: HostContext, addresses: readonly Prefix[], uplink?: string): string[] =>
+  forwardingFaults(familiesIn(addresses), {
+    answering: uplink,
+    advertised: uplink ?? findUplink(context.route)?.name,
+  })
 
 const familiesIn = (addresses: readonly Prefix[]) => ({
   v4: addresses.some(({ ip }) => ip.length === 4),
@@ -185,7 +185,8 @@ export const verbs = {
   /** See loopback.ts. */
   bringLoopbackUp: (context: HostContext, { netnsFd }: { netnsFd: number }) => bringLoopbackUp(context, netnsFd),
   takeLoopbackDown: (context: HostContext, { netnsFd }: { netnsFd: number }) => takeLoopbackDown(context, netnsFd),
-  readLoopback: (context: HostContext, { netnsFd }: { netnsFd: number }) => readLoopback(context, netnsFd),
+  checkLoopback: (context: HostContext, { netnsFd, addresses }: { netnsFd: number; addresses: readonly Prefix[] }) =>
+    checkLoopback(context, netnsFd, addresses),
 
   /** See child.ts. */
   findMaster: (context: HostContext, where: { name: string | undefined; netnsFd: number | undefined }) =>
@@ -237,7 +238,7 @@ export const verbs = {
   /** The differences between a pod on a bridge and what its ADD made. */
   checkBridgedPod: (context: HostContext, { want }: { want: BridgedExpectation }): string[] => [
     ...checkBridgedPod(context, want),
-    ...(want.gateway === undefined ? [] : forwardingFaults(familiesIn(want.gateway.addresses), undefined)),
+    ...(want.gateway === undefined ? [] : routerFaults(context, want.gateway.addresses)),
   ],
   /** See bridge.ts. The node forwards for the pods then. */
   ensureBridgeGateway(context: HostContext, wanted: GatewayWanted): FoundGateway {

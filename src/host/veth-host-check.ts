@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatIp, formatMac, ipEquals } from '#base'
+import { formatIp, formatMac, type Ip, ipEquals } from '#base'
 import { NETLINK_NETFILTER, NetlinkSocket, type Transport } from '#netlink'
 import { getChains } from '#nftables'
 import {
@@ -21,11 +21,13 @@ import {
 import type { HostContext } from './context.ts'
 import { linkFaults, type Place, pairFaults, settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
+import { advertisedFaults } from './nexthop.ts'
+import { routeFault } from './route-faults.ts'
+import { ipv6Faults } from './routed.ts'
 import { isStrict, listRules } from './veth-host.ts'
 import { podChains } from './veth-host-ruleset.ts'
 import {
   familiesOf,
-  isSameRoute,
   isSameRule,
   nodeRoutes,
   nodeRules,
@@ -59,7 +61,11 @@ function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
   const faults = linkFaults(link, hostLink, 'on the node', { kind: 'veth', mac, mtuBytes, owner })
   if (link !== undefined) {
     for (const { ip } of pod.addresses) faults.push(...neighbourFaults(route, link, ip, pod.podMac, 'on the node'))
-    faults.push(...routeFaults(route, [...nodeRoutes(pod, anySource), ...nodeTable(pod)], link, 'on the node'))
+    faults.push(
+      ...routeFaults(route, [...nodeRoutes(pod, anySource), ...nodeTable(pod)], link, {
+        ...{ sources: pod.nodeAddresses, where: 'on the node' },
+      }),
+    )
   }
   faults.push(...ruleFaults(route, nodeRules(pod), 'on the node'))
   if (familiesOf(pod).includes(AF_INET)) {
@@ -72,7 +78,10 @@ function nodeFaults(route: Transport, pod: Expected, uplink: string): string[] {
     faults.push(...settingFaults('on the node', '1', 'ipv4', 'ip_forward'))
   }
   if (familiesOf(pod).includes(AF_INET6))
-    faults.push(...settingFaults('on the node', '1', 'ipv6', 'conf', 'all', 'forwarding'))
+    faults.push(
+      ...settingFaults('on the node', '1', 'ipv6', 'conf', 'all', 'forwarding'),
+      ...advertisedFaults(uplink, 'on the node'),
+    )
   return faults
 }
 
@@ -85,7 +94,9 @@ function podFaults(route: Transport, pod: Expected, host: Link | undefined): str
     for (const address of pod.nodeAddresses)
       faults.push(...neighbourFaults(route, link, address, pod.hostMac, 'in the pod'))
     const routes = [...podRoutes(pod, anySource), ...podTableRoutes(pod)]
-    faults.push(...routeFaults(route, routes, link, 'in the pod'))
+    const sources = pod.addresses.map(({ ip }) => ip)
+    faults.push(...routeFaults(route, routes, link, { sources, where: 'in the pod' }))
+    if (familiesOf(pod).includes(AF_INET6)) faults.push(...ipv6Faults(ifName))
     if (familiesOf(pod).includes(AF_INET))
       faults.push(
         ...strictFaults(ifName, 'in the pod'),
@@ -96,7 +107,10 @@ function podFaults(route: Transport, pod: Expected, host: Link | undefined): str
   if (pod.isDefault) faults.push(...underlayFaults(route, pod))
   if (familiesOf(pod).includes(AF_INET)) faults.push(...settingFaults('in the pod', '1', 'ipv4', 'ip_forward'))
   if (familiesOf(pod).includes(AF_INET6))
-    faults.push(...settingFaults('in the pod', '1', 'ipv6', 'conf', 'all', 'forwarding'))
+    faults.push(
+      ...settingFaults('in the pod', '1', 'ipv6', 'conf', 'all', 'forwarding'),
+      ...(pod.isDefault ? [] : advertisedFaults(pod.underlay, 'in the pod')),
+    )
   return [...faults, ...tableFaults(pod)]
 }
 
@@ -113,7 +127,12 @@ function neighbourFaults(
   return isRight ? [] : [`neighbour ${formatIp(address)} lladdr ${formatMac(mac)} dev ${ifname} is missing ${where}`]
 }
 
-function routeFaults(route: Transport, wanted: readonly Route[], link: Link, where: Place): string[] {
+function routeFaults(
+  route: Transport,
+  wanted: readonly Route[],
+  { index, ifname }: Link,
+  { sources, where }: { sources: readonly Ip[]; where: Place },
+): string[] {
   const tables = new Map<string, Route[]>()
   const tableOf = ({ family, table = RT_TABLE_MAIN }: Route): Route[] => {
     const key = `${family} ${table}`
@@ -124,11 +143,12 @@ function routeFaults(route: Transport, wanted: readonly Route[], link: Link, whe
     return known
   }
   return wanted
-    .filter(want => !tableOf(want).some(entry => isSameRoute(entry, { ...want, outInterface: link.index })))
     .map(want => {
       const table = want.table === undefined ? '' : ` table ${want.table}`
-      return `route ${describeRoute(want)} dev ${link.ifname}${table} is missing ${where}`
+      const named = `${describeRoute(want)} dev ${ifname}${table}`
+      return routeFault(tableOf(want), want, { index, sources, isOurs: true }, { named, where })
     })
+    .filter(fault => fault !== undefined)
 }
 
 const ruleFaults = (route: Transport, wanted: readonly Rule[], where: Place): string[] =>

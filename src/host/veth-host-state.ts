@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { hostPrefix, type Ip, ipEquals, isV4, networkOf, type Prefix } from '#base'
+import { formatPrefix, hostPrefix, type Ip, isV4, networkOf, type Prefix } from '#base'
 import { AF_INET, AF_INET6, protocols, type Route, RT_TABLE_MAIN, type Rule, scopes } from '#rtnetlink'
 import type { Pair } from './pair.ts'
 
@@ -122,23 +122,17 @@ export const podRules = ({ ifName, ...shape }: Shape & Pick<VethHostPod, 'ifName
     ]
   })
 
-/** True for the same route, whatever else the kernel says of it. */
-export function isSameRoute(entry: Route, want: Route): boolean {
-  const same = (a: Ip | undefined, b: Ip | undefined) => (a === undefined || b === undefined ? a === b : ipEquals(a, b))
-  return (
-    (entry.table ?? RT_TABLE_MAIN) === (want.table ?? RT_TABLE_MAIN) &&
-    same(entry.destination?.ip, want.destination?.ip) &&
-    entry.destination?.length === want.destination?.length &&
-    same(entry.gateway, want.gateway) &&
-    (want.outInterface === undefined || entry.outInterface === want.outInterface) &&
-    (want.preferredSource === undefined || same(entry.preferredSource, want.preferredSource))
-  )
-}
+const isSamePrefix = (a: Prefix | undefined, b: Prefix | undefined) =>
+  a === undefined || b === undefined ? a === b : formatPrefix(a) === formatPrefix(b)
 
-/** True for the same rule. */
+/** True for a rule that looks up the same table for the same packets. */
 export const isSameRule = (entry: Rule, want: Rule): boolean =>
   entry.priority === want.priority &&
   entry.table === want.table &&
   entry.inInterface === want.inInterface &&
+  entry.outInterface === want.outInterface &&
   (entry.mark ?? 0) === (want.mark ?? 0) &&
+  (entry.markMask ?? 0) === (want.markMask ?? 0) &&
+  isSamePrefix(entry.source, want.source) &&
+  isSamePrefix(entry.destination, want.destination) &&
   entry.protocol === want.protocol

@@ -23,6 +23,7 @@ import {
   protocols,
   type Route,
   RT_TABLE_MAIN,
+  RTN_UNICAST,
   type Rule,
   scopes,
   setLink,
@@ -50,9 +51,6 @@ import {
   underlayTable,
   type VethHostPod,
 } from './veth-host-state.ts'
-
-/** linux/rtnetlink.h, RTN_UNICAST. */
-const UNICAST = 1
 
 /** What has to be known before a pod gets a veth to its node. */
 export type VethHostSurvey = {
@@ -221,7 +219,7 @@ const routesOf = (route: Transport, family: number, index: number): Route[] =>
   route
     .execute([dumpRoutes(family, { table: RT_TABLE_MAIN })])[0]!
     .messages.map(decodeRoute)
-    .filter(entry => entry.outInterface === index && entry.type === UNICAST && !isLinkLocal(entry.destination))
+    .filter(entry => entry.outInterface === index && entry.type === RTN_UNICAST && !isLinkLocal(entry.destination))
 const isLinkLocal = (destination: Prefix | undefined) => destination?.ip[0] === 0xfe && destination.ip.length === 16
 
 /** The pod's routes by its own NIC, in a table of their own; with its gateway, where no route names one. */

@@ -314,7 +314,8 @@ async function findFaults<Config extends ChildConfig>(check: Check<Config, Child
     link: {
       ...{ ifName: call.ifName, addresses, routes: routes.filter(isOwn) },
       byAnyLink: traces === undefined && hasOtherLinks(prevResult, call),
-      ...{ mac, mtuBytes: pod?.mtu, owner: traces === undefined ? undefined : linkNames(key).owner },
+      ...{ mac, mtuBytes: pod?.mtu },
+      ...(traces === undefined ? {} : { owner: linkNames(key).owner, index: traces.index ?? undefined, made: {} }),
     },
   })
   const master = config.needsAnswers ? await findMaster(config, call, world) : undefined

@@ -146,6 +146,7 @@ export const isJoined = async ({ hostLink, owner }: RoutedTraces, { world }: At)
   (await world.host.describeLink({ name: hostLink }))?.owner === owner
 
 type Expectation = {
+  broadcast?: boolean
   nextHops: NextHop[]
   routes: PodRoute[]
   uplinkIndex?: number | undefined
@@ -157,7 +158,7 @@ type Expectation = {
 /** Compares a pod with what `joinPod` made. */
 export async function findPodFaults<Config>(
   { call, world, key, prevResult, pod, podIndex, addresses, traces }: Check<Config, RoutedTraces>,
-  { nextHops, routes, uplinkIndex, firewall, mayBeForeign = false }: Expectation,
+  { broadcast = false, nextHops, routes, uplinkIndex, firewall, mayBeForeign = false }: Expectation,
 ): Promise<string[]> {
   const { hostLinks, owner } = linkNames(key)
   const { interfaces = [] } = prevResult
@@ -171,7 +172,7 @@ export async function findPodFaults<Config>(
       ...{ hostLink, ifName: call.ifName, netnsFd: call.netnsFd! },
       host: { ...madeAs(host), owner: foreign ? undefined : owner },
       pod: madeAs(pod),
-      ...{ addresses: [...addresses], nextHops, routes, uplinkIndex, foreign },
+      ...{ addresses: [...addresses], broadcast, nextHops, routes, uplinkIndex, foreign },
     },
     firewall: firewallPod({
       ...{ hostLink, addresses: textsOf(addresses) },

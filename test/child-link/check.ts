@@ -9,6 +9,7 @@ import { test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fakeIpam } from '../fake-ipam.ts'
 import { type Attachment, assertSameState, errorOf } from '../nodelab.ts'
+import { addressDamages, type PairDamage, routeDamages, settingDamages } from '../pair-damages.ts'
 import { type ChildSuite, RELEASED, silent } from './lab.ts'
 
 /** Registers them, for a suite that has started its node. */
@@ -31,21 +32,36 @@ export function checkTests({ kind, lab, pod, testOnce }: ChildSuite): void {
     },
   )
 
-  const damages: readonly (readonly [what: string, how: string, fault: RegExp])[] = [
-    ['it is gone (CHK-04)', 'link del eth0', /link eth0 in the pod is missing/],
-    ['it is down (CHK-12)', 'link set eth0 down', /link eth0 in the pod is down/],
-    ['its address is gone (CHK-05)', 'addr flush dev eth0', /address 10\.10\.10\.\d+\/24 is missing on eth0/],
-    ['its route is gone (CHK-06)', 'route del default', /route 0\.0\.0\.0\/0 via 10\.10\.10\.1 dev eth0 is missing/],
-    ['its subnet has no route (CHK-06)', 'route del 10.10.10.0/24', /route 10\.10\.10\.0\/24 dev eth0 is missing/],
-    [
-      'its default route leads elsewhere (CHK-11)',
-      'route replace default via 10.10.10.9',
-      /route 0\.0\.0\.0\/0 via 10\.10\.10\.1 dev eth0 is missing/,
-    ],
-    ['its MTU is another', 'link set eth0 mtu 1400', /link eth0 in the pod has MTU 1400, not 1500/],
-    ['its alias is another', 'link set eth0 alias other', /link eth0 in the pod is not of this attachment: .*"other"/],
+  const damages: readonly PairDamage[] = [
+    ...addressDamages,
+    ...routeDamages,
+    ...settingDamages,
+    ...(
+      [
+        ['it is gone (CHK-04)', 'link del eth0', /link eth0 in the pod is missing/],
+        ['it is down (CHK-12)', 'link set eth0 down', /link eth0 in the pod is down/],
+        ['its address is gone (CHK-05)', 'addr flush dev eth0', /address 10\.10\.10\.\d+\/24 is missing on eth0/],
+        [
+          'its route is gone (CHK-06)',
+          'route del default',
+          /route 0\.0\.0\.0\/0 via 10\.10\.10\.1 dev eth0 is missing/,
+        ],
+        ['its subnet has no route (CHK-06)', 'route del 10.10.10.0/24', /route 10\.10\.10\.0\/24 dev eth0 is missing/],
+        [
+          'its default route leads elsewhere (CHK-11)',
+          'route replace default via 10.10.10.9',
+          /route 0\.0\.0\.0\/0 via 10\.10\.10\.1 dev eth0 is missing/,
+        ],
+        ['its MTU is another', 'link set eth0 mtu 1400', /link eth0 in the pod has MTU 1400, not 1500/],
+        [
+          'its alias is another',
+          'link set eth0 alias other',
+          /link eth0 in the pod is not of this attachment: .*"other"/,
+        ],
+      ] as const
+    ).map(([what, how, fault]): PairDamage => [what, fault, netns => netns.ip(how)]),
   ]
-  for (const [what, how, fault] of damages)
+  for (const [what, fault, damage] of damages)
     testOnce(`CHECK: finds that ${what}`, async () => {
       const { pod: netns, it } = pod()
       const prevResult = await add(it)
@@ -56,13 +72,57 @@ export function checkTests({ kind, lab, pod, testOnce }: ChildSuite): void {
         RELEASED,
         'what others add is no fault (CHK-09)',
       )
-      netns.ip(how)
+      damage(netns, '')
       const error = errorOf(await call('CHECK', it, { prevResult }))
       assert.equal(error.code, 103)
       assert.match(`${error.msg}; ${error.details ?? ''}`, fault)
       await del(it)
       assertNothingLeft()
     })
+
+  testOnce('CHECK: finds another link of the same kind and name, which DEL would not', async () => {
+    const { pod: netns, it } = pod()
+    const prevResult = await add(it)
+    const [{ address, ifalias }] = JSON.parse(netns.ip('-j link show eth0'))
+    netns.ip('link del eth0')
+    const mode = kind === 'macvlan' ? 'bridge' : 'l2'
+    lab.node.run('ip', 'link', 'add', 'link', 'eth0', 'name', 'other0', 'netns', netns.name, 'type', kind, 'mode', mode)
+    netns.run('ip', 'link', 'set', 'other0', 'name', 'eth0', 'alias', ifalias)
+    if (kind === 'macvlan') netns.ip(`link set eth0 address ${address}`)
+    netns.ip('link set eth0 up')
+    const { msg, details } = errorOf(await call('CHECK', it, { prevResult }))
+    assert.match(
+      `${msg}; ${details}`,
+      /link eth0 in the pod is another than the one that was made: its number is \d+, not \d+/,
+    )
+    netns.ip('link del eth0')
+    await del(it)
+    assertNothingLeft()
+  })
+
+  testOnce('CHECK: finds what expires, and the settings for IPv6', async () => {
+    const { pod: netns, it } = pod()
+    const ipam = { type: 'host-local', dataDir: lab.node.leases, ranges: [[{ subnet: 'fd00:77::/64' }]] }
+    const more = { ipam: { ...ipam, routes: [{ dst: '2001:db8::/32', gw: 'fd00:77::1' }] } }
+    const prevResult = await add(it, more)
+    const own = prevResult.ips[0].address
+    const route = '2001:db8::/32 via fd00:77::1 dev eth0'
+    const damages = [
+      ['sysctl -qw net.ipv6.conf.eth0.ndisc_notify=0', 'net.ipv6.conf.eth0.ndisc_notify is off in the pod'],
+      ['sysctl -qw net.ipv6.conf.eth0.keep_addr_on_down=0', 'net.ipv6.conf.eth0.keep_addr_on_down is off in the pod'],
+      ['sysctl -qw net.ipv6.conf.lo.disable_ipv6=1', 'net.ipv6.conf.lo.disable_ipv6 is 1, not 0, in the pod'],
+      [`ip -6 route change ${route} metric 1024 expires 600`, `route ${route} in the pod expires`],
+      [`ip addr change ${own} dev eth0 preferred_lft 0`, `address ${own} on eth0 is deprecated`],
+      [`ip addr change ${own} dev eth0 valid_lft 3600 preferred_lft 3600`, `address ${own} on eth0 expires in `],
+    ] as const
+    for (const [damage, fault] of damages) {
+      netns.run('sh', '-c', damage)
+      const { msg, details } = errorOf(await call('CHECK', it, { ...more, prevResult }))
+      assert.ok(`${msg}; ${details}`.includes(fault), `${damage}: ${msg}; ${details}`)
+    }
+    await del(it, more)
+    assertNothingLeft()
+  })
 
   test('CHECK: finds another MTU also where the result of an old version does not tell of any', async () => {
     const { pod: netns, it } = pod()

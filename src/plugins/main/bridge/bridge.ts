@@ -281,16 +281,16 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
   const found = await world.host.findBridge({ name: check.config.bridge })
   const config = { ...check.config, bridge: found?.name ?? check.config.bridge }
   const { hostLinks, owner } = namesOf(key)
-  const onNode = (prevResult.interfaces ?? []).filter(
-    ({ name, sandbox }) => (sandbox ?? '') === '' && name !== config.bridge && name !== gatewayOf(config),
-  )
+  const onNode = (prevResult.interfaces ?? []).filter(({ sandbox }) => (sandbox ?? '') === '')
   // Upstream's plugin, which may have made it, chose another name.
-  const host = onNode.find(({ name }) => hostLinks.includes(name)) ?? onNode[0]
+  const host =
+    onNode.find(({ name }) => hostLinks.includes(name)) ??
+    onNode.find(({ name }) => name !== config.bridge && name !== gatewayOf(config))
   const hostLink = host?.name ?? traces?.hostLink ?? hostLinks[0]!
   const isUpstreams = traces === undefined && host !== undefined && !hostLinks.includes(host.name)
   const ips = (prevResult.ips ?? []).filter(ip => ip.interface === undefined || ip.interface === podIndex)
   const podMac = tryParseMac(pod?.mac ?? '')
-  const bridgeMac = tryParseMac(prevResult.interfaces?.find(({ name }) => name === config.bridge)?.mac ?? '')
+  const macOf = (link: string) => tryParseMac(onNode.find(({ name }) => name === link)?.mac ?? '')
   const firewall = firewallOf({
     ...{ hostLink, owner },
     ...(config.ipMasq && config.layer3 && !isUpstreams
@@ -306,7 +306,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
   return await world.host.checkBridgedPod({
     want: {
       bridge: {
-        ...{ name: config.bridge, mac: config.isGateway ? bridgeMac : undefined },
+        ...{ name: config.bridge, mac: config.isGateway ? macOf(config.bridge) : undefined },
         ...{ promiscuous: config.promiscMode, vlanFiltering: config.vlans.length > 0 },
       },
       ...{ hostLink, netnsFd: call.netnsFd! },
@@ -314,8 +314,17 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
         ...{ mac: tryParseMac(host?.mac ?? ''), mtuBytes: host?.mtu },
         owner: hostLinks.includes(hostLink) ? owner : undefined,
       },
-      port: { hairpin: config.hairpinMode, isolated: config.portIsolation, vlans: config.vlans },
-      gateway: gateways.length === 0 ? undefined : { name: gatewayOf(config), addresses: gateways },
+      port: {
+        ...{ hairpin: config.hairpinMode, isolated: config.portIsolation, vlans: config.vlans },
+        preserveDefaultVlan: config.preserveDefaultVlan,
+      },
+      gateway:
+        gateways.length === 0
+          ? undefined
+          : {
+              ...{ name: gatewayOf(config), vlan: config.vlan, addresses: gateways },
+              mac: config.vlan === 0 ? undefined : macOf(gatewayOf(config)),
+            },
       podLink: config.disableContainerInterface
         ? undefined
         : {
@@ -323,6 +332,7 @@ async function findFaults(check: Check<Config, Traces>): Promise<readonly string
             ...{ mac: podMac, mtuBytes: pod?.mtu },
             ...leaseOf({ ips, routes: prevResult.routes ?? [] }),
             byAnyLink: hasOtherLinks(prevResult, call),
+            ...(traces === undefined ? {} : { made: { detectDuplicates: config.enabledad } }),
           },
       firewall,
     },

@@ -250,7 +250,8 @@ async function findFaults({
     pod: {
       ...{ ifName: call.ifName, addresses, routes, byAnyLink: hasOtherLinks(prevResult, call) },
       // Its name on the node is how it finds its way back.
-      ...{ mac, mtuBytes: pod?.mtu, owner: traces?.nic?.name },
+      ...{ mac, mtuBytes: pod?.mtu },
+      ...(traces === undefined ? {} : { owner: traces.nic?.name, index: traces.podIndex ?? undefined, made: {} }),
     },
   })
 }

@@ -44,8 +44,6 @@ async function del(call: Call, world: World): Promise<void> {
 }
 
 async function check(call: Call, world: World): Promise<void> {
-  const { isUp, addresses } = await world.host.readLoopback({ netnsFd: call.netnsFd! })
-  if (!isUp) throw new CniError(codes.checkFailed, 'loopback interface is down', { details: `ip link set ${NAME} up` })
   const { interfaces = [], ips = [] } = call.prevResult ?? {}
   const index = interfaces.findIndex(({ name, sandbox }) => name === NAME && (sandbox ?? '') !== '')
   const own = interfaces[index]
@@ -54,10 +52,9 @@ async function check(call: Call, world: World): Promise<void> {
       codes.checkFailed,
       `Sandbox in prevResult ${own.sandbox} doesn't match configured netns ${call.netns}`,
     )
-  const present = new Set(addresses.map(formatPrefix))
   const told = own === undefined ? [] : ips.filter(ip => ip.interface === index).map(({ address }) => address)
-  const gone = (told.length > 0 ? told : [ALWAYS])
-    .map(address => formatPrefix(tryParsePrefix(address)!))
-    .filter(address => !present.has(address))
-  if (gone.length > 0) throw new CniError(codes.checkFailed, `address ${gone.join(', ')} is missing on ${NAME}`)
+  const addresses = (told.length > 0 ? told : [ALWAYS]).map(address => tryParsePrefix(address)!)
+  const { isUp, faults } = await world.host.checkLoopback({ netnsFd: call.netnsFd!, addresses })
+  if (!isUp) throw new CniError(codes.checkFailed, 'loopback interface is down', { details: `ip link set ${NAME} up` })
+  if (faults.length > 0) throw new CniError(codes.checkFailed, faults[0]!, { details: faults.slice(1).join('; ') })
 }

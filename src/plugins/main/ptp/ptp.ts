@@ -87,6 +87,7 @@ async function findFaults(check: Check<Config, RoutedTraces>): Promise<string[]>
   })
   const routes = all.filter(route => isWithin(route, ips))
   return await findPodFaults(check, {
+    broadcast: true,
     nextHops: nextHopsOf(ips, routes),
     routes: [...networkRoutes(ips), ...routes],
     firewall: firewallOf(config, ips),
