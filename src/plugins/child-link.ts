@@ -97,6 +97,8 @@ export const childPlugin = <Config extends ChildConfig>({ type, parse, refuse }:
       return (await world.host.describePodLink({ netnsFd: call.netnsFd!, link: { index } }))?.kind === kind
     },
     findFaults,
+    // By its number, a large random one, the link is told from those of a new namespace with the old one's number.
+    isInContainer: true,
     requireReady: (config, world) => requireReady(type, config, world),
     ...(type === 'ipvlan' ? { firewallPartsOf, restore } : {}),
   })

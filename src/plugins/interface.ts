@@ -62,6 +62,8 @@ export type InterfacePlugin<Config, Traces extends JsonValue> = {
   findFaults(check: Check<Config, Traces>): Promise<readonly string[]>
   /** STATUS. @throws {CniError} 50 naming what is missing, and how to get it */
   requireReady?(config: Config, world: World): Promise<void>
+  /** Its link is the container's alone: as long as the namespace lives, by whatever path, so do link and addresses. */
+  readonly isInContainer?: true
   /** The part of the firewall's table that it needs, where that is not `pods`. */
   readonly firewallPart?: FirewallPart
   /** The same, where it depends on the attachments. */
@@ -182,8 +184,12 @@ export function interfacePlugin<Config, Traces extends JsonValue>(
     const remove = async () => {
       const known = record === undefined ? undefined : tracesOf(record)
       const remains = record === undefined ? await definition.findTraces(at) : known === undefined ? [] : [known]
-      await inOwnNetns(record, world.bootId, call, own =>
-        everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
+      await inOwnNetns(
+        record,
+        world.bootId,
+        call,
+        own => everyStep(...remains.map(traces => () => definition.detach(traces, { ...at, call: own }))),
+        { byAnyPath: definition.isInContainer === true && remains.length > 0 },
       )
     }
     const release = async () => {

@@ -13,7 +13,7 @@ import {
   oncePerConfig,
   parseJsonObject,
 } from '#cni'
-import { identifyNetns, tryOpenNetns } from '#host'
+import { findNetnsPaths, identifyNetns, type NetnsIdentity, tryOpenSameNetns } from '#host'
 
 /** A GC list made this short a time before the call may not know an ADD that has just ended: what is younger stays. */
 export const GC_GUARD_MS = 100
@@ -111,6 +111,8 @@ export const delRecorded = (
 
 /**
  * Runs a call that names no namespace in the attachment's, where that is still the one that it was made in.
+ * @param byAnyPath looks through the machine for a namespace that its own path does not lead to any more. The kernel gives
+ *   numbers of dead namespaces to new ones: what runs must know by itself what is the attachment's
  * @throws where nobody can say whether it is, after the call was run without: something may be left there
  */
 export async function inOwnNetns(
@@ -118,11 +120,12 @@ export async function inOwnNetns(
   bootId: string,
   call: Call,
   run: (call: Call) => Promise<void>,
+  { byAnyPath = false }: { byAnyPath?: boolean } = {},
 ): Promise<void> {
   if (attachment === undefined || call.netnsFd !== undefined) return await run(call)
   let netnsFd: number | undefined
   try {
-    netnsFd = reopenNetns(attachment, bootId)
+    netnsFd = reopenNetns(attachment, bootId) ?? (byAnyPath ? await searchNetns(attachment, bootId) : undefined)
   } catch (error) {
     await run(call)
     throw error
@@ -138,13 +141,21 @@ export async function inOwnNetns(
 
 /** The namespace of an attachment, undefined where its path leads to none, or to another by now. */
 function reopenNetns(attachment: Attachment, bootId: string): number | undefined {
-  const { netns, netnsDevice, netnsInode } = attachment
-  // After a boot the same path and number may be another container's.
-  if (attachment.bootId !== bootId) return undefined
-  const netnsFd = tryOpenNetns(netns)
-  if (netnsFd === undefined) return undefined
-  const { device, inode } = identifyNetns(netnsFd)
-  if (device === netnsDevice && inode === netnsInode) return netnsFd
-  closeSync(netnsFd)
-  return undefined
+  const identity = identityIn(attachment, bootId)
+  return identity && tryOpenSameNetns(attachment.netns, identity)
+}
+
+/** The same by whatever leads to it; undefined where nothing does. */
+async function searchNetns(attachment: Attachment, bootId: string): Promise<number | undefined> {
+  const identity = identityIn(attachment, bootId)
+  const path = identity && (await findNetnsPaths([identity.inode])).get(identity.inode)
+  return path === undefined ? undefined : tryOpenSameNetns(path, identity!)
+}
+
+/** After a boot the same path and number may be another container's. */
+function identityIn(
+  { bootId: made, netnsDevice: device, netnsInode: inode }: Attachment,
+  bootId: string,
+): NetnsIdentity | undefined {
+  return made !== bootId || device === undefined || inode === undefined ? undefined : { device, inode }
 }

@@ -3,6 +3,8 @@
 // What macvlan and ipvlan promise alike: DEL.
 
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { test } from 'node:test'
 import { fakeIpam } from '../fake-ipam.ts'
 import { errorOf, resultOf, run } from '../nodelab.ts'
@@ -40,6 +42,26 @@ export function delTests({ kind, lab, pod, testOnce }: ChildSuite): void {
     assert.doesNotMatch(netns.ip('-o link'), /eth0/)
     assertNothingLeft()
   })
+
+  testOnce(
+    'DEL: takes the link from a container that a process keeps alive when its path is gone (DEL-04)',
+    async () => {
+      const { pod: netns, it } = pod()
+      await add(it)
+      const held = spawn('ip', ['netns', 'exec', netns.name, 'sh', '-c', 'echo; exec sleep 600'], {
+        stdio: ['ignore', 'pipe', 'ignore'],
+      })
+      try {
+        await once(held.stdout, 'data')
+        netns.remove()
+        await del({ ...it, netns: '' })
+        assert.doesNotMatch(run('nsenter', [`--net=/proc/${held.pid}/ns/net`, 'ip', '-o', 'link']), /eth0/)
+        assertNothingLeft()
+      } finally {
+        held.kill()
+      }
+    },
+  )
 
   testOnce('DEL: needs neither master nor default route nor a valid configuration (DEL-06, DEL-08)', async () => {
     const { pod: netns, it } = pod()
