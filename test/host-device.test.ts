@@ -531,6 +531,8 @@ async function plugIn(node: Netns): Promise<void> {
   ]
   run('ip', ['-n', node.name, '-batch', '-'], lines.join('\n'))
   await eventually('carrier', () => (node.ip('-o link').match(/LOWER_UP/g) ?? []).length === 4)
+  // The kernel makes it a moment after the address.
+  await eventually('the address is used', () => node.ip('-6 route show table local').includes('fd00:99::5'))
 }
 
 /** Links that were made anew have other numbers. */
