@@ -107,8 +107,8 @@ const quick: Plugin = {
   },
 }
 
-/** Modules of Node.js that take milliseconds to load and that few calls use: loaded when first used. */
-const RARE = ['node:child_process', 'node:fs/promises']
+/** Modules of Node.js that take half a millisecond or more to load and that few calls use: loaded when first used. */
+const RARE = ['node:child_process', 'node:fs/promises', 'node:os', 'node:timers/promises']
 const rare: Plugin = {
   name: 'rare',
   setup(build) {

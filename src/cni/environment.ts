@@ -86,13 +86,16 @@ export function checkNetworkName(name: string): void {
     throw new CniError(codes.invalidConfig, 'invalid characters found in network name', { details: name })
 }
 
+/** With Unicode's white space, spelled out: V8 takes half a millisecond to look that property up. */
+const SEPARATOR = /[/:\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/
+
 /** @throws {CniError} 4 if the kernel would not take it as the name of a link (IFNAMSIZ is 16 bytes with the final zero). */
 export function checkIfName(ifName: string): void {
   if (ifName === '') throw invalid('interface name is empty')
   if (new TextEncoder().encode(ifName).length > 15)
     throw invalid('interface name is too long', 'interface name should be less than 16 characters')
   if (ifName === '.' || ifName === '..') throw invalid('interface name is . or ..')
-  if (/[/:\p{White_Space}]/u.test(ifName)) throw invalid('interface name contains / or : or whitespace characters')
+  if (SEPARATOR.test(ifName)) throw invalid('interface name contains / or : or whitespace characters')
 }
 
 /**
