@@ -4,7 +4,7 @@
 // hundred calls at once within what a node grants to system daemons; GC of a hundred dead attachments leaves none. Needs root.
 
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -37,6 +37,13 @@ function limitedGroup(): { directory: string; kills: () => number } | undefined 
   const events = join(directory, isV1 ? 'memory.oom_control' : 'memory.events')
   return { directory, kills: () => Number(/^oom_kill (\d+)/m.exec(readFileSync(events, 'utf8'))?.[1] ?? 0) }
 }
+
+/** How often the threads of a process have stopped waiting, all together. */
+const wakings = (pid: number): number =>
+  readdirSync(`/proc/${pid}/task`)
+    .map(task => readFileSync(`/proc/${pid}/task/${task}/status`, 'utf8'))
+    .map(status => Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)![1]))
+    .reduce((sum, count) => sum + count, 0)
 
 describe('footprint', { skip }, () => {
   let node: Node
@@ -83,6 +90,18 @@ describe('footprint', { skip }, () => {
     const outcomes = await Promise.all(all.map(it => node.call('ADD', it, { prefix })))
     for (const outcome of outcomes) resultOf(outcome)
     assert.equal(group!.kills(), 0)
+  })
+
+  test('ROB-03 an agent that has nothing to do sleeps', async () => {
+    const quiet = async () => {
+      const before = wakings(agent!.pid)
+      await sleep(2_000)
+      return wakings(agent!.pid) - before
+    }
+    // Collecting what the calls before left behind takes V8 a moment.
+    await sleep(1_000)
+    const counts = [await quiet(), await quiet()]
+    assert.ok(Math.min(...counts) < 20, `${counts} times in 2 s`)
   })
 
   test('GC-07 GC of a hundred attachments that nobody knows any more leaves none', async () => {

@@ -38,7 +38,24 @@ const LOG_BYTES = 4096
 
 /** A logger of the agent: JSON lines on stderr, several with one write, and none that a call waits for. Warnings go at once. */
 export function createLogger(level: string): Logger {
-  const lines = pino.destination({ dest: 2, sync: false, minLength: LOG_BYTES, periodicFlush: LOG_MS })
+  const lines = pino.destination({ dest: 2, sync: false, minLength: LOG_BYTES })
+  let timer: NodeJS.Timeout | undefined
+  let isWritten = true
+  lines.on('drain', () => {
+    isWritten = true
+  })
+  // Not pino's own interval, which never ends: an agent that has nothing to say would wake ten times a second.
+  const flushSoon = () => {
+    isWritten = false
+    timer ??= setInterval(() => {
+      if (isWritten) {
+        clearInterval(timer)
+        timer = undefined
+      }
+      // Also the last time: what came while a write was under way was not part of it.
+      lines.flush()
+    }, LOG_MS).unref()
+  }
   return pino(
     {
       level,
@@ -47,6 +64,7 @@ export function createLogger(level: string): Logger {
         logMethod(args, method, number) {
           method.apply(this, args)
           if (number >= pino.levels.values['warn']!) lines.flushSync()
+          else flushSoon()
         },
       },
     },
