@@ -60,7 +60,8 @@ async function serveConnection(
     const answer = await serve({ ...request, netnsFd, signal: gone.signal })
     socket.off('close', onGone)
     // The shim reads all of it and ends: to close by halves, and to wait for its end, would be work for nobody.
-    socket.write(encodeAnswer(answer), () => socket.destroy())
+    // Not within the callback: Node.js would make an error for each who waits for more of the stream, also where nobody does.
+    socket.write(encodeAnswer(answer), () => queueMicrotask(() => socket.destroy()))
   } finally {
     if (netnsFd !== undefined) closeSync(netnsFd)
   }
