@@ -14,7 +14,7 @@ import {
   parseIp,
 } from '#base'
 import { EADDRINUSE, ENODEV } from '#libc'
-import { NetlinkError, type NetlinkSocket, type Request } from '#netlink'
+import { NetlinkError, type NetlinkSocket, type Reply, type Request } from '#netlink'
 import {
   AF_INET,
   AF_INET6,
@@ -112,10 +112,14 @@ const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
  * Leaves nothing when it fails. @throws {NetlinkError} EEXIST where one of the names is taken.
  */
 export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Deadline = deadlineIn(10_000)): void {
-  refuseOwnAddresses(context, pod)
   const pair = createPair(context, pod)
   try {
-    context.route.execute(nodeSide(pod, pair.index), deadline)
+    // Asked in the same breath as the rest is done: what is refused, which is rare, costs its pair, and nobody else an exchange.
+    const answers = context.route.execute(
+      [...pod.addresses.map(({ ip }) => lookupRoute(ip)), ...nodeSide(pod, pair.index)],
+      deadline,
+    )
+    refuseOwnAddresses(pod, answers)
     context.inNetns(pod.netnsFd, route => {
       if (pod.addresses.some(address => !isV4(address.ip))) enableIpv6(pod.ifName)
       route.execute(podSide(pod, pair.peer), deadline)
@@ -131,8 +135,7 @@ export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Dea
 }
 
 /** A pod with an address of the node would never get a packet: the node keeps them. */
-function refuseOwnAddresses({ route }: HostContext, { addresses }: RoutedPod): void {
-  const found = route.execute(addresses.map(({ ip }) => lookupRoute(ip)))
+function refuseOwnAddresses({ addresses }: RoutedPod, found: readonly Reply[]): void {
   const own = addresses.find((_, position) => {
     const message = found[position]!.messages[0]
     return message !== undefined && readRouteType(message) === RTN_LOCAL
