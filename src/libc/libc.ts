@@ -7,8 +7,8 @@ import { EAGAIN, EINTR, SystemError } from './error.ts'
 const c = koffi.load(null)
 const cSocket = c.func('int socket(int domain, int type, int protocol)')
 const cBind = c.func('int bind(int fd, const uint8_t *address, uint32_t length)')
-const cSetsockopt = c.func('int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)')
-const cGetsockopt = c.func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, uint32_t *length)')
+const cSetsockopt = c.func('int setsockopt(int fd, int level, int name, const int *value, uint32_t length)')
+const cGetsockopt = c.func('int getsockopt(int fd, int level, int name, _Out_ int *value, uint32_t *length)')
 const cSend = c.func('long send(int fd, const uint8_t *data, size_t length, int flags)')
 const cSendto = c.func(
   'long sendto(int fd, const uint8_t *data, size_t length, int flags, const uint8_t *address, uint32_t size)',
@@ -78,6 +78,8 @@ export function exitAtOnce(code: number): void {
 export function netlinkSocket(protocol: number, groups = 0): number {
   const fd = cSocket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol) as number
   if (fd < 0) fail('socket', `open netlink socket of family ${protocol}`)
+  // Without groups the kernel binds it by itself when something is sent.
+  if (groups === 0) return fd
   const address = new Uint8Array(12)
   new DataView(address.buffer).setUint16(0, AF_NETLINK, true)
   new DataView(address.buffer).setUint32(8, groups, true)
@@ -141,9 +143,7 @@ export function sendPacket(
 
 /** setsockopt(2) with an int. @throws {SystemError} */
 export function setSocketOption(fd: number, level: number, name: number, value: number): void {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setInt32(0, value, true)
-  if ((cSetsockopt(fd, level, name, bytes, bytes.length) as number) < 0)
+  if ((cSetsockopt(fd, level, name, Int32Array.of(value), 4) as number) < 0)
     fail('setsockopt', `set socket option ${level}/${name} to ${value}`)
 }
 
@@ -165,11 +165,11 @@ function setBuffer(fd: number, { forced, limited }: { forced: number; limited: n
 
 /** The process at the other end of a UNIX socket, as it was at connect(2). @throws {SystemError} */
 export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
-  const bytes = new Uint8Array(12)
-  if ((cGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, Uint32Array.of(bytes.length)) as number) < 0)
+  const found = new Int32Array(3)
+  if ((cGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, found, Uint32Array.of(found.byteLength)) as number) < 0)
     fail('getsockopt', 'ask for the peer of a socket')
-  const view = new DataView(bytes.buffer)
-  return { pid: view.getInt32(0, true), uid: view.getUint32(4, true), gid: view.getUint32(8, true) }
+  const [pid = 0, uid = 0, gid = 0] = found
+  return { pid, uid: uid >>> 0, gid: gid >>> 0 }
 }
 
 /** send(2) of one datagram. @throws {SystemError} */
