@@ -349,6 +349,15 @@ export function struct<const F extends readonly Field[]>(fields: F): Codec<Struc
   )
 }
 
+/** Encodes the bodies of a kind of messages: the header of the family, and the attributes after it. */
+export const bodyEncoder =
+  <H, A>(header: Codec<H>, attributes: Codec<A>) =>
+  (head: H, values: A): Uint8Array =>
+    written(to => {
+      to.value(header, head)
+      to.value(attributes, values)
+    })
+
 /** Byte strings one after the other. */
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
   const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Deadline } from '#base'
-import { attributes, concat, NetlinkError, NLM_F_ACK, type Request, type Transport, u32be } from '#netlink'
+import { attributes, bodyEncoder, NetlinkError, NLM_F_ACK, type Request, type Transport, u32be } from '#netlink'
 import { type Change, decodeAnswer, message, NFT_MSG_GETGEN, nfgenmsg } from './message.ts'
 
 // linux/netfilter/nfnetlink.h
@@ -64,7 +64,7 @@ const acknowledged = (change: Change): Change => ({ ...change, flags: change.fla
 const frame = (type: number, values: { generation?: number }): Request => ({
   type,
   flags: 0,
-  body: concat([nfgenmsg.encode({ resourceId: NFNL_SUBSYS_NFTABLES }), batchAttributes.encode(values)]),
+  body: bodyEncoder(nfgenmsg, batchAttributes)({ resourceId: NFNL_SUBSYS_NFTABLES }, values),
   about: 'commit changes to nf_tables',
 })
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { type Codec, concat, type Request, struct } from '#netlink'
+import { bodyEncoder, type Codec, type Request, struct } from '#netlink'
 
 // linux/netfilter/nfnetlink.h
 const NFNL_SUBSYS_NFTABLES = 10
@@ -50,7 +50,7 @@ export function message<T>(type: number, family: Family, codec: Codec<T>, values
   return {
     type: (NFNL_SUBSYS_NFTABLES << 8) | type,
     flags: options.flags ?? 0,
-    body: concat([nfgenmsg.encode({ family: families[family], version: NFNETLINK_V0 }), codec.encode(values)]),
+    body: bodyEncoder(nfgenmsg, codec)({ family: families[family], version: NFNETLINK_V0 }, values),
     about: `${options.verb} ${options.object}`,
     object: options.object,
     ...(options.tolerate === undefined ? {} : { tolerate: options.tolerate }),

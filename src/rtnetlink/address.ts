@@ -4,7 +4,7 @@ import { formatPrefix, type Ip, isV4, type Prefix } from '#base'
 import { EADDRNOTAVAIL, ENODEV } from '#libc'
 import {
   attributes,
-  concat,
+  bodyEncoder,
   ip,
   type Message,
   NLM_F_ACK,
@@ -65,6 +65,7 @@ const table = {
   flags: [8, u32],
 } as const
 export const addressAttributes = attributes(table)
+const bodyOf = bodyEncoder(header, addressAttributes)
 
 /** An address of a link as the kernel reports it. `flags` are IFA_F_*. */
 export type Address = { index: number; prefix: Prefix; scope: number; flags: number } & Pick<
@@ -80,22 +81,22 @@ export const familyOf = (address: Ip): number => (isV4(address) ? AF_INET : AF_I
 type NewAddress = { index: number; prefix: Prefix; scope?: number; flags?: number; broadcast?: Ip }
 
 function encode({ index, prefix, scope, flags, broadcast }: NewAddress): Uint8Array {
-  return concat([
-    header.encode({
+  return bodyOf(
+    {
       family: familyOf(prefix.ip),
       prefixLength: prefix.length,
       flags: (flags ?? 0) & 0xff,
       scope: scope ?? scopes.universe,
       index,
-    }),
-    addressAttributes.encode({
+    },
+    {
       local: prefix.ip,
       address: prefix.ip,
       ...(broadcast === undefined ? {} : { broadcast }),
       // The header's field has room for the old flags only.
       ...(flags !== undefined && flags > 0xff ? { flags } : {}),
-    }),
-  ])
+    },
+  )
 }
 
 /** Gives a link an address. EEXIST where it has it, unless `replace`. */

@@ -3,10 +3,9 @@
 import { ENODEV } from '#libc'
 import {
   attributes,
+  bodyEncoder,
   bytes,
   type Codec,
-  concat,
-  encodeAttribute,
   type Infer,
   list,
   type Message,
@@ -23,7 +22,9 @@ import {
   u8,
   u32,
   type Values,
+  type Writer,
   walk,
+  written,
 } from '#netlink'
 import { bridge, bridgePort } from './kinds/bridge.ts'
 import { dummy } from './kinds/dummy.ts'
@@ -91,13 +92,16 @@ const kinds = tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dum
 const IFLA_INFO_SLAVE_KIND = 4
 const IFLA_INFO_SLAVE_DATA = 5
 
+type Linkinfo = Infer<typeof kinds> & { port?: Infer<typeof bridgePort> }
+function writeLinkinfo(to: Writer, { port, ...kind }: Linkinfo): void {
+  to.value(kinds, kind)
+  if (port !== undefined) to.attribute(IFLA_INFO_SLAVE_DATA, bridgePort, port)
+}
+
 /** What a link is, and what it is as a port of a bridge. To set the latter alone, `ip` names the kind `bridge_slave`. */
-const linkinfo: Codec<Infer<typeof kinds> & { port?: Infer<typeof bridgePort> }> = {
-  encode: ({ port, ...kind }) =>
-    concat([
-      kinds.encode(kind),
-      port === undefined ? new Uint8Array(0) : encodeAttribute(IFLA_INFO_SLAVE_DATA, bridgePort, port),
-    ]),
+const linkinfo: Codec<Linkinfo> = {
+  encode: value => written(to => writeLinkinfo(to, value)),
+  write: writeLinkinfo,
   decode: data => {
     const found = new Map(walk(data))
     const port = found.get(IFLA_INFO_SLAVE_DATA)
@@ -112,6 +116,7 @@ const table = {
   propList: [52, nested(list(53, string(128)))],
 } as const
 export const linkAttributes = attributes(table)
+const bodyOf = bodyEncoder(linkHeader, linkAttributes)
 export type LinkAttributes = Values<typeof table>
 
 /** A link as the kernel reports it. */
@@ -129,10 +134,7 @@ export function addLink(
   return {
     type: RTM_NEWLINK,
     flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-    body: concat([
-      linkHeader.encode({ index: options.index ?? 0, flags: up, change: up }),
-      linkAttributes.encode(link),
-    ]),
+    body: bodyOf({ index: options.index ?? 0, flags: up, change: up }, link),
     about: `add ${link.linkinfo?.kind ?? ''} link ${link.ifname}`,
   }
 }
@@ -148,14 +150,14 @@ export function setLink(
   return {
     type: RTM_NEWLINK,
     flags: NLM_F_ACK,
-    body: concat([
-      linkHeader.encode({
+    body: bodyOf(
+      {
         index: 'index' in target ? target.index : 0,
         flags: (up === true ? IFF_UP : 0) | (promiscuous === true ? IFF_PROMISC : 0),
         change: flag(up, IFF_UP) | flag(promiscuous, IFF_PROMISC),
-      }),
-      linkAttributes.encode('index' in target ? values : { ifname: target.ifname, ...values }),
-    ]),
+      },
+      'index' in target ? values : { ifname: target.ifname, ...values },
+    ),
     about: about ?? (up === undefined ? `change ${describe(target)}` : `set ${describe(target)} ${up ? 'up' : 'down'}`),
   }
 }
@@ -165,10 +167,7 @@ export function deleteLink(target: Target | { group: number }): Request {
   return {
     type: RTM_DELLINK,
     flags: NLM_F_ACK,
-    body: concat([
-      linkHeader.encode('index' in target ? { index: target.index } : {}),
-      'index' in target ? new Uint8Array(0) : linkAttributes.encode({ ...target }),
-    ]),
+    body: bodyOf('index' in target ? { index: target.index } : {}, 'index' in target ? {} : { ...target }),
     about: 'group' in target ? `remove links of group ${target.group}` : `remove ${describe(target)}`,
     tolerate: [ENODEV],
   }
@@ -180,10 +179,10 @@ export function getLink(target: Target): Request {
     type: RTM_GETLINK,
     flags: 0,
     asks: true,
-    body: concat([
-      linkHeader.encode('index' in target ? { index: target.index } : {}),
-      'index' in target ? new Uint8Array(0) : linkAttributes.encode(nameAttribute(target.ifname)),
-    ]),
+    body: bodyOf(
+      'index' in target ? { index: target.index } : {},
+      'index' in target ? {} : nameAttribute(target.ifname),
+    ),
     about: `find ${describe(target)}`,
     tolerate: [ENODEV],
   }

@@ -4,8 +4,8 @@ import { formatIp, type Ip } from '#base'
 import { ENODEV, ENOENT } from '#libc'
 import {
   attributes,
+  bodyEncoder,
   bytes,
-  concat,
   ip,
   type Message,
   NLM_F_ACK,
@@ -39,6 +39,7 @@ const header = struct([
 
 /** linux/neighbour.h, NDA_*. */
 export const neighbourAttributes = attributes({ address: [1, ip], mac: [2, bytes], protocol: [12, u8] })
+const bodyOf = bodyEncoder(header, neighbourAttributes)
 
 /** A neighbour entry: where an address is on a link, or, as a proxy, that this machine answers for it there. */
 export type Neighbour = {
@@ -56,10 +57,10 @@ const describe = (address: Ip, index: number) => `${formatIp(address)} on link $
 export const addNeighbour = (neighbour: { index: number; address: Ip; mac: Uint8Array }): Request => ({
   type: RTM_NEWNEIGH,
   flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
-  body: concat([
-    header.encode({ family: familyOf(neighbour.address), index: neighbour.index, state: NUD_PERMANENT }),
-    neighbourAttributes.encode({ address: neighbour.address, mac: neighbour.mac }),
-  ]),
+  body: bodyOf(
+    { family: familyOf(neighbour.address), index: neighbour.index, state: NUD_PERMANENT },
+    { address: neighbour.address, mac: neighbour.mac },
+  ),
   get about() {
     return `add neighbour ${describe(neighbour.address, neighbour.index)}`
   },
@@ -69,10 +70,10 @@ export const addNeighbour = (neighbour: { index: number; address: Ip; mac: Uint8
 export const addProxy = (proxy: { index: number; address: Ip }): Request => ({
   type: RTM_NEWNEIGH,
   flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
-  body: concat([
-    header.encode({ family: familyOf(proxy.address), index: proxy.index, state: NUD_PERMANENT, flags: NTF_PROXY }),
-    neighbourAttributes.encode({ address: proxy.address, protocol: protocols.mooring }),
-  ]),
+  body: bodyOf(
+    { family: familyOf(proxy.address), index: proxy.index, state: NUD_PERMANENT, flags: NTF_PROXY },
+    { address: proxy.address, protocol: protocols.mooring },
+  ),
   get about() {
     return `add proxy neighbour ${describe(proxy.address, proxy.index)}`
   },
@@ -82,10 +83,7 @@ export const addProxy = (proxy: { index: number; address: Ip }): Request => ({
 export const deleteProxy = (proxy: { index: number; address: Ip }): Request => ({
   type: RTM_DELNEIGH,
   flags: NLM_F_ACK,
-  body: concat([
-    header.encode({ family: familyOf(proxy.address), index: proxy.index, flags: NTF_PROXY }),
-    neighbourAttributes.encode({ address: proxy.address }),
-  ]),
+  body: bodyOf({ family: familyOf(proxy.address), index: proxy.index, flags: NTF_PROXY }, { address: proxy.address }),
   about: `remove proxy neighbour ${describe(proxy.address, proxy.index)}`,
   tolerate: [ENOENT, ENODEV],
 })
@@ -98,14 +96,14 @@ export const getNeighbour = (
   type: RTM_GETNEIGH,
   flags: 0,
   asks: true,
-  body: concat([
-    header.encode({
+  body: bodyOf(
+    {
       family: familyOf(neighbour.address),
       index: neighbour.index,
       ...(proxy ? { flags: NTF_PROXY } : {}),
-    }),
-    neighbourAttributes.encode({ address: neighbour.address }),
-  ]),
+    },
+    { address: neighbour.address },
+  ),
   about: `find ${proxy ? 'proxy ' : ''}neighbour ${describe(neighbour.address, neighbour.index)}`,
   tolerate: [ENOENT, ENODEV],
 })

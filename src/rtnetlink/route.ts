@@ -4,9 +4,9 @@ import { formatIp, formatPrefix, type Ip, type Prefix } from '#base'
 import { EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH } from '#libc'
 import {
   attributes,
+  bodyEncoder,
   bytes,
   type Codec,
-  concat,
   ip,
   type Message,
   NLM_F_ACK,
@@ -103,6 +103,7 @@ export const routeAttributes = attributes({
   table: [15, u32],
   via: [18, bytes],
 })
+const bodyOf = bodyEncoder(header, routeAttributes)
 
 /** A route. `destination` undefined is the default route of `family`. */
 export type Route = {
@@ -141,8 +142,8 @@ export function describeRoute(route: Route): string {
 function encode(route: Route): Uint8Array {
   const table = route.table ?? RT_TABLE_MAIN
   const { mtu, advmss } = route
-  return concat([
-    header.encode({
+  return bodyOf(
+    {
       family: route.family,
       destinationLength: route.destination?.length ?? 0,
       table: table < 256 ? table : 0,
@@ -150,8 +151,8 @@ function encode(route: Route): Uint8Array {
       scope: route.scope ?? (route.gateway === undefined ? scopes.link : scopes.universe),
       type: route.type ?? RTN_UNICAST,
       flags: route.onlink === true ? RTNH_F_ONLINK : 0,
-    }),
-    routeAttributes.encode({
+    },
+    {
       ...(route.destination === undefined ? {} : { destination: route.destination.ip }),
       ...(route.gateway === undefined ? {} : { gateway: route.gateway }),
       ...(route.outInterface === undefined ? {} : { outInterface: route.outInterface }),
@@ -161,8 +162,8 @@ function encode(route: Route): Uint8Array {
       ...(mtu === undefined && advmss === undefined
         ? {}
         : { metrics: { ...(mtu === undefined ? {} : { mtu }), ...(advmss === undefined ? {} : { advmss }) } }),
-    }),
-  ])
+    },
+  )
 }
 
 /** Adds a route; `append` beside one to the same destination, `replace` instead of it, else EEXIST. */
@@ -197,13 +198,13 @@ export const dumpRoutes = (
 ): Request => ({
   type: RTM_GETROUTE,
   flags: NLM_F_DUMP,
-  body: concat([
-    header.encode({ family, protocol: filter.protocol ?? 0 }),
-    routeAttributes.encode({
+  body: bodyOf(
+    { family, protocol: filter.protocol ?? 0 },
+    {
       ...(filter.table === undefined ? {} : { table: filter.table }),
       ...(filter.outInterface === undefined ? {} : { outInterface: filter.outInterface }),
-    }),
-  ]),
+    },
+  ),
   about: `list routes${filter.table === undefined ? '' : ` of table ${filter.table}`}`,
   // There is no such table: no routes.
   tolerate: [ENOENT],
@@ -214,10 +215,10 @@ export const lookupRoute = (address: Ip): Request => ({
   type: RTM_GETROUTE,
   flags: 0,
   asks: true,
-  body: concat([
-    header.encode({ family: familyOf(address), destinationLength: address.length * 8, flags: RTM_F_FIB_MATCH }),
-    routeAttributes.encode({ destination: address }),
-  ]),
+  body: bodyOf(
+    { family: familyOf(address), destinationLength: address.length * 8, flags: RTM_F_FIB_MATCH },
+    { destination: address },
+  ),
   get about() {
     return `look up the route to ${formatIp(address)}`
   },
