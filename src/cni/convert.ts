@@ -179,9 +179,12 @@ const newestDns = (read: Decoded<typeof dns> | undefined): Dns | undefined =>
 
 /** Without the keys that hold nothing: undefined, and lists and objects that are empty. */
 function dense<T extends object>(sparse: { [Key in keyof T]: T[Key] | undefined }): T {
-  return Object.fromEntries(
-    Object.entries(sparse).filter(([, value]) => value !== undefined && !isEmpty(value)),
-  ) as unknown as T
+  const kept: Partial<T> = {}
+  for (const key in sparse) {
+    const value = sparse[key]
+    if (value !== undefined && !isEmpty(value)) kept[key] = value
+  }
+  return kept as T
 }
 
 const isEmpty = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length === 0
