@@ -7,8 +7,7 @@ export function tryParseMac(text: string): Uint8Array | undefined {
 }
 
 /** Lower-case, colon-separated. */
-export const formatMac = (mac: Uint8Array): string =>
-  Array.from(mac, byte => byte.toString(16).padStart(2, '0')).join(':')
+export const formatMac = (mac: Uint8Array): string => mac.toHex().replace(/..(?=.)/g, '$&:')
 
 /** Six random bytes made a unicast, locally administered address (IEEE 802, second bit of the first byte). */
 export function localMac(random: Uint8Array): Uint8Array {
