@@ -140,6 +140,14 @@ describe('mooring inspect, netns, exec', { skip }, () => {
     for (const [command, code] of outcomes) assert.equal((await mooring('exec', pod.path, '--', ...command)).code, code)
   })
 
+  test('inspect: says where it has looked for a journal and found none', async () => {
+    const { code, stdout, stderr } = await mooring('inspect', pod.path, '--netns', node.path, '--data-dir', '/nowhere')
+    assert.equal(code, 0)
+    assert.match(stdout, /\nlinks on the node\n/)
+    assert.match(stderr, /^mooring: There is no journal in \/nowhere: .* Name the agent's --data-dir$/m)
+    assert.equal((await inspect(pod.path)).stderr, '')
+  })
+
   test('inspect: a container whose namespace is gone', async () => {
     process.kill(Number(pid))
     pod.remove()

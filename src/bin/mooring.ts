@@ -254,9 +254,7 @@ program
   .addOption(nodeNetns())
   .action(async (target: string, options) => {
     const { inspect } = await import('./inspect.ts')
-    const { lines, complete } = await inspect(target, options)
-    for (const line of lines) console.log(line)
-    if (!complete) process.exitCode = 1
+    print(await inspect(target, options))
   })
 
 program

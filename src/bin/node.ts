@@ -34,6 +34,14 @@ export function openNode({ dataDir, netns }: NodeOptions): NodeView {
   return { host, journal, world, [Symbol.asyncDispose]: () => stack.disposeAsync() }
 }
 
+/** What has to be said of a look at a node of which there are no records. */
+export const journalWarnings = ({ journal }: Pick<NodeView, 'journal'>, { dataDir }: NodeOptions): string[] =>
+  journal === undefined
+    ? [
+        `There is no journal in ${dataDir}: whose anything is, and what differs, is not known. Name the agent's --data-dir`,
+      ]
+    : []
+
 /** Moves this process into a namespace for good. @throws {Error} where the path leads to none */
 export function enterNetns(path: string): void {
   const fd = tryOpenNetns(path)

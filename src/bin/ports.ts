@@ -2,7 +2,7 @@
 
 import { deadlineIn, formatIp, parseIp } from '#base'
 import { formatPorts, hasPortFaults, type NetworksOptions, readPorts } from '#inspect'
-import { type NodeOptions, openNode } from './node.ts'
+import { journalWarnings, type NodeOptions, openNode } from './node.ts'
 
 export type PortsArguments = NodeOptions &
   NetworksOptions & {
@@ -34,5 +34,5 @@ export async function showPorts(options: PortsArguments): Promise<PortsPage> {
     { deadline: deadlineIn(seconds * 1000) },
   )
   const lines = options.json ? [JSON.stringify(report, undefined, 2)] : formatPorts(report)
-  return { lines, warnings, complete: !hasPortFaults(report) }
+  return { lines, warnings: [...journalWarnings(node, options), ...warnings], complete: !hasPortFaults(report) }
 }

@@ -190,6 +190,11 @@ function howToGoOn({ place, state }: Stage): string {
           inside(machine.netns, 'ip route'),
           inside(machine.netns, 'ip neighbour show proxy'),
           `  tail ${place.file(machine.name, 'agent.log')}`,
+          ...(pod === undefined
+            ? []
+            : [
+                `  ${LAUNCHER} inspect ${pod.netns} --netns ${machine.netns} --data-dir ${place.file(machine.name, 'data')}`,
+              ]),
         ]),
     `  export OS_CLIENT_CONFIG_FILE=${state.cloudsFile} OS_CLOUD=${state.cloud ?? 'mooring'}`,
     ...(pod === undefined ? [] : ['Take a pod off the network by hand:', `  ${byHand(place, pod, LAUNCHER)}`]),
