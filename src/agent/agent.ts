@@ -2,7 +2,7 @@
 
 import { Worker } from 'node:worker_threads'
 import pino, { type Logger } from 'pino'
-import { openJournal, prepareLanes } from '#allocator'
+import { listAttachmentTypes, openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
 import { holdNamespaces, openSessions, startPorts, worldOf } from '#plugins'
 import { watchLevels } from './levels.ts'
@@ -85,6 +85,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   prepareLanes(dataDir)
   const journal = undo.use(openJournal(dataDir))
   journal.sql('PRAGMA wal_autocheckpoint = 0').get()
+  // Asked before those of an earlier boot are cleared away.
+  const used = listAttachmentTypes(journal)
   const checkpoint = new Worker(new URL('./checkpoint.ts', import.meta.url), { workerData: { path: journal.path } })
   checkpoint.on('error', error => logger.error({ err: error }, 'checkpoints'))
   undo.defer(async () => {
@@ -110,7 +112,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   logger.info({ socket: options.socket, dataDir, netns: options.netns }, 'agent is ready')
   logger.flush()
   const stop = new AbortController()
-  const warming = options.warmUp === false ? Promise.resolve() : warmUp(stop.signal)
+  const warming = options.warmUp === false ? Promise.resolve() : warmUp(stop.signal, used)
   const warm = warming.catch(error => logger.warn({ err: error }, 'warm-up'))
   undo.defer(async () => {
     stop.abort()

@@ -118,9 +118,12 @@ export function listAttachments(journal: Journal, filter: { network?: string } =
   return (rows as Row[]).map(fromRow)
 }
 
-/** The types that have attachments in a network. */
-export function listAttachmentTypes(journal: Journal, network: string): string[] {
-  const rows = journal.sql('SELECT DISTINCT type FROM attachment WHERE network = ?').all(network)
+/** The types that have attachments, in all networks or in one. */
+export function listAttachmentTypes(journal: Journal, network?: string): string[] {
+  const rows =
+    network === undefined
+      ? journal.sql('SELECT DISTINCT type FROM attachment').all()
+      : journal.sql('SELECT DISTINCT type FROM attachment WHERE network = ?').all(network)
   return rows.map(row => row['type'] as string)
 }
 

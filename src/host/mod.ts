@@ -34,7 +34,7 @@ export {
   type PodRoute,
   type RoutedPod,
 } from './routed.ts'
-export { makeScratchNode, type ScratchNode } from './scratch.ts'
+export { makeScratchNode, SCRATCH_UPLINK, type ScratchNode } from './scratch.ts'
 export type { Survey, SurveyLink, SurveyRoute, SurveyRule } from './survey.ts'
 export { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 export { findBusDevice, findKernelDevice, isPlugged } from './sysfs.ts'

@@ -10,6 +10,7 @@ import { makeAnonymousNetns } from './netns.ts'
 /** A node with an uplink and a pod of it, which nobody else sees: namespaces without names, gone when disposed of. */
 export type ScratchNode = Disposable & { readonly host: Host; readonly podNetnsFd: number }
 
+export const SCRATCH_UPLINK = 'uplink'
 /** RFC 5737. */
 const network = { own: parseIp('192.0.2.1'), gateway: parseIp('192.0.2.254'), length: 24 }
 
@@ -21,14 +22,14 @@ export function makeScratchNode(): ScratchNode {
   context.onNode(() => makeUplink(context))
   const owned = undo.move()
   return {
-    host: { ...inlineHost(context), removeLinks: async () => {} },
+    host: { ...inlineHost(context), removeLinks: async () => {}, removePodLink: async () => {} },
     podNetnsFd,
     [Symbol.dispose]: () => owned.dispose(),
   }
 }
 
 function makeUplink({ route }: HostContext): void {
-  const ifname = 'uplink'
+  const ifname = SCRATCH_UPLINK
   route.execute([addLink({ ifname, linkinfo: { kind: 'veth', data: { peer: { ifname: 'segment' } } } })])
   const { index } = decodeLink(route.execute([getLink({ ifname })])[0]!.messages[0]!)
   route.execute([
