@@ -258,25 +258,30 @@ export function detachRouted({ route }: HostContext, { hostLink, addresses, upli
  * What a pod left on the node, found without any record: by its link, if that is still the owner's.
  * Reads every host route of ours: for the rare DEL that nothing is known of.
  */
-export function findRouted({ route }: HostContext, owned: OwnedLink): RoutedTraces | undefined {
+export function findRouted(context: HostContext, owned: OwnedLink): RoutedTraces | undefined {
+  const { route } = context
   const message = route.execute([getLink({ ifname: owned.name })])[0]!.messages[0]
   const link = message === undefined ? undefined : decodeLink(message)
   if (link === undefined || !isOwned(link, owned)) return undefined
-  const dumps = [AF_INET, AF_INET6].flatMap(family => [
-    dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring }),
-    dumpProxies(family),
-  ])
-  // One by one: the kernel runs one dump of a socket at a time.
-  const [routes4, proxies4, routes6, proxies6] = dumps.map(dump => route.execute([dump])[0]!.messages)
-  const addresses = [...routes4!, ...routes6!]
+  const addresses = [AF_INET, AF_INET6]
+    .flatMap(family => {
+      const ours = dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring })
+      return route.execute([ours])[0]!.messages
+    })
     .map(decodeRoute)
     .filter(entry => entry.outInterface === link.index && entry.destination !== undefined)
     .map(entry => entry.destination!)
-  const proxy = [...proxies4!, ...proxies6!]
-    .map(decodeNeighbour)
-    .find(entry => addresses.some(({ ip }) => ipEquals(ip, entry.address)))
-  return { hostLink: owned.name, addresses, uplinkIndex: proxy?.index }
+  return { hostLink: owned.name, addresses, uplinkIndex: findProxyIndex(context, addresses) }
 }
+
+/** Index of the link on which the node answers for one of the addresses because of us; undefined: nowhere. Reads every entry. */
+export const findProxyIndex = ({ route }: HostContext, addresses: readonly Prefix[]): number | undefined =>
+  [AF_INET, AF_INET6]
+    .flatMap(family => route.execute([dumpProxies(family)])[0]!.messages)
+    .map(decodeNeighbour)
+    .find(
+      ({ address, protocol }) => protocol === protocols.mooring && addresses.some(({ ip }) => ipEquals(ip, address)),
+    )?.index
 
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */
 export type RoutedExpectation = Pick<

@@ -50,6 +50,7 @@ import {
   attachRouted,
   checkRouted,
   detachRouted,
+  findProxyIndex,
   findRouted,
   isOperational,
   nextHops,
@@ -167,6 +168,8 @@ export const verbs = {
 
   /** What a pod left on the node, found by its link; undefined where the link is gone or another's. */
   findRouted: (context: HostContext, link: OwnedLink) => findRouted(context, link),
+  findProxyIndex: (context: HostContext, { addresses }: { addresses: readonly Prefix[] }) =>
+    findProxyIndex(context, addresses),
 
   /** The differences between a pod and what its ADD made. */
   checkRoutedPod: (

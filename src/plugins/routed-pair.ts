@@ -131,9 +131,11 @@ export async function findPods({ world, key }: At): Promise<RoutedTraces[]> {
     }
     const { masquerade, metadata = false, unchecked } = elements ?? {}
     const addresses = routed?.addresses ?? elements?.addresses.map(hostPrefix) ?? []
+    // Host routes went with the link, proxy entries did not.
+    const uplinkIndex = routed === undefined ? await world.host.findProxyIndex({ addresses }) : routed.uplinkIndex
     return {
       ...{ hostLink, owner, addresses: textsOf(addresses), metadata },
-      ...(routed?.uplinkIndex === undefined ? {} : { uplinkIndex: routed.uplinkIndex }),
+      ...(uplinkIndex === undefined ? {} : { uplinkIndex }),
       ...(masquerade === undefined ? {} : { masquerade: textsOf(masquerade) }),
       ...(unchecked === undefined ? {} : { unchecked }),
     }
