@@ -4,11 +4,11 @@
 // outside by the installed executables, through an agent. Needs root.
 
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { rmSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { bridgeConfig, bridgeLab, hostLocal, pings, RELEASED, silent, stateOf, v4, v6 } from './bridge-lab.ts'
-import { assertSameState, errorOf, folder, resultOf, skip } from './nodelab.ts'
+import { delTests } from './dels.ts'
+import { assertSameState, errorOf, resultOf, skip } from './nodelab.ts'
 
 describe('bridge, agent, ADD and DEL', { skip }, () => {
   const at = bridgeLab()
@@ -376,41 +376,24 @@ describe('bridge, agent, ADD and DEL', { skip }, () => {
 
   // DEL
 
-  test('DEL: twice, before any ADD, with another interface (DEL-01, DEL-02, DEL-11)', async () => {
+  delTests({
+    test,
+    newPod: () => newPod({ ipMasq: true, macspoofchk: true }),
+    add: async it => resultOf(await at.node.call('ADD', it)),
+    del: (it, more) => at.node.call('DEL', it, { more }),
+    assertNothingLeft: () => assertNothingLeft(),
+    invalid: { vlan: 9999, bridge: 5, hairpinMode: 'x' },
+    forget: at.forgetEverything,
+  })
+
+  test('DEL: of one interface leaves the other (DEL-11)', async () => {
     const { pod, it } = newPod()
-    assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
     resultOf(await at.node.call('ADD', it))
     const net1 = { ...it, ifName: 'net1', config: bridgeConfig(at.node, { isDefaultGateway: false }) }
     resultOf(await at.node.call('ADD', net1))
-    for (const _ of [1, 2]) assert.deepEqual(silent(await at.node.call('DEL', net1)), RELEASED)
+    assert.deepEqual(silent(await at.node.call('DEL', net1)), RELEASED)
     assert.ok(pings(pod, '10.1.0.1'))
-    for (const _ of [1, 2]) assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
-    assertNothingLeft()
-  })
-
-  for (const [what, netns, change] of [
-    ['an empty CNI_NETNS (DEL-03)', () => '', {}],
-    ['a path that is gone (DEL-04)', () => '/run/netns/none', {}],
-    ['a plain file where the namespace was (DEL-05)', () => fileAt(), {}],
-    ['a configuration that is not valid any more (DEL-08)', () => '', { vlan: 9999, bridge: 5, hairpinMode: 'x' }],
-  ] as const)
-    test(`DEL: releases everything with ${what}`, async () => {
-      const { pod, it } = newPod({ ipMasq: true, macspoofchk: true })
-      resultOf(await at.node.call('ADD', it))
-      pod.remove()
-      const config = { ...it.config, ...change }
-      assert.deepEqual(silent(await at.node.call('DEL', { ...it, netns: netns(), config })), RELEASED)
-      assertNothingLeft()
-    })
-
-  test('DEL: finds everything without the journal, also when the namespace went first (DEL-06)', async () => {
-    const [living, gone] = [newPod({ ipMasq: true, macspoofchk: true }), newPod({ ipMasq: true, macspoofchk: true })]
-    for (const { it } of [living, gone]) resultOf(await at.node.call('ADD', it))
-    gone.pod.remove()
-    await at.agent.kill('SIGTERM')
-    for (const suffix of ['', '-wal', '-shm']) rmSync(join(at.node.dataDir, `journal.db${suffix}`), { force: true })
-    at.agent = await at.node.startAgent()
-    for (const { it } of [living, gone]) assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
+    assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
     assertNothingLeft()
   })
 
@@ -423,9 +406,3 @@ describe('bridge, agent, ADD and DEL', { skip }, () => {
     assertNothingLeft()
   })
 })
-
-function fileAt(): string {
-  const file = join(folder('files'), 'file')
-  writeFileSync(file, '')
-  return file
-}

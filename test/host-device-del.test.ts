@@ -4,35 +4,26 @@
 // upstream's plugin moved. Needs root.
 
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, test } from 'node:test'
+import { describe } from 'node:test'
+import { delTests } from './dels.ts'
 import { alone, DONE, hostDeviceLab, MAC, silent, withAddress } from './host-device-lab.ts'
-import { type Attachment, assertSameState, eventually, folder, peers, resultOf, run, skip } from './nodelab.ts'
+import { type Attachment, assertSameState, eventually, peers, resultOf, run, skip } from './nodelab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
   describe(`host-device, DEL, ${mode}`, { skip }, () => {
     const at = hostDeviceLab(mode)
     const { testByAgent, testTwiceInWhole, newPod, call, assertBack, plugInAgain } = at
 
-    test('DEL: twice, without namespace, by a plain file, is success, and the NIC is back (HD-09, DEL-01, DEL-03, DEL-05)', async () => {
-      const { it } = newPod()
-      resultOf(await call('ADD', it))
-      assert.deepEqual(silent(await call('DEL', { ...it, netns: '' })), DONE)
-      await assertBack()
-      assert.deepEqual(silent(await call('DEL', it)), DONE)
-      const file = join(folder('files'), 'file')
-      writeFileSync(file, '')
-      for (const netns of [file, '/run/netns/none', ''])
-        assert.deepEqual(silent(await call('DEL', { ...it, netns })), DONE)
-      await assertBack()
-    })
-
-    testTwiceInWhole('DEL: needs neither a valid configuration nor the device in it (DEL-06, DEL-08)', async () => {
-      const { it } = newPod()
-      resultOf(await call('ADD', it))
-      assert.deepEqual(silent(await call('DEL', it, { ...alone, device: 7, hwaddr: 'x' })), DONE)
-      await assertBack()
+    // Without an agent the end of the namespace is that of this NIC, which is virtual.
+    delTests({
+      test: testByAgent,
+      newPod,
+      add: async it => resultOf(await call('ADD', it)),
+      del: (it, more) => call('DEL', it, { ...alone, ...more }),
+      assertNothingLeft: gone => (gone === 'link' ? plugInAgain() : assertBack()),
+      invalid: { device: 7, hwaddr: 'x' },
+      ids: 'HD-09',
     })
 
     testTwiceInWhole('DEL: after the namespace has died (HD-10)', async () => {

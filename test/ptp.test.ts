@@ -5,17 +5,18 @@
 // What takes a process per call is seen through an agent, for it is the same code. Needs root.
 
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { trace, withoutStrace } from './crash/strace.ts'
+import { delTests } from './dels.ts'
 import { assertSameState, errorOf, folder, makeLab, makeNetns, resultOf, skip } from './nodelab.ts'
 import { DEFAULTS, DONE, ptpLab, silent, V4, V6 } from './ptp-lab.ts'
 
 for (const mode of ['standalone', 'agent'] as const)
   describe(`ptp, ADD and DEL, ${mode}`, { skip }, () => {
     const at = ptpLab(mode)
-    const { testByAgent, config, staticIps, newPod, assertNothingLeft, add, del, withFakeIpam } = at
+    const { testByAgent, testTwiceInWhole, config, staticIps, newPod, assertNothingLeft, add, del, withFakeIpam } = at
 
     test('ADD: pod and node have what upstream gives them; DEL leaves nothing (PTP-02, PTP-03, PTP-04, PTP-07, PTP-11)', async () => {
       const { pod, it } = newPod()
@@ -384,49 +385,15 @@ for (const mode of ['standalone', 'agent'] as const)
 
     // DEL
 
-    for (const [what, netns] of [
-      ['an empty CNI_NETNS (DEL-03)', () => ''],
-      ['a path that is gone (DEL-04)', () => '/run/netns/none'],
-      ['a plain file where the namespace was (DEL-05)', () => fileAt()],
-    ] as const)
-      testByAgent(`DEL: releases everything, masquerade too, with ${what} (PTP-06)`, async () => {
-        const { pod, it } = newPod({ ...config(), ipMasq: true })
-        await add(it)
-        pod.remove()
-        await del({ ...it, netns: netns() })
-        assertNothingLeft()
-      })
-
-    testByAgent(
-      'DEL: removes the pair of a living namespace with an empty CNI_NETNS, and needs no valid configuration (DEL-06, DEL-08)',
-      async () => {
-        const { pod, it } = newPod({ ...config(), ipMasq: true })
-        await add(it)
-        await del({ ...it, netns: '' }, { more: { mtu: 'wrong', ipMasq: 7, prevResult: { ips: 5 } } })
-        assert.doesNotMatch(pod.ip('-o link'), /eth0/)
-        assertNothingLeft()
-      },
-    )
-
-    test('DEL: finds everything without any record (PTP-10, PTP-06)', async () => {
-      const { it } = newPod({ ...config(), ipMasq: true })
-      await add(it)
-      await at.agent?.kill('SIGTERM')
-      for (const suffix of ['', '-wal', '-shm']) rmSync(join(at.node.dataDir, `journal.db${suffix}`), { force: true })
-      if (mode === 'agent') at.agent = await at.node.startAgent()
-      await del(it)
-      assertNothingLeft()
-    })
-
-    testByAgent('DEL: finds elements without any record or link (PTP-06)', async () => {
-      const { pod, it } = newPod({ ...config(), ipMasq: true })
-      await add(it)
-      pod.remove()
-      await at.agent?.kill('SIGTERM')
-      for (const suffix of ['', '-wal', '-shm']) rmSync(join(at.node.dataDir, `journal.db${suffix}`), { force: true })
-      at.agent = await at.node.startAgent()
-      await del(it)
-      assertNothingLeft()
+    delTests({
+      test: testTwiceInWhole,
+      newPod: () => newPod({ ...config(), ipMasq: true }),
+      add,
+      del: (it, more) => at.node.call('DEL', it, { more }),
+      assertNothingLeft: () => assertNothingLeft(),
+      invalid: { mtu: 'wrong', ipMasq: 7 },
+      forget: at.forgetEverything,
+      ids: 'PTP-06, PTP-10',
     })
 
     testByAgent('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
@@ -503,9 +470,3 @@ const linesOf = (text: string): string[] =>
     .map(line => line.trim().replace(/ +/g, ' '))
     .filter(line => line !== '')
     .sort()
-
-function fileAt(): string {
-  const file = join(folder('files'), 'file')
-  writeFileSync(file, '')
-  return file
-}

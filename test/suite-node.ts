@@ -2,6 +2,8 @@
 
 // What the tests of an interface plugin share: a node on which the first pod came and went, pods, and what is left.
 
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, afterEach, before, test } from 'node:test'
 import {
   type Attachment,
@@ -84,6 +86,13 @@ export function suiteNode({ mode, bringForGood, stateOf = node => node.state() }
       const it = { containerId: `c${containers++}`, netns: pod.path, ...more }
       made.push(it)
       return { pod, it }
+    },
+    /** The journal, lost. An agent is stopped meanwhile. */
+    async forgetEverything(): Promise<void> {
+      await agent?.kill('SIGTERM')
+      agent = undefined
+      for (const suffix of ['', '-wal', '-shm']) rmSync(join(node.dataDir, `journal.db${suffix}`), { force: true })
+      if (mode === 'agent') agent = await node.startAgent()
     },
     assertNothingLeft: (when = '') => assertSameState(stateOf(node), kept, when),
   }

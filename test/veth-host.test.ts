@@ -4,14 +4,14 @@
 // by the installed executables. Pods have a macvlan of the node's NIC. Needs root.
 
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
+import { delTests } from './dels.ts'
 import {
   type Attachment,
   assertSameState,
   errorOf,
-  folder,
   makeLab,
   makeNetns,
   type Netns,
@@ -104,53 +104,34 @@ for (const mode of ['standalone', 'agent'] as const)
       assertNothingLeft()
     })
 
-    testByAgent('DEL: nothing is left without record, namespace, prevResult or a valid configuration', async () => {
-      const ways: [string, (pod: Pod) => Promise<void>][] = [
-        [
-          'no CNI_NETNS',
-          async pod => void resultOf(await at.node.call('DEL', { ...pod.it, netns: '' }, { more: configOf() })),
-        ],
-        [
-          'the namespace is gone',
-          async pod => {
-            pod.netns.remove()
-            resultOf(await at.node.call('DEL', pod.it, { more: configOf() }))
-          },
-        ],
-        [
-          'the namespace is a file',
-          async pod => {
-            pod.netns.remove()
-            const file = join(folder('netns'), 'file')
-            writeFileSync(file, '')
-            resultOf(await at.node.call('DEL', { ...pod.it, netns: file }, { more: configOf() }))
-          },
-        ],
-        ['twice', async pod => void [resultOf(await call('DEL', pod)), resultOf(await call('DEL', pod))]],
-        ['no prevResult', async pod => void resultOf(await at.node.call('DEL', pod.it, { more: configOf() }))],
-        ['invalid', async pod => void resultOf(await call('DEL', pod, { serviceCidr: 7, mtu: 'x', ipMasq: 'no' }))],
-        [
-          'the link was removed by hand',
-          async pod => {
-            pod.netns.ip('link del veth0')
-            resultOf(await call('DEL', pod))
-          },
-        ],
-        [
-          'eth0 was removed by hand',
-          async pod => {
-            pod.netns.ip('link del eth0')
-            resultOf(await call('DEL', pod))
-          },
-        ],
-      ]
-      for (const keys of [{}, { ...BY_NODE, ipMasq: false, allowMetadata: true }])
-        for (const [what, del] of ways) {
-          const pod = newPod()
-          resultOf(await call('ADD', pod, keys))
-          await del(pod)
-          assertNothingLeft(what)
-        }
+    const attachments: [what: string, keys: object][] = [
+      ['', {}],
+      ['by the node, not masqueraded: ', { ...BY_NODE, ipMasq: false, allowMetadata: true }],
+    ]
+    for (const [what, keys] of attachments) {
+      let pod: Pod
+      delTests({
+        test: (name, run) => testByAgent(`${what}${name}`, run),
+        newPod() {
+          pod = newPod()
+          return { pod: pod.netns, it: pod.it }
+        },
+        add: async () => resultOf(await call('ADD', pod, keys)),
+        del: (it, more) => at.node.call('DEL', it, { more: configOf({ ...keys, ...more }) }),
+        assertNothingLeft: () => assertNothingLeft(),
+        invalid: { serviceCidr: 7, mtu: 'x', ipMasq: 'no' },
+        link: 'veth0',
+      })
+    }
+
+    testByAgent('DEL: nothing is left where the NIC was removed by hand', async () => {
+      for (const [, keys] of attachments) {
+        const pod = newPod()
+        resultOf(await call('ADD', pod, keys))
+        pod.netns.ip('link del eth0')
+        resultOf(await call('DEL', pod))
+        assertNothingLeft()
+      }
     })
 
     if (mode === 'standalone')

@@ -2,8 +2,6 @@
 
 // What the tests of veth-route share: a node on which the first pods came and went, pods, and what is left.
 
-import { rmSync } from 'node:fs'
-import { join } from 'node:path'
 import { beforeEach } from 'node:test'
 import { fakeIpam } from './fake-ipam.ts'
 import { makeNetns, type Node, resultOf, type Verb } from './nodelab.ts'
@@ -52,13 +50,6 @@ export function vethRouteLab(mode: Node['mode']) {
     withFakeIpam(answer: object | undefined, failing?: Verb) {
       const { more, options, ...fake } = fakeIpam(answer, failing)
       return { ...at.newPod(), ...fake, ipam: { more: { cniVersion: '1.1.0', ...more }, ...options } }
-    },
-    /** The journal, lost. An agent is stopped meanwhile. */
-    async forgetEverything(): Promise<void> {
-      await at.agent?.kill('SIGTERM')
-      at.agent = undefined
-      for (const suffix of ['', '-wal', '-shm']) rmSync(join(at.node.dataDir, `journal.db${suffix}`), { force: true })
-      if (mode === 'agent') at.agent = await at.node.startAgent()
     },
   })
 }

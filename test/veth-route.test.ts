@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { delTests } from './dels.ts'
 import { assertSameState, errorOf, folder, makeLab, makeNetns, resultOf, run, skip } from './nodelab.ts'
 import { dualStack, RELEASED, silent, versions, vethRouteLab, without0 } from './veth-route-lab.ts'
 
@@ -332,53 +333,16 @@ for (const mode of ['standalone', 'agent'] as const)
 
     // DEL
 
-    test('DEL: twice, before any ADD, and of a container that was never there (DEL-01, DEL-02, RES-20)', async () => {
-      const { it } = newPod()
-      assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
-      resultOf(await at.node.call('ADD', it))
-      for (const _ of [1, 2]) assert.deepEqual(silent(await at.node.call('DEL', it)), RELEASED)
-      assertNothingLeft()
-    })
-
-    for (const [what, netns] of [
-      ['an empty CNI_NETNS (DEL-03)', () => ''],
-      ['a path that is gone (DEL-04)', () => '/run/netns/none'],
-      ['a plain file where the namespace was (DEL-05)', () => fileAt()],
-    ] as const)
-      testTwiceInWhole(`DEL: releases everything with ${what}`, async () => {
-        const { pod, it } = newPod()
-        resultOf(await at.node.call('ADD', it, { more: { ipMasq: true } }))
-        pod.remove()
-        assert.deepEqual(
-          silent(await at.node.call('DEL', { ...it, netns: netns() }, { more: { ipMasq: true } })),
-          RELEASED,
-        )
-        assertNothingLeft()
-      })
-
-    testByAgent('DEL: removes the pair of a living namespace too when CNI_NETNS is empty (PTP-07)', async () => {
-      const { pod, it } = newPod()
-      resultOf(await at.node.call('ADD', it))
-      assert.deepEqual(silent(await at.node.call('DEL', { ...it, netns: '' })), RELEASED)
-      assert.doesNotMatch(pod.ip('-o link'), /eth0/)
-      assertNothingLeft()
-    })
-
-    test('DEL: finds link, addresses and firewall elements without any record (PTP-10, PTP-06)', async () => {
-      const { it } = newPod()
-      const more = { ipMasq: true, ipam: dualStack(at.node) }
-      resultOf(await at.node.call('ADD', it, { more }))
-      await forgetEverything()
-      assert.deepEqual(silent(await at.node.call('DEL', it, { more })), RELEASED)
-      assertNothingLeft()
-    })
-
-    testByAgent('DEL: needs neither a valid configuration nor the uplink (DEL-06, DEL-08)', async () => {
-      const { it } = newPod()
-      resultOf(await at.node.call('ADD', it))
-      const more = { hostInterface: 'none', mtu: 'wrong' }
-      assert.deepEqual(silent(await at.node.call('DEL', it, { more })), RELEASED)
-      assertNothingLeft()
+    const masked = () => ({ ipMasq: true, ipam: dualStack(at.node) })
+    delTests({
+      test: testTwiceInWhole,
+      newPod,
+      add: async it => resultOf(await at.node.call('ADD', it, { more: masked() })),
+      del: (it, more) => at.node.call('DEL', it, { more: { ...masked(), ...more } }),
+      assertNothingLeft: () => assertNothingLeft(),
+      invalid: { hostInterface: 'none', mtu: 'wrong' },
+      forget: forgetEverything,
+      ids: 'PTP-06, PTP-07, PTP-10',
     })
 
     test('DEL: a failing IPAM does not keep the link, and its error is told (DEL-09)', async () => {
@@ -423,10 +387,4 @@ function makeNamed(name: string): () => void {
   const { run } = makeNetns('maker')
   run('ip', 'netns', 'add', name)
   return () => void run('ip', 'netns', 'del', name)
-}
-
-function fileAt(): string {
-  const file = join(folder('files'), 'file')
-  writeFileSync(file, '')
-  return file
 }

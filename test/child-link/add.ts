@@ -7,9 +7,10 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
+import { fileAt } from '../dels.ts'
 import { fakeIpam } from '../fake-ipam.ts'
 import { assertSameState, errorOf, makeManyNetns, resultOf, run } from '../nodelab.ts'
-import { type ChildSuite, dualStack, fileAt, RELEASED, silent, stateOfLinks, v4, v6 } from './lab.ts'
+import { type ChildSuite, dualStack, RELEASED, silent, stateOfLinks, v4, v6 } from './lab.ts'
 
 const versions = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0']
 

@@ -6,41 +6,22 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
+import { delTests as everyDelTests } from '../dels.ts'
 import { fakeIpam } from '../fake-ipam.ts'
 import { errorOf, resultOf, run } from '../nodelab.ts'
-import { type ChildSuite, dualStack, fileAt, forget, RELEASED, silent, v4 } from './lab.ts'
+import { type ChildSuite, dualStack, forget, RELEASED, silent, v4 } from './lab.ts'
 
 /** Registers them, for a suite that has started its node. */
 export function delTests({ kind, lab, pod, testOnce }: ChildSuite): void {
   const { add, del, call, assertNothingLeft } = lab
-  testOnce('DEL: twice, and before any ADD (DEL-01, DEL-02, MAC-10)', async () => {
-    const { it } = pod()
-    await del(it)
-    await add(it)
-    await del(it)
-    await del(it)
-    assertNothingLeft()
-  })
-
-  for (const [what, netns] of [
-    ['an empty CNI_NETNS (DEL-03)', () => ''],
-    ['a path that is gone (DEL-04)', () => '/run/netns/none'],
-    ['a plain file where the namespace was (DEL-05)', () => fileAt()],
-  ] as const)
-    testOnce(`DEL: releases the address with ${what}`, async () => {
-      const { pod: netnsOfPod, it } = pod()
-      await add(it)
-      netnsOfPod.remove()
-      await del({ ...it, netns: netns() })
-      assertNothingLeft()
-    })
-
-  testOnce('DEL: takes the link from a container that lives on, too, when CNI_NETNS is empty (DEL-03)', async () => {
-    const { pod: netns, it } = pod()
-    await add(it)
-    await del({ ...it, netns: '' })
-    assert.doesNotMatch(netns.ip('-o link'), /eth0/)
-    assertNothingLeft()
+  everyDelTests({
+    test: testOnce,
+    newPod: pod,
+    add,
+    del: (it, more) => call('DEL', it, more),
+    assertNothingLeft: () => assertNothingLeft(),
+    invalid: { mode: 'x', mtu: 'wrong' },
+    ids: 'MAC-10',
   })
 
   testOnce(
@@ -63,13 +44,11 @@ export function delTests({ kind, lab, pod, testOnce }: ChildSuite): void {
     },
   )
 
-  testOnce('DEL: needs neither master nor default route nor a valid configuration (DEL-06, DEL-08)', async () => {
+  testOnce('DEL: needs neither master nor default route (DEL-06)', async () => {
     const { pod: netns, it } = pod()
-    for (const more of [{ master: 'none' }, { mode: 'x', mtu: 'wrong' }]) {
-      await add(it)
-      await del(it, more)
-      assert.doesNotMatch(netns.ip('-o link'), /eth0/)
-    }
+    await add(it)
+    await del(it, { master: 'none' })
+    assert.doesNotMatch(netns.ip('-o link'), /eth0/)
     lab.node.ip('link add other type veth peer name otherp')
     await add(it, { master: 'other' })
     lab.node.ip('link del other')

@@ -3,7 +3,6 @@
 // A node with macvlan or ipvlan, and what their tests do all the time.
 
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { TestContext } from 'node:test'
@@ -11,7 +10,6 @@ import {
   type Attachment,
   assertSameState,
   type CallOptions,
-  folder,
   makeLab,
   makeNetns,
   type Netns,
@@ -132,12 +130,6 @@ export type ChildSuite = {
 }
 
 export const stateOfLinks = (netns: Netns): string => netns.ip('-o link show')
-
-export function fileAt(): string {
-  const file = join(folder('files'), 'file')
-  writeFileSync(file, '')
-  return file
-}
 
 /** Takes the records away, as if the journal had been lost. */
 export function forget({ dataDir }: Node): void {
