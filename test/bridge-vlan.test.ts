@@ -4,16 +4,11 @@
 // bridges (CONFIG_BRIDGE_VLAN_FILTERING): elsewhere it runs below lab/vmlab.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'
+import { kernelKnowsVlans, pings, RELEASED, silent } from './bridge-lab.ts'
 import { errorOf, makeLab, makeNetns, type Netns, type Node, type RunningAgent, resultOf, skip } from './nodelab.ts'
 
-const RELEASED = { code: 0, stdout: '' }
-const silent = ({ code, stdout }: { code: number | null; stdout: string }) => ({ code, stdout })
-const filtersVlans = () =>
-  spawnSync('ip', ['-n', makeNetns('probe').name, 'link', 'add', 'br0', 'type', 'bridge', 'vlan_filtering', '1'])
-    .status === 0
-const unable = skip || (filtersVlans() ? false : 'this kernel does not filter VLANs on bridges: see lab/vmlab')
+const unable = skip || (kernelKnowsVlans() ? false : 'this kernel does not filter VLANs on bridges: see lab/vmlab')
 
 describe('bridge, VLANs', { skip: unable }, () => {
   let node: Node
@@ -26,8 +21,6 @@ describe('bridge, VLANs', { skip: unable }, () => {
   after(() => agent?.[Symbol.asyncDispose]())
 
   const hostLocal = (subnet: string) => ({ type: 'host-local', dataDir: node.leases, ranges: [[{ subnet }]] })
-  const pings = (from: Netns, address: string, ...options: string[]) =>
-    spawnSync('ip', ['netns', 'exec', from.name, 'ping', '-c1', '-W1', ...options, address]).status === 0
   const newPod = (more: object) => {
     const pod = makeNetns('pod')
     const ipam = hostLocal('10.1.0.0/16')
