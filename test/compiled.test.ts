@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  chownSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -52,6 +53,7 @@ function callStatus(subnet = '10.1.2.0/24', flags: readonly string[] = []) {
   })
   return { status, stdout, stderr }
 }
+const NOBODY = 65534
 const good = { status: 0, stdout: '', stderr: '' }
 
 test('a call that failed leaves what any has to compile, one that succeeded all of its kind, and the next one takes it', () => {
@@ -77,6 +79,19 @@ test('calls with other flags of V8 keep their own, and leave what others take', 
     kept().map(path => [path, statSync(path).mtimeMs]),
     before,
   )
+})
+
+test('a call takes what somebody else has compiled, who built the release', t => {
+  rmSync(cache, { recursive: true })
+  for (const path of [release, join(release, 'build')]) chownSync(path, NOBODY, NOBODY)
+  t.after(() => [release, join(release, 'build')].map(path => chownSync(path, 0, 0)))
+  const { status } = spawnSync(process.execPath, [join(release, 'build/plugin.cjs'), 'loopback'], {
+    env: { CNI_COMMAND: 'VERSION' },
+    uid: NOBODY,
+  })
+  if (status !== 0) return t.skip('nobody may not run it here')
+  assert.equal(callStatus('nonsense').status, 1)
+  assert.equal(files().filter(path => /\/[0-9a-f]{16}$/.test(path)).length, 1)
 })
 
 const damages: readonly (readonly [how: string, damage: (path: string) => void])[] = [

@@ -16,8 +16,8 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { enableCompileCache, getCompileCacheDir } from 'node:module'
-import { constants, Script } from 'node:vm'
+import { dirname, join } from 'node:path'
+import { Script } from 'node:vm'
 
 declare global {
   /** Keeps what V8 has compiled so far for later calls, for those of this kind where it succeeded. */
@@ -32,10 +32,12 @@ const cache = `${__dirname}/code-cache`
 const DRAFT_MS = 60_000
 const [, , type = ''] = process.argv
 const { CNI_COMMAND: command = '' } = process.env
-// For the rare files beside the bundle. Its directory has a name for V8's version, flags and processor, without which what was
-// compiled is of no use: calls with different flags would keep it again and again.
-enableCompileCache(cache)
-const directory = getCompileCacheDir() ?? cache
+/** What V8 compiled is of no use with other flags: whoever has them would keep it again and again. */
+const flags = process.execArgv
+  .join('')
+  .replace(/[^\w-]/g, '')
+  .slice(0, 150)
+const directory = `${cache}/${process.version}-${process.arch}${flags}`
 /** What a call of any kind left: better than nothing for the first one of each kind. */
 const common = `${directory}/${bundleText}`
 const special =
@@ -47,18 +49,27 @@ const ofKind = tryRead(special)
 const cachedData = ofKind ?? tryRead(common)
 const script = new Script(source, {
   filename: file,
-  importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   ...(cachedData === undefined ? {} : { cachedData }),
 })
 const isUseful = cachedData !== undefined && script.cachedDataRejected !== true
-if (ofKind === undefined || !isUseful)
-  globalThis.keepCompiled = succeeded => {
-    let compiled: Buffer | undefined
-    const compile = () => (compiled ??= script.createCachedData())
-    if (succeeded) tryKeep(special, compile)
-    if (!isUseful && !(succeeded && special === common)) tryKeep(common, compile)
-  }
-script.runInThisContext()(require, module, exports)
+let rare: typeof import('node:module') | undefined
+globalThis.keepCompiled = succeeded => {
+  rare?.flushCompileCache()
+  if (ofKind !== undefined && isUseful) return
+  let compiled: Buffer | undefined
+  const compile = () => (compiled ??= script.createCachedData())
+  if (succeeded) tryKeep(special, compile)
+  if (!isUseful && !(succeeded && special === common)) tryKeep(common, compile)
+}
+script.runInThisContext()(load, module, exports)
+
+/** Of a file beside the bundle, which is rare, Node.js keeps enough by itself; to tell it so in each call costs a millisecond. */
+function load(name: string): unknown {
+  if (!name.startsWith('./')) return require(name)
+  rare = process.getBuiltinModule('node:module')
+  rare.enableCompileCache(cache)
+  return require(join(dirname(file), name))
+}
 
 function tryRead(path: string): Buffer | undefined {
   try {

@@ -17,9 +17,9 @@ test('a bundled plugin reads clouds.yaml', t => {
   const clouds = join(directory, 'clouds.yaml')
   // Port 1 of loopback: nobody listens, so the attempt is what shows that the file was read.
   const auth = 'auth: {auth_url: "http://127.0.0.1:1/v3", username: u, password: p, project_name: x}'
-  writeFileSync(clouds, `clouds:\n  here:\n    ${auth}\n`)
+  writeFileSync(clouds, `clouds:\n  here:\n    ${auth}\n`, { mode: 0o600 })
   const config = { cniVersion: '1.1.0', name: 'n', type: 'tcnp-ipam', ipam: { type: 'tcnp-ipam', cloud: 'here' } }
-  const { stdout } = spawnSync(mooring, ['plugin', 'tcnp-ipam'], {
+  const { stdout, stderr } = spawnSync(mooring, ['plugin', 'tcnp-ipam'], {
     encoding: 'utf8',
     input: JSON.stringify(config),
     env: {
@@ -32,4 +32,5 @@ test('a bundled plugin reads clouds.yaml', t => {
   })
   assert.equal(JSON.parse(stdout).code, 50)
   assert.match(JSON.parse(stdout).msg, /127\.0\.0\.1:1\b/)
+  assert.equal(stderr, '')
 })
