@@ -75,6 +75,8 @@ const rows = {
   netnsFd: [28, s32],
   extMask: [29, u32],
   promiscuity: [30, u32],
+  txQueues: [31, u32],
+  rxQueues: [32, u32],
   netnsImmutable: [44, u8],
   /** Identifies the namespace of `link` where it is another one. */
   linkNetnsid: [37, s32],

@@ -6,7 +6,8 @@ import { after, before, describe, test } from 'node:test'
 import { parsePrefix } from '#base'
 import { type Host, HostContext, inlineHost, openOwnNetns } from '#host'
 import { setNetworkNamespace, unshareNetwork } from '#libc'
-import { addLink, decodeLink, decodeNeighbour, dumpLinks, dumpProxies } from '#rtnetlink'
+import type { Transport } from '#netlink'
+import { addLink, decodeLink, decodeNeighbour, dumpLinks, dumpProxies, getLink } from '#rtnetlink'
 
 const skip = process.getuid?.() === 0 ? false : 'needs root'
 const mac = (last: number) => Uint8Array.of(2, 0, 0, 0, 0, last)
@@ -46,6 +47,23 @@ describe('host verbs', { skip }, () => {
       ],
     })
     assert.deepEqual(links().sort(), ['another', 'anotherp', 'keep', 'keepp', 'lo'])
+  })
+
+  test('both ends of a pair have one queue each way, however many processors there are', async () => {
+    const addresses = [parsePrefix('10.9.0.60/24')]
+    const names = { hostLink: 'vethq', owner: 'queues', ifName: 'eth7', netnsFd: pod }
+    const ends = { mtuBytes: 1500, hostMac: mac(0x41), podMac: mac(0x42), addresses, nextHops: [], routes: [] }
+    const firewall = { link: 'vethq', addresses: [addresses[0]!.ip] }
+    await host.attachRoutedPod({ pod: { ...names, ...ends }, uplink: undefined, firewall })
+    const queues = (route: Transport, ifname: string) => {
+      const { txQueues, rxQueues } = decodeLink(route.execute([getLink({ ifname })])[0]!.messages[0]!)
+      return [txQueues, rxQueues]
+    }
+    assert.deepEqual(queues(context.route, 'vethq'), [1, 1])
+    assert.deepEqual(
+      context.inNetns(pod, route => queues(route, 'eth7')),
+      [1, 1],
+    )
   })
 
   test('a late DEL leaves the proxy entry of the pod that has the address now', async () => {
