@@ -94,6 +94,25 @@ test('a call takes what somebody else has compiled, who built the release', t =>
   assert.equal(files().filter(path => /\/[0-9a-f]{16}$/.test(path)).length, 1)
 })
 
+for (const [what, text, changed] of [
+  ['good', '1 --no-rehash-snapshot\n', new Date()],
+  ['cut off', '1 --no-such-fl', new Date()],
+  ['empty', '', new Date()],
+  ['older than Node.js', '1 --no-such-flag\n', new Date(0)],
+] as const)
+  test(`mooring plugin: the flags for V8 are ${what}: the call succeeds`, t => {
+    const path = join(release, 'build/plugin.cjs.flags')
+    t.after(() => rmSync(path))
+    cpSync(join(root, 'mooring'), join(release, 'mooring'))
+    writeFileSync(path, text)
+    utimesSync(path, changed, changed)
+    const { status, stdout, stderr } = spawnSync(join(release, 'mooring'), ['plugin', 'loopback'], {
+      env: { PATH: process.env['PATH'], CNI_COMMAND: 'VERSION' },
+      encoding: 'utf8',
+    })
+    assert.deepEqual([status, stderr, JSON.parse(stdout).cniVersion], [0, '', '1.1.0'])
+  })
+
 const damages: readonly (readonly [how: string, damage: (path: string) => void])[] = [
   ['cut off', path => truncateSync(path, statSync(path).size >> 1)],
   ['empty', path => truncateSync(path, 0)],
