@@ -34,7 +34,7 @@ export type DispatchOptions = {
   readonly signal: AbortSignal
   /** For errors of rooms that this one does not know; hands the rest on to `toCniError`. */
   readonly toCniError?: ((error: unknown) => CniError) | undefined
-  /** A path to the namespace in which this plugin works and which therefore no container may be. @default /proc/self/ns/net */
+  /** A path to the namespace in which this plugin works and which therefore no container may be. @default the process's own */
   readonly ownNetns?: string | undefined
 }
 
@@ -209,7 +209,7 @@ function netnsFor(command: Command, netns: string, given: number | undefined, ne
   return netns === '' ? undefined : unlessGone(find)
 }
 
-function refuseOwnNetns(command: Command, fd: number, environment: Environment, own = '/proc/self/ns/net'): void {
+function refuseOwnNetns(command: Command, fd: number, environment: Environment, own: string | undefined): void {
   if (environment.netnsOverride || (command !== 'ADD' && command !== 'DEL')) return
   if (isSameNetns(fd, own))
     throw new CniError(codes.invalidNetns, "plugin's netns and netns from CNI_NETNS should not be the same", {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, constants, fstatSync, openSync, readlinkSync, statfsSync, statSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readlinkSync, type Stats, statSync } from 'node:fs'
 import { codes } from './codes.ts'
 import { CniError } from './error.ts'
 import { systemErrorOf } from './system-error.ts'
 
-// linux/magic.h
-const NSFS_MAGIC = 0x6e736673
+/** The namespace that the process began in, in which it always is but for moments in which nothing of this room runs. */
+let ownNetns: Stats | undefined
+function findOwnNetns(): Stats {
+  ownNetns ??= statSync('/proc/self/ns/net')
+  return ownNetns
+}
 
 /**
  * Opens the namespace behind CNI_NETNS: a file under /run/netns, /proc/PID/ns/net, or a link to either. The caller closes it.
@@ -48,9 +52,9 @@ export function unlessGone<T>(find: () => T): T | undefined {
   }
 }
 
-/** True if the descriptor is the namespace that the other path names (device and inode). */
-export function isSameNetns(fd: number, path: string): boolean {
-  const [given, other] = [fstatSync(fd, { bigint: true }), statSync(path, { bigint: true })]
+/** True if the descriptor is the namespace that the other path names, or the process's own (device and inode). */
+export function isSameNetns(fd: number, path: string | undefined): boolean {
+  const [given, other] = [fstatSync(fd), path === undefined ? findOwnNetns() : statSync(path)]
   return given.dev === other.dev && given.ino === other.ino
 }
 
@@ -58,11 +62,12 @@ export function isSameNetns(fd: number, path: string): boolean {
 const exhausted = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'EINTR'])
 
 function whyNoNetns(fd: number): string | undefined {
-  const link = `/proc/self/fd/${fd}`
-  if (statfsSync(link).type !== NSFS_MAGIC)
-    return `it is a ${fstatSync(fd).isDirectory() ? 'directory' : 'file'}, not a network namespace`
+  const found = fstatSync(fd)
+  // All namespaces are files of one file system of the kernel's.
+  if (found.dev !== findOwnNetns().dev)
+    return `it is a ${found.isDirectory() ? 'directory' : 'file'}, not a network namespace`
   // A namespace that is mounted somewhere shows that path here, one that is not shows its kind.
-  const kind = /^(\w+):\[\d+\]$/.exec(readlinkSync(link))?.[1]
+  const kind = /^(\w+):\[\d+\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1]
   return kind === undefined || kind === 'net'
     ? undefined
     : `it is a namespace of kind "${kind}", not a network namespace`
