@@ -185,11 +185,9 @@ export const flag: Codec<true> = { encode: () => new Uint8Array(0), decode: () =
 // biome-ignore lint/suspicious/noExplicitAny: the codec's own type is what `Infer` recovers
 export type Rows = { readonly [key: string]: readonly [number, Codec<any>] }
 
-/** What a table encodes and decodes. Attributes that the table does not name are kept under `unknown`. */
+/** What a table encodes and decodes. Attributes that it does not name are passed over: the kernel tells many that nobody asks for. */
 export type Values<R extends Rows> = {
   -readonly [K in keyof R]?: R[K] extends readonly [number, Codec<infer T>] ? T : never
-} & {
-  unknown?: ReadonlyMap<number, Uint8Array>
 }
 /** Decodes one attribute of a table and passes over the others. */
 type Pick<R extends Rows> = {
@@ -208,7 +206,7 @@ export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> & Pi
     (to, values) => {
       for (const name in values) {
         const value: unknown = values[name]
-        if (value === undefined || name === 'unknown') continue
+        if (value === undefined) continue
         const row = rows[name]
         if (row === undefined) throw new TypeError(`Cannot encode attribute "${name}": not in the table`)
         to.attribute(row[0], row[1], value)
@@ -217,18 +215,11 @@ export function attributes<const R extends Rows>(rows: R): Codec<Values<R>> & Pi
     {
       decode: data => {
         const values: Record<string, unknown> = {}
-        let unknown: Map<number, Uint8Array> | undefined
         for (let offset = 0, length = 0; offset + HEADER <= data.length; offset += align(length)) {
           length = lengthAt(data, offset)
-          const type = typeAt(data, offset)
-          const row = byType.get(type)
+          const row = byType.get(typeAt(data, offset))
           if (row !== undefined) values[row.name] = row.decode(data.subarray(offset + HEADER, offset + length))
-          else {
-            unknown ??= new Map()
-            unknown.set(type, data.slice(offset + HEADER, offset + length))
-          }
         }
-        if (unknown !== undefined) values['unknown'] = unknown
         return values as Values<R>
       },
       pick: (data, name) => {

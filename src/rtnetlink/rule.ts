@@ -131,14 +131,7 @@ const TABLE_OFFSET = 4
 /** @param message an RTM_NEWRULE */
 export function decodeRule(message: Message): Rule {
   const head = header.decode(message.body)
-  const {
-    destination,
-    source,
-    table,
-    priority,
-    unknown: _,
-    ...rest
-  } = ruleAttributes.decode(message.body.subarray(header.size))
+  const { destination, source, table, priority, ...rest } = ruleAttributes.decode(message.body.subarray(header.size))
   return {
     family: head.family ?? 0,
     priority: priority ?? 0,
