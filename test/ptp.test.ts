@@ -31,15 +31,15 @@ for (const mode of ['standalone', 'agent'] as const)
       assert.deepEqual([inside.name, inside.sandbox, 'sandbox' in host], ['eth0', it.netns, false])
 
       assert.deepEqual(linesOf(pod.ip('route')), [
-        `10.6.0.0/24 via 10.6.0.1 dev eth0 src ${v4}`,
+        `10.6.0.0/24 via 10.6.0.1 dev eth0 src ${v4} onlink`,
         `10.6.0.1 dev eth0 scope link src ${v4}`,
-        'default via 10.6.0.1 dev eth0',
+        'default via 10.6.0.1 dev eth0 onlink',
       ])
       assert.deepEqual(
         linesOf(pod.ip('-6 route')).filter(line => !line.startsWith('fe80::')),
         [
-          'default via fd00:6::1 dev eth0 metric 1024 pref medium',
-          `fd00:6::/64 via fd00:6::1 dev eth0 src ${v6} metric 1024 pref medium`,
+          'default via fd00:6::1 dev eth0 metric 1024 onlink pref medium',
+          `fd00:6::/64 via fd00:6::1 dev eth0 src ${v6} metric 1024 onlink pref medium`,
           `fd00:6::1 dev eth0 src ${v6} metric 1024 pref medium`,
         ],
       )
@@ -220,7 +220,10 @@ for (const mode of ['standalone', 'agent'] as const)
         const prevResult = await add(it)
         assert.deepEqual(prevResult.routes, routes)
         assert.match(pod.ip('route show 10.1.0.0/16'), /^10\.1\.0\.0\/16 via 10\.6\.0\.254 dev eth0 metric 7/)
-        assert.match(pod.ip('route show table 1001'), /^10\.2\.0\.0\/16 via 10\.6\.0\.1 dev eth0 mtu 1300 advmss 1200/)
+        assert.match(
+          pod.ip('route show table 1001'),
+          /^10\.2\.0\.0\/16 via 10\.6\.0\.1 dev eth0 onlink mtu 1300 advmss 1200/,
+        )
         assert.equal(linesOf(pod.ip('route show 10.3.0.0/16')).length, 2)
         assert.match(pod.ip('-6 route show fd03::/64'), /^fd03::\/64 via fd00:6::1 dev eth0 metric 9/)
         assert.equal(pod.ip('route show default'), '')

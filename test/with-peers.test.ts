@@ -122,7 +122,7 @@ describe('with upstream’s plugins', { skip: noPeers }, () => {
             .map(line =>
               line
                 .replace(/^(\w+): \d+:/, '$1:')
-                .replace(/ (noprefixroute|nodad)\b/g, '')
+                .replace(/ (noprefixroute|nodad|onlink)\b/g, '')
                 .replace(/ +/g, ' '),
             )
             .sort()

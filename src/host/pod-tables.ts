@@ -37,6 +37,9 @@ export function podTables(route: Transport, index: number, addresses: readonly P
   }
 }
 
+/** True if the link is part of a VRF. */
+export const isInVrf = (route: Transport, index: number): boolean => vrfTable(route, index).length > 0
+
 function vrfTable(route: Transport, index: number): number[] {
   const master = tryFindLink(route, { index })?.master
   const linkinfo = master === undefined ? undefined : tryFindLink(route, { index: master })?.linkinfo

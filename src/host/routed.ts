@@ -50,7 +50,7 @@ import { type LinkExpectation, linkFaults, pairFaults, settingFaults } from './l
 import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import { withBroadcast } from './pod-link.ts'
-import { podTables } from './pod-tables.ts'
+import { isInVrf, podTables } from './pod-tables.ts'
 import { routeFault } from './route-faults.ts'
 import { ensureSysctl } from './sysctl.ts'
 
@@ -88,6 +88,11 @@ export type RoutedPod = Omit<Pair, 'masterIndex'> & {
   broadcast?: boolean
   nextHops: NextHop[]
   routes: PodRoute[]
+  /**
+   * Routes by a next hop say that it is on the link, and need no route to it: upstream's vrf moves a link with its routes of
+   * global scope alone.
+   */
+  onlink?: boolean
   /** Link on which the node answers ARP and neighbour discovery for the pod's addresses; undefined: nowhere. */
   uplinkIndex: number | undefined
 }
@@ -183,12 +188,14 @@ function podSide(pod: RoutedPod, index: number): Request[] {
     const preferredSource = route.source === undefined ? {} : { preferredSource: route.source }
     requests.push(addPodRoute(index, { destination: hostPrefix(address), ...preferredSource }))
   }
-  requests.push(...pod.routes.map(route => addPodRoute(index, route)))
+  const isNextHop = (gateway: Ip | undefined) =>
+    gateway !== undefined && pod.nextHops.some(({ address }) => ipEquals(address, gateway))
+  requests.push(...pod.routes.map(route => addPodRoute(index, route, pod.onlink === true && isNextHop(route.gateway))))
   return requests
 }
 
 /** As `ip route` makes them: what is in the pod is the pod's, and goes with it. Beside those of other interfaces. */
-const addPodRoute = (outInterface: number, { destination, ...rest }: PodRoute): Request =>
+const addPodRoute = (outInterface: number, { destination, ...rest }: PodRoute, onlink = false): Request =>
   addRoute(
     {
       family: isV4(destination.ip) ? AF_INET : AF_INET6,
@@ -197,7 +204,7 @@ const addPodRoute = (outInterface: number, { destination, ...rest }: PodRoute): 
       ...(destination.length === 0 ? {} : { destination }),
       ...rest,
       // With a gateway the kernel knows no other.
-      ...(rest.gateway === undefined ? {} : { scope: scopes.universe }),
+      ...(rest.gateway === undefined ? {} : { scope: scopes.universe, onlink }),
     },
     'append',
   )
@@ -286,7 +293,7 @@ export const findProxyIndex = ({ route }: HostContext, addresses: readonly Prefi
 /** What CHECK wants to see. `pod.routes` as they were made; MACs from the result. */
 export type RoutedExpectation = Pick<
   RoutedPod,
-  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'broadcast' | 'nextHops' | 'routes' | 'uplinkIndex'
+  'hostLink' | 'ifName' | 'netnsFd' | 'addresses' | 'broadcast' | 'nextHops' | 'routes' | 'onlink' | 'uplinkIndex'
 > & {
   host: LinkExpectation
   pod: LinkExpectation
@@ -374,12 +381,13 @@ function nextHopFaults(
 function routeFaults(
   route: NetlinkSocket,
   index: number,
-  { addresses, nextHops, routes, ifName, foreign = false }: RoutedExpectation,
+  { addresses, nextHops, routes, onlink = false, ifName, foreign = false }: RoutedExpectation,
 ): string[] {
   const present = podTables(route, index, addresses)
   const context = { index, sources: addresses.map(({ ip }) => ip), isOurs: !foreign }
+  const isMoved = onlink && isInVrf(route, index)
   const hops = nextHops.flatMap(({ address, route: own }): { route: PodRoute; named: string }[] => {
-    if (own === undefined) return []
+    if (own === undefined || isMoved) return []
     const preferredSource = own.source === undefined ? {} : { preferredSource: own.source }
     return [{ route: { destination: hostPrefix(address), ...preferredSource }, named: formatIp(address) }]
   })

@@ -149,6 +149,7 @@ export const isJoined = async ({ hostLink, owner }: RoutedTraces, { world }: At)
 
 type Expectation = {
   broadcast?: boolean
+  onlink?: boolean
   nextHops: NextHop[]
   routes: PodRoute[]
   uplinkIndex?: number | undefined
@@ -160,7 +161,7 @@ type Expectation = {
 /** Compares a pod with what `joinPod` made. */
 export async function findPodFaults<Config>(
   { call, world, key, prevResult, pod, podIndex, addresses, traces }: Check<Config, RoutedTraces>,
-  { broadcast = false, nextHops, routes, uplinkIndex, firewall, mayBeForeign = false }: Expectation,
+  { broadcast = false, onlink = false, nextHops, routes, uplinkIndex, firewall, mayBeForeign = false }: Expectation,
 ): Promise<string[]> {
   const { hostLinks, owner } = linkNames(key)
   const { interfaces = [] } = prevResult
@@ -174,7 +175,7 @@ export async function findPodFaults<Config>(
       ...{ hostLink, ifName: call.ifName, netnsFd: call.netnsFd! },
       host: { ...madeAs(host), owner: foreign ? undefined : owner },
       pod: madeAs(pod),
-      ...{ addresses: [...addresses], broadcast, nextHops, routes, uplinkIndex, foreign },
+      ...{ addresses: [...addresses], broadcast, nextHops, routes, onlink, uplinkIndex, foreign },
     },
     firewall: firewallPod({
       ...{ hostLink, addresses: textsOf(addresses) },

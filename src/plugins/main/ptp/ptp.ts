@@ -56,6 +56,7 @@ async function attach(attach: Attach<Config, RoutedTraces>): Promise<Result> {
       broadcast: true,
       nextHops: nextHopsOf(ips, routes),
       routes: [...networkRoutes(ips), ...routes],
+      onlink: true,
     },
     firewall: firewallOf(config, ips),
   })
@@ -88,6 +89,7 @@ async function findFaults(check: Check<Config, RoutedTraces>): Promise<string[]>
   const routes = all.filter(route => isWithin(route, ips))
   return await findPodFaults(check, {
     broadcast: true,
+    onlink: true,
     nextHops: nextHopsOf(ips, routes),
     routes: [...networkRoutes(ips), ...routes],
     firewall: firewallOf(config, ips),
