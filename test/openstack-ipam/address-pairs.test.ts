@@ -254,6 +254,24 @@ test('answers that lack pairs of others take none from anybody: not the first on
   assert.deepEqual(pairs().sort(), ['10.10.10.64', '10.10.10.66', '10.10.10.68', '10.10.10.70', '192.0.2.3'])
 })
 
+test('what comes back in time for a mistake, and is seen later, is taken out again', async t => {
+  const { open, pairs, edit, reports, journal } = await setUp(t)
+  const list = open({ longLived: false })
+  await list.need('a', ['10.10.10.64'], limits())
+  await list.need('a', [], limits())
+  // Of the ten seconds for a mistake, one is left at the last look.
+  journal.sql('UPDATE shared_entry SET changed_ms = changed_ms - 9000').run()
+  await list.settle(limits())
+  await edit(() => ['10.10.10.64'])
+  await sleep(1_500)
+  await list.settle(limits())
+  assert.deepEqual(
+    reports.map(each => each.returned),
+    [['10.10.10.64']],
+  )
+  assert.deepEqual(pairs(), [])
+})
+
 test('what comes back too late for a mistake stays, and is reported', async t => {
   const { open, pairs, edit, reports, journal } = await setUp(t)
   const list = open()

@@ -124,6 +124,8 @@ export function openSharedList(options: SharedListOptions): SharedList {
   const rounds = createRounds({ round: background, onFailure })
   /** The list as it was last seen. */
   let seen: ListView | undefined
+  /** When the last look began. */
+  let comparedMs: number | undefined
   /** When the list is looked at again because of a write of ours. */
   let verifyAtMs: number | undefined
   /** As the cloud itself said; a configuration may be wrong, and an operator may have it raised. */
@@ -177,13 +179,14 @@ export function openSharedList(options: SharedListOptions): SharedList {
     let wrote = false
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const isFirst = seen === undefined
+      const begunMs = Date.now()
       const view = await look(limits)
       if (view === undefined)
         throw new AllocationError(
           'gone',
           `Cannot use the ${driver.title}: Neutron does not know it; it was deleted, or belongs to another project`,
         )
-      const { plan, needs } = compare(view)
+      const { plan, needs } = compare(view, begunMs)
       if (view.isMoot || (plan.add.length === 0 && plan.remove.length === 0)) {
         journal.transaction(() => settleNeeds(journal, key))
         return wrote
@@ -198,19 +201,23 @@ export function openSharedList(options: SharedListOptions): SharedList {
   }
 
   /** One transaction: what the list shows is recorded, and the next write is planned and recorded, durably. */
-  function compare(view: ListView): { plan: ListPlan; needs: readonly Need[] } {
+  function compare(view: ListView, begunMs: number): { plan: ListPlan; needs: readonly Need[] } {
     const { needs, plan } = journal.transaction(() => {
       putKnownList(journal, { ...key, access, settings })
       const needs = listNeeds(journal, key)
       const known = listEntries(journal, key)
       const shown = view.isMoot ? wantedOf(needs) : view.entries
       const echoMs = leftoversMs() * ECHO_LOOKS
-      const plan = planList({ shown, known, wanted: wantedOf(needs), echoMs, nowMs: Date.now() })
+      const nowMs = Date.now()
+      // Where a cloud is slow, a look comes long after the last one, and what it shows need not be new.
+      const appearedMs = Math.max(comparedMs ?? nowMs, nowMs - ROUND_MS)
+      const plan = planList({ shown, known, wanted: wantedOf(needs), echoMs, appearedMs, nowMs })
       for (const [entry, state] of plan.states) putEntry(journal, key, entry, state)
       report(view, known, plan)
       return { needs, plan }
     })
     seen = view
+    comparedMs = begunMs
     return { plan, needs }
   }
 
@@ -248,7 +255,14 @@ export function openSharedList(options: SharedListOptions): SharedList {
   function shortage(user: string, members: readonly string[], shown: readonly string[]): AllocationError | undefined {
     const needs = listNeeds(journal, key).filter(each => each.user !== user)
     const wanted = driver.entriesOf([...needs.map(each => each.member), ...members])
-    const plan = planList({ shown, known: listEntries(journal, key), wanted, echoMs: 0, nowMs: Date.now() })
+    const plan = planList({
+      shown,
+      known: listEntries(journal, key),
+      wanted,
+      echoMs: 0,
+      appearedMs: Date.now(),
+      nowMs: Date.now(),
+    })
     const after = shown.length - plan.remove.length + plan.add.length
     return plan.add.length > 0 && after > entriesMax() ? fullError(shown, plan.add.length) : undefined
   }

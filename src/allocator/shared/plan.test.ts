@@ -10,6 +10,7 @@ const plan = (shown: string[], known: Record<string, EntryState>, wanted: string
     wanted,
     known: Object.entries(known).map(([entry, state]) => ({ entry, state, changedMs: 1_000_000 - ageMs })),
     echoMs: 5_000,
+    appearedMs: 1_000_000,
     nowMs: 1_000_000,
   })
 

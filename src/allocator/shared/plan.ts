@@ -20,6 +20,8 @@ export type ListFacts = {
   readonly wanted: readonly string[]
   /** A removed entry that comes back within this time came back by an older list. */
   readonly echoMs: number
+  /** What has appeared since the last look may have appeared then already. */
+  readonly appearedMs: number
   readonly nowMs: number
 }
 
@@ -38,13 +40,13 @@ export type ListPlan = {
 export const UNSEEN_MS = 180_000
 
 /** What to do with a list: what to add, what to remove, and what is to be known of it. */
-export function planList({ shown, known, wanted, echoMs, nowMs }: ListFacts): ListPlan {
+export function planList({ shown, known, wanted, echoMs, appearedMs, nowMs }: ListFacts): ListPlan {
   const present = new Set(shown)
   const needed = new Set(wanted)
   const byEntry = new Map(known.map(each => [each.entry, each]))
   const [add, remove, lost, returned]: string[][] = [[], [], [], []]
   const states = new Map<string, EntryState | undefined>()
-  const isPast = ({ state, changedMs }: Entry) => state === 'removed' && nowMs - changedMs > echoMs
+  const isPast = ({ state, changedMs }: Entry) => state === 'removed' && appearedMs - changedMs > echoMs
   for (const entry of needed) {
     const its = byEntry.get(entry)
     if (!present.has(entry)) {
