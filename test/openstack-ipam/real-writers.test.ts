@@ -27,7 +27,7 @@ const pace: Pace = {
   rounds: 3,
   // What this cloud permits, less what somebody's older list may bring back.
   routes: { max: 30, held: 5, his: 6 },
-  pairs: { max: 10, held: 3, his: 3 },
+  pairs: { max: 10, held: 2, his: 3 },
 }
 
 const skip =
