@@ -152,10 +152,8 @@ async function searchNetns(attachment: Attachment, bootId: string): Promise<numb
   return path === undefined ? undefined : tryOpenSameNetns(path, identity!)
 }
 
-/** After a boot the same path and number may be another container's. */
-function identityIn(
-  { bootId: made, netnsDevice: device, netnsInode: inode }: Attachment,
+/** After a boot the same path and number may be another container's. One that was never known is no namespace's. */
+const identityIn = (
+  { bootId: made, netnsDevice: device = -1, netnsInode: inode = -1 }: Attachment,
   bootId: string,
-): NetnsIdentity | undefined {
-  return made !== bootId || device === undefined || inode === undefined ? undefined : { device, inode }
-}
+): NetnsIdentity | undefined => (made === bootId ? { device, inode } : undefined)
