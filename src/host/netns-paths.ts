@@ -52,6 +52,26 @@ export async function findNetnsPaths(inodes: Iterable<number>): Promise<Map<numb
   return found
 }
 
+const asked = new Set<number>()
+let running: Promise<unknown> = Promise.resolve()
+let next: Promise<Map<number, string>> | undefined
+
+/**
+ * The same for one namespace, and for many that ask at once: who comes while one search runs shares the next, so that a
+ * hundred containers which end together cost two.
+ */
+export async function findNetnsPath(inode: number): Promise<string | undefined> {
+  asked.add(inode)
+  next ??= running.then(() => {
+    const wanted = [...asked]
+    asked.clear()
+    next = undefined
+    return findNetnsPaths(wanted)
+  })
+  running = next.catch(() => {})
+  return (await next).get(inode)
+}
+
 /** A process may end while it is looked at. */
 function attempt<T>(look: () => T, otherwise: T): T {
   try {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import {
   closeSync,
   fstatSync,
@@ -10,6 +10,7 @@ import {
   openSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -17,6 +18,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { identifyNetns, isNetns, openOwnNetns, tryOpenNetns } from './netns.ts'
+import { findNetnsPath } from './netns-paths.ts'
 
 const scratch = mkdtempSync(join(tmpdir(), 'mooring-netns-'))
 after(() => rmSync(scratch, { recursive: true }))
@@ -57,4 +59,16 @@ test('identifyNetns: the same namespace has one identity, by whatever path', () 
   assert.deepEqual(identifyNetns(first), identifyNetns(second))
   closeSync(first)
   closeSync(second)
+})
+
+test('findNetnsPath: finds a namespace by a process in it, for each of many that ask at once', async () => {
+  const child = spawn('sleep', ['60'])
+  try {
+    const { ino } = statSync(own)
+    const found = await Promise.all([ino, 1, ino].map(findNetnsPath))
+    assert.equal(found[1], undefined)
+    for (const path of [found[0]!, found[2]!]) assert.equal(statSync(path).ino, ino)
+  } finally {
+    child.kill()
+  }
 })

@@ -13,7 +13,7 @@ import {
   oncePerConfig,
   parseJsonObject,
 } from '#cni'
-import { findNetnsPaths, identifyNetns, type NetnsIdentity, tryOpenSameNetns } from '#host'
+import { findNetnsPath, identifyNetns, type NetnsIdentity, tryOpenSameNetns } from '#host'
 
 /** A GC list made this short a time before the call may not know an ADD that has just ended: what is younger stays. */
 export const GC_GUARD_MS = 100
@@ -148,7 +148,7 @@ function reopenNetns(attachment: Attachment, bootId: string): number | undefined
 /** The same by whatever leads to it; undefined where nothing does. */
 async function searchNetns(attachment: Attachment, bootId: string): Promise<number | undefined> {
   const identity = identityIn(attachment, bootId)
-  const path = identity && (await findNetnsPaths([identity.inode])).get(identity.inode)
+  const path = identity && (await findNetnsPath(identity.inode))
   return path === undefined ? undefined : tryOpenSameNetns(path, identity!)
 }
 
