@@ -33,6 +33,7 @@ import {
   RT_TABLE_MAIN,
   RTM_GROUP_IPV6_ADDRESS,
   RTM_GROUP_LINK,
+  setArpNotify,
   setLink,
 } from '#rtnetlink'
 import { addressFaults } from './address-faults.ts'
@@ -99,9 +100,10 @@ export function configurePodLink(
     ...(mac === undefined ? {} : { address: mac }),
     ...(mtu === undefined ? {} : { mtu }),
   }
-  // The addresses come first: what the kernel tells the neighbours (arp_notify) it tells when the link goes up.
+  // Setting and addresses come first: what the kernel tells the neighbours (arp_notify) it tells when the link goes up.
   const replies = route.execute(
     [
+      ...(pod.addresses.length === 0 ? [] : [setArpNotify(index)]),
       ...pod.addresses.map(prefix =>
         addAddress({
           index,
@@ -152,8 +154,6 @@ function requireLink(route: Transport, ifName: string): Link {
 }
 
 function prepareSettings({ ifName, addresses, detectDuplicates = true }: PodLink): void {
-  if (addresses.length === 0) return
-  setSysctl('1', 'ipv4', 'conf', ifName, 'arp_notify')
   if (addresses.every(({ ip }) => isV4(ip))) return
   setSysctl('1', 'ipv6', 'conf', ifName, 'ndisc_notify')
   ensureSysctl('0', 'ipv6', 'conf', 'lo', 'disable_ipv6')

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { formatMac, tryParseMac } from '#base'
 import type { Request } from '#netlink'
-import { addLink, decodeLink, deleteLink, dumpLinks, getLink, IFF_UP, setLink } from './link.ts'
+import { addLink, decodeLink, deleteLink, dumpLinks, getLink, IFF_UP, setArpNotify, setLink } from './link.ts'
 
 // Bytes captured from ip of iproute2 6.1.0 (strace of its sendmsg) and from Linux 6.18's answers to it, without the
 // netlink header, one attribute per line, indented where it is within another. A kernel without dummy or ipvlan refused
@@ -192,6 +192,17 @@ const vethBytes = golden(
   '0800050005000000', // IFLA_LINK
   '0c0006006e6f717565756500', // IFLA_QDISC noqueue
 )
+
+test('setArpNotify: nests the setting in its family, as the kernel reads it', () => {
+  const bytes = golden(
+    '00000000050000000000000000000000', // ifinfomsg: index 5
+    '14001a00', // IFLA_AF_SPEC
+    '10000200', //   AF_INET
+    '0c000100', //     IFLA_INET_CONF
+    '0800160001000000', //       IPV4_DEVCONF_ARP_NOTIFY
+  )
+  assertRequest(setArpNotify(5), 16, 0x5, bytes)
+})
 
 test('decodeLink: reads what the kernel tells of a veth, and passes over what no table names', () => {
   const { address, broadcast, ...rest } = decodeLink({ type: 16, flags: 0, seq: 1, body: vethBytes })

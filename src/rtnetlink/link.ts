@@ -119,6 +119,12 @@ const table = {
 } as const
 export const linkAttributes = attributes(table)
 const bodyOf = bodyEncoder(linkHeader, linkAttributes)
+
+/** linux/ip.h, IPV4_DEVCONF_*, each of which is one of /proc/sys/net/ipv4/conf. Only set: the kernel tells them in another form. */
+const ipv4Settings = attributes({ arpNotify: [22, u32] })
+/** IFLA_AF_SPEC, AF_INET, IFLA_INET_CONF. */
+const settings = attributes({ families: [26, attributes({ ipv4: [2, attributes({ settings: [1, ipv4Settings] })] })] })
+const settingsBodyOf = bodyEncoder(linkHeader, settings)
 export type LinkAttributes = Values<typeof table>
 
 /** A link as the kernel reports it. */
@@ -163,6 +169,14 @@ export function setLink(
     about: about ?? (up === undefined ? `change ${describe(target)}` : `set ${describe(target)} ${up ? 'up' : 'down'}`),
   }
 }
+
+/** Has a link tell its neighbours of its IPv4 addresses when it comes up (`arp_notify`). */
+export const setArpNotify = (index: number): Request => ({
+  type: RTM_NEWLINK,
+  flags: NLM_F_ACK,
+  body: settingsBodyOf({ index }, { families: { ipv4: { settings: { arpNotify: 1 } } } }),
+  about: `let link ${index} announce its addresses`,
+})
 
 /** Removes a link, or every link of a group in one RCU grace period. Absence is success. */
 export function deleteLink(target: Target | { group: number }): Request {
