@@ -114,6 +114,7 @@ export const SUITES: readonly Suite[] = [
     patterns: [
       'test/demo/*.test.ts',
       'test/agent.test.ts',
+      'test/openstack-ipam/faults.test.ts',
       'test/veth-route*.test.ts',
       'test/conformance/host-local-trouble.test.ts',
       'test/conformance/host-local*.test.ts',
@@ -123,8 +124,8 @@ export const SUITES: readonly Suite[] = [
     ],
     labs: [],
     labsOfAll: ['peers'],
-    // More than the machine has processors: every file waits at times, for a packet or a limit.
-    concurrency: availableParallelism() + 1,
+    // Twice what the machine has processors: every file waits at times, for a packet or a limit.
+    concurrency: 2 * availableParallelism(),
     timeoutMs: 5 * MINUTE_MS,
   },
   {
