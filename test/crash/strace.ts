@@ -27,6 +27,9 @@ export function trace(syscalls: string, inject?: string): Trace {
   return { prefix: ['/usr/bin/strace', ...options], calls: () => callsIn(file) }
 }
 
+/** After so long strace lets go by force: 6.1 waits for ever where it is told to let go of a process that dies in that moment. */
+const LET_GO_MS = 1_000
+
 /** The same for a process that runs already; resolves when strace has all its threads. */
 export async function attach(
   pid: number,
@@ -44,7 +47,12 @@ export async function attach(
       throw new Error(`strace could not attach to process ${pid}`)
     }),
   ])
-  return { prefix: [], calls: () => callsIn(file), stop: () => void child.kill('SIGTERM'), ended }
+  const stop = () => {
+    child.kill('SIGTERM')
+    const force = setTimeout(() => child.kill('SIGKILL'), LET_GO_MS)
+    void ended.then(() => clearTimeout(force))
+  }
+  return { prefix: [], calls: () => callsIn(file), stop, ended }
 }
 
 function callsIn(file: string): string[] {
