@@ -111,7 +111,7 @@ async function runSuite({ suite, files }: Planned): Promise<void> {
       : run({
           cwd: root,
           files: files.map(file => `${root}/${file}`),
-          concurrency: suite.concurrency,
+          concurrency: options.all ? (suite.concurrencyOfAll ?? suite.concurrency) : suite.concurrency,
           timeout: suite.timeoutMs,
           testNamePatterns: options.name,
           signal: interrupted.signal,

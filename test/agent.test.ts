@@ -33,7 +33,7 @@ import { isWholeRun } from './whole-run.ts'
 const mode = (path: string) => statSync(path).mode & 0o777
 let containers = 0
 /** While the agent is killed every now and then. */
-const CALLS_WITH_KILLS = isWholeRun ? 200 : 100
+const CALLS_WITH_KILLS = isWholeRun ? 200 : 50
 
 /** A node whose first pods came and went, so that what stays for good is there. */
 async function usedNode(): Promise<{ node: Node; agent: RunningAgent; kept: string[] }> {

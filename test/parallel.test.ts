@@ -22,8 +22,8 @@ import {
 } from './nodelab.ts'
 import { isWholeRun, skipUnlessWhole } from './whole-run.ts'
 
-/** A process each takes its time on a small machine: half of them, but with `--all`. */
-const atOnce = (mode: Node['mode']) => (mode === 'standalone' && !isWholeRun ? 32 : 64)
+/** A process each takes its time on a small machine: a quarter of them, but with `--all`. */
+const atOnce = (mode: Node['mode']) => (mode === 'standalone' && !isWholeRun ? 16 : 64)
 const more = { ipMasq: true, cniVersion: '1.1.0' }
 
 for (const mode of ['standalone', 'agent'] as const)

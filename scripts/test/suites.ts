@@ -22,6 +22,8 @@ export interface Suite {
   readonly env?: Readonly<Record<string, string>>
   /** How many files at once. Files of a lab run alone, because they share its objects. */
   readonly concurrency: number
+  /** The same under `--all`, where it is another number. */
+  readonly concurrencyOfAll?: number
   /** Limit for one file in milliseconds. */
   readonly timeoutMs: number
 }
@@ -124,8 +126,10 @@ export const SUITES: readonly Suite[] = [
     ],
     labs: [],
     labsOfAll: ['peers'],
-    // Twice what the machine has processors: every file waits at times, for a packet or a limit.
-    concurrency: 2 * availableParallelism(),
+    // More than the machine has processors: every file waits at times, for a packet or a limit. With `--all` there is more in
+    // most of them that keeps a processor busy.
+    concurrency: 3 * availableParallelism(),
+    concurrencyOfAll: 2 * availableParallelism(),
     timeoutMs: 5 * MINUTE_MS,
   },
   {

@@ -12,8 +12,8 @@ import { isWholeRun } from '../whole-run.ts'
 import { assertSilent, errorOf, folder, missing, root } from './harness.ts'
 import { addressesOf, InProcess, mounted, Network } from './host-local.ts'
 
-/** Each is a process: half of them, but with `--all`. */
-const [AT_ONCE, KILLS] = isWholeRun ? [64, 10] : [32, 5]
+/** Each is a process: a quarter of them, but with `--all`. */
+const [AT_ONCE, KILLS] = isWholeRun ? [64, 10] : [16, 3]
 
 suite('HL host-local under load and in trouble', { skip: missing }, () => {
   test(`HL-31 ${AT_ONCE} processes at once: ${AT_ONCE} addresses, one file each, and none after ${AT_ONCE} DELs`, async () => {

@@ -4,7 +4,7 @@
 // together, are all served within 1.5 times what their calls take at that speed, and at most 5 % of the answers are 429:
 // no storm of retries. Time runs five times as fast here: the cloud permits 100 a second, and each node has a two-hundredth
 // of it. With MOORING_STORM_PER_SECOND=20 it is the real speed, and takes more than a minute. Needs no root. `./mooring test` has
-// a tenth of the nodes and a fifth of the speed, `--all` all.
+// a twentieth of the nodes and a fifth of the speed, `--all` all.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -19,7 +19,7 @@ import type { ManyNodes, ManyNodesReport } from './many-nodes.ts'
 import { starvedMs } from './starved.ts'
 
 const PART = isWholeRun ? 1 : 5
-const NODES = isWholeRun ? 200 : 20
+const NODES = isWholeRun ? 200 : 10
 const PODS = 50
 const perSecond = Number(process.env['MOORING_STORM_PER_SECOND'] ?? 100 / PART)
 /** `none`: the nodes do not know what the cloud permits. */
