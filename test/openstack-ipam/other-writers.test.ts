@@ -8,7 +8,8 @@ import type { TestContext } from 'node:test'
 import { cloudFromConf, openCloud } from '#openstack'
 import { find } from '#simulator'
 import { neutronByHand, portOf, setUp } from './cloud.ts'
-import { type Ground, type Pace, testOtherWriters } from './other-writers.ts'
+import { testOtherWriters } from './other-writers.ts'
+import type { Ground, Pace } from './writers.ts'
 
 const SLOWER = process.env['OTHER_WRITERS'] === 'full' ? 10 : 1
 

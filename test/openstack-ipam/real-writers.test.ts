@@ -10,7 +10,8 @@ import { deadlineIn } from '#base'
 import { type CloudSession, openCloud } from '#openstack'
 import { createLabProject, type LabProject, labMissing } from '../openstack/lab.ts'
 import { nodeDirectory, nodeWithNic, startNode } from './node.ts'
-import { type Ground, type Kind, type Pace, testOtherWriters } from './other-writers.ts'
+import { testOtherWriters } from './other-writers.ts'
+import type { Ground, Kind, Pace } from './writers.ts'
 
 const limits = () => ({ deadline: deadlineIn(60_000) })
 const LOOK_MS = 400
