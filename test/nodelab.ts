@@ -94,6 +94,11 @@ function configure(netns: Netns, commands: string): void {
   run('ip', ['-n', netns.name, '-batch', '-'], commands)
 }
 
+/** Of links that are not up yet: `default` is every link that comes. */
+function detectNoDuplicates(netns: Netns, link: string): void {
+  netns.run('sysctl', '-qw', `net.ipv6.conf.${link}.accept_dad=0`)
+}
+
 export type Outcome = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string; ms: number }
 export type Running = { readonly child: ChildProcess; readonly outcome: Promise<Outcome> }
 
@@ -210,11 +215,13 @@ export type NodeLab = { readonly router: Netns; readonly outside: Netns; readonl
 
 /**
  * A segment 10.10.10.0/24 and fd00:10::/64 with a gateway at .1, nodes from .8 on, and a host outside at 192.0.2.2.
- * Nothing has to wait for duplicate detection.
+ * Nothing has to wait for duplicate detection: not for link-local addresses either, without which a node asks for no neighbour
+ * of a pod's. Links that plugins make later on a node have the kernel's own setting.
  */
 export function makeLab(options: { nodes?: number; mode?: Node['mode'] } = {}): NodeLab {
   const { nodes: wanted = 1, mode = 'standalone' } = options
   const [router, outside] = [makeNetns('router'), makeNetns('outside')]
+  for (const netns of [router, outside]) detectNoDuplicates(netns, 'default')
   configure(
     router,
     `link add br0 type bridge
@@ -241,6 +248,7 @@ export function makeLab(options: { nodes?: number; mode?: Node['mode'] } = {}): 
       router,
       `link add p${index} type veth peer name eth0 netns ${node.name}\nlink set p${index} master br0 up`,
     )
+    detectNoDuplicates(node, 'eth0')
     configure(
       node,
       `addr add 10.10.10.${8 + index}/24 dev eth0

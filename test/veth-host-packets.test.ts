@@ -177,7 +177,7 @@ for (const kind of ['macvlan', 'ipvlan'] as const)
       const spoofed = { v4: '10.10.10.199', v6: 'fd00:10::bad' }
       const before = dropsOf(first)
       for (const version of versions) {
-        byNode!.netns.ip(`addr add ${spoofed[version]}/${version === 'v4' ? 32 : 128} dev lo`)
+        byNode!.netns.ip(`addr add ${spoofed[version]}/${version === 'v4' ? 32 : '128 nodad'} dev lo`)
         for (const to of [NODES[0][version], OUTSIDE[version]])
           assert.equal(await byNode!.station.ask(spoofed[version], to), undefined, `${spoofed[version]} to ${to}`)
         assert.equal(await byNode!.station.ask(byNode![version], NODES[0][version]), byNode![version])

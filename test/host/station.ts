@@ -51,19 +51,16 @@ export function makeNamespace(): number {
 
 type Order = { id: number } & ({ listen: string } | { from: string; to: string; how?: Question | undefined })
 
+type Report = { id: number; answer?: string | undefined; error?: Error }
+
 /** A station in the namespace of the descriptor. */
 export function startStation(fd: number): Station {
   const worker = new Worker(new URL(import.meta.url), { workerData: { station: fd } })
-  const open = new Map<number, PromiseWithResolvers<string | undefined>>()
-  worker.on('message', ({ id, answer }: { id: number; answer: string | undefined }) => open.get(id)?.resolve(answer))
-  worker.on('error', error => {
-    for (const { reject } of open.values()) reject(error)
-  })
+  const open: PromiseWithResolvers<string | undefined>[] = []
+  worker.on('message', ({ id, answer, error }: Report) => (error ? open[id]!.reject(error) : open[id]!.resolve(answer)))
   const order = (message: { listen: string } | { from: string; to: string; how?: Question | undefined }) => {
-    const id = open.size
     const answer = Promise.withResolvers<string | undefined>()
-    open.set(id, answer)
-    worker.postMessage({ id, ...message } satisfies Order)
+    worker.postMessage({ id: open.push(answer) - 1, ...message } satisfies Order)
     return answer.promise
   }
   return {
@@ -147,8 +144,14 @@ function askStream(from: string, to: string, port: number, question: string): Pr
 
 if (!isMainThread && workerData?.station !== undefined) {
   setNetworkNamespace(workerData.station as number)
+  // A question that cannot be put is that question's failure alone: the station lives on for the next.
   parentPort!.on('message', async (order: Order) => {
-    const answer = 'listen' in order ? await listen(order.listen) : await ask(order.from, order.to, order.how)
-    parentPort!.postMessage({ id: order.id, answer })
+    const report: Report = { id: order.id }
+    try {
+      report.answer = 'listen' in order ? await listen(order.listen) : await ask(order.from, order.to, order.how)
+    } catch (error) {
+      report.error = error as Error
+    }
+    parentPort!.postMessage(report)
   })
 }
