@@ -30,6 +30,7 @@ import {
 } from './nodelab.ts'
 import { isWholeRun } from './whole-run.ts'
 
+const PATH = process.env['PATH'] ?? ''
 const mode = (path: string) => statSync(path).mode & 0o777
 let containers = 0
 /** While the agent is killed every now and then. */
@@ -272,8 +273,8 @@ describe('agent', { skip, concurrency: 2 }, () => {
 
       test('a second agent on the same data directory is refused', async () => {
         const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--data-dir', node.dataDir]
-        const env = { PATH: process.env['PATH'] ?? '' }
-        const { code, stderr } = await start([...command, '--socket', join(folder('second'), 'sock')], { env }).outcome
+        const socket = join(folder('second'), 'sock')
+        const { code, stderr } = await start([...command, '--socket', socket], { env: { PATH } }).outcome
         assert.equal(code, 1)
         assert.match(
           stderr,
@@ -282,6 +283,52 @@ describe('agent', { skip, concurrency: 2 }, () => {
         const it = newPod()
         resultOf(await node.call('ADD', it))
         resultOf(await node.call('DEL', it))
+      })
+
+      test('a second agent on the same socket is refused, also while the first does not answer', async () => {
+        const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--socket', node.socket]
+        const second = () => start([...command, '--data-dir', folder('second')], { env: { PATH } }).outcome
+        const refused =
+          /Cannot start the agent: cannot listen on ".*": another process listens there, mostly an agent, to be stopped first\. Name another path with --socket/
+        for (const signal of ['SIGCONT', 'SIGSTOP'] as const) {
+          process.kill(agent.pid, signal)
+          const { code, stderr } = await second()
+          process.kill(agent.pid, 'SIGCONT')
+          assert.equal(code, 1)
+          assert.match(stderr, refused)
+        }
+        const it = newPod()
+        resultOf(await node.call('ADD', it))
+        resultOf(await node.call('DEL', it))
+      })
+
+      test('a socket path that has something else is refused, and that stays', async () => {
+        const file = join(folder('taken'), 'file')
+        writeFileSync(file, 'precious')
+        for (const [path, reason] of [
+          [file, /: it is no socket\. Name another path with --socket/],
+          [dirname(file), /: it is no socket\. /],
+          [`/${'x'.repeat(107)}`, /: it has 108 bytes, and a socket's path 107 at most\. /],
+        ] as const) {
+          const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--socket', path]
+          const { code, stderr } = await start([...command, '--data-dir', folder('data')], { env: { PATH } }).outcome
+          assert.equal(code, 1)
+          assert.match(stderr, /^mooring: Cannot start the agent: cannot listen on "/)
+          assert.match(stderr, reason)
+        }
+        assert.equal(readFileSync(file, 'utf8'), 'precious')
+      })
+
+      test('a data directory that cannot be used is named, with the reason', async () => {
+        const file = join(folder('taken'), 'file')
+        writeFileSync(file, '')
+        const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--socket', join(folder('s'), 'sock')]
+        for (const dataDir of [file, '/proc/nothing']) {
+          const { code, stderr } = await start([...command, '--data-dir', dataDir], { env: { PATH } }).outcome
+          assert.equal(code, 1)
+          assert.match(stderr, /^mooring: Cannot start the agent: cannot use the data directory "\/.*": E\w+: /)
+          assert.match(stderr, /\. Name another one with --data-dir$/m)
+        }
       })
 
       test('a namespace that is gone without DEL is released after two looks, not after one', async () => {

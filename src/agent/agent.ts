@@ -9,6 +9,7 @@ import { watchLevels } from './levels.ts'
 import { lockDataDirectory } from './lock.ts'
 import { listen } from './server.ts'
 import { startServing } from './serving.ts'
+import { prepareSocketPath } from './socket-path.ts'
 import { warmUp } from './warm-up.ts'
 
 export type AgentOptions = {
@@ -76,12 +77,13 @@ export function createLogger(level: string): Logger {
  * Starts the node's agent: the one process that answers shims and writes journal and kernel state.
  *
  * What an earlier one left unfinished is finished, and promised DELs are done, before the first call is answered.
- * @throws {Error} where another agent has the data directory
+ * @throws {Error} where another agent has the data directory or the socket, or one of them cannot be used
  */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { dataDir, logger } = options
   await using undo = new AsyncDisposableStack()
   undo.use(lockDataDirectory(dataDir, 'start the agent'))
+  await prepareSocketPath(options.socket)
   prepareLanes(dataDir)
   const journal = undo.use(openJournal(dataDir))
   journal.sql('PRAGMA wal_autocheckpoint = 0').get()

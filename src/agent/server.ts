@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { chmodSync, closeSync, mkdirSync, rmSync } from 'node:fs'
+import { chmodSync, closeSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
-import { dirname } from 'node:path'
 import { peerOf, tryOpenPeerDescriptor } from './peer.ts'
 import { decodeRequest, encodeAnswer, REQUEST_BYTES_MAX, type ShimRequest } from './wire.ts'
 
@@ -16,15 +15,13 @@ export type Answer = { exitCode: number; stdout: Uint8Array; stderr: string }
 const CONNECTIONS_MAX = 512
 const READ_MS = 5_000
 
-/** Listens for shims. The caller holds the lock that makes it the only one. `onError` hears of connections that failed. */
+/** Listens for shims, where nobody else does (socket-path.ts). `onError` hears of connections that failed. */
 export async function listen(
   path: string,
   serve: (incoming: Incoming) => Promise<Answer>,
   onError: (error: unknown) => void,
   { readMs = READ_MS }: { readMs?: number } = {},
 ): Promise<Server> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  rmSync(path, { force: true })
   const server = createServer({ allowHalfOpen: false }, socket => {
     socket.on('error', onError)
     serveConnection(socket, serve, readMs).catch(error => {
