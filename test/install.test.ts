@@ -4,7 +4,17 @@
 // over when asked and given back. Method: the command itself, on directories of its own.
 
 import assert from 'node:assert/strict'
-import { chmodSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { errorOf, folder, makeLab, makeNetns, resultOf, root, run, skip } from './nodelab.ts'
@@ -62,6 +72,60 @@ test('uninstall: does not give a name to what is not the same any more', () => {
   writeFileSync(join(directory, 'ptp.upstream'), 'something else')
   assert.match(mooring('uninstall', directory), /^ptp\.upstream is not what had the name ptp before/m)
   assert.deepEqual(readdirSync(directory).sort(), ['bridge', 'ptp.upstream'])
+})
+
+test('install: once more, it keeps the settings that it is not told', () => {
+  const directory = folder('cni-bin')
+  const settings = () =>
+    readFileSync(join(directory, '..', 'mode'), 'utf8')
+      .split('\n')
+      .slice(0, 3)
+  const chosen = ['mode=agent', 'socket=/run/here.sock', 'data=/var/here']
+  mooring('install', directory, '--mode', 'agent', '--socket', '/run/here.sock', '--data-dir', '/var/here')
+  mooring('install', directory)
+  assert.deepEqual(settings(), chosen)
+  mooring('install', directory, '--mode', 'standalone')
+  assert.deepEqual(settings(), ['mode=standalone', ...chosen.slice(1)])
+  mooring('uninstall', directory)
+})
+
+test('install: paths count from where it is called, not from where a runtime calls', () => {
+  const directory = folder('cni-bin')
+  mooring('install', directory, '--socket', 'here.sock', '--data-dir', 'data')
+  const text = readFileSync(join(directory, '..', 'mode'), 'utf8')
+  assert.match(text, new RegExp(`^socket=${process.cwd()}/here.sock\ndata=${process.cwd()}/data$`, 'm'))
+  mooring('uninstall', directory)
+})
+
+test('uninstall: a directory without anything of ours is an error, and the settings stay', () => {
+  const directory = folder('cni-bin')
+  mooring('install', directory)
+  for (const other of [folder('empty'), join(directory, 'nowhere')])
+    assert.throws(() => mooring('uninstall', other), /Cannot uninstall: nothing of ours is in .*\. Name the directory/)
+  assert.ok(existsSync(join(directory, '..', 'mode')))
+  mooring('uninstall', directory)
+  assert.ok(!existsSync(join(directory, '..', 'mode')))
+})
+
+test('install: a directory that has the name of a plugin stays, and uninstall leaves it', () => {
+  const directory = folder('cni-bin')
+  for (const name of ['static', 'cnitool']) mkdirSync(join(directory, name))
+  const text = mooring('install', directory)
+  assert.match(text, /^static is another's and stays: ours is mooring-static$/m)
+  assert.match(text, /^cnitool is another's and stays: /m)
+  assert.throws(
+    () => mooring('install', directory, '--replace'),
+    /Cannot take the name static in .*: it is a directory/,
+  )
+  mooring('uninstall', directory)
+  assert.deepEqual(readdirSync(directory).sort(), ['cnitool', 'static'])
+})
+
+test('install: a directory that cannot be written is named, with the reason', () => {
+  const file = join(folder('cni-bin'), 'file')
+  writeFileSync(file, '')
+  for (const directory of [file, '/proc/nothing'])
+    assert.throws(() => mooring('install', directory), /^Error: .*\nmooring: Cannot install in ".*": E\w+: /)
 })
 
 for (const mode of ['standalone', 'agent'] as const)

@@ -12,25 +12,23 @@ import {
   readlinkSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { INSTALLED, isShim, parseHashes, plugins, TAKEN_PREFIX } from '#plugins'
+import { readSettings, type Settings } from './settings.ts'
 
-export type InstallOptions = {
+/** Settings that are left out stay as the file has them. */
+export type InstallOptions = Partial<Settings> & {
   /** The runtime's plugin directory. */
   readonly cniBin: string
-  readonly mode: 'standalone' | 'agent'
   /** The file that tells shims what to do. */
   readonly config: string
-  readonly socket: string
-  readonly dataDir: string
   /** Takes names that are another's, and keeps what had them as `NAME.upstream`. @default false */
   readonly replace?: boolean
 }
 
-/** Where the shim looks (shim/shim.c). */
-export const SETTINGS = '/etc/mooring/mode'
 const root = resolve(import.meta.dirname, '../..')
 
 /**
@@ -41,11 +39,8 @@ const root = resolve(import.meta.dirname, '../..')
  * @returns lines for the user
  */
 export async function install(options: InstallOptions): Promise<string[]> {
-  mkdirSync(options.cniBin, { recursive: true })
   const lines: string[] = []
-  const draft = join(options.cniBin, `.mooring-${process.pid}`)
-  copyFileSync(join(root, 'build/shim'), draft)
-  chmodSync(draft, 0o755)
+  const draft = putShim(options.cniBin)
   const installed: string[] = []
   try {
     for (const type of plugins.keys()) {
@@ -63,17 +58,35 @@ export async function install(options: InstallOptions): Promise<string[]> {
     rmSync(draft, { force: true })
   }
   const cnitool = join(options.cniBin, 'cnitool')
-  if (!isThere(cnitool) || (existsSync(cnitool) && isOurCnitool(cnitool)))
+  if (!isThere(cnitool) || isOurCnitool(cnitool))
     replaceBy(cnitool, next => writeFileSync(next, cnitoolScript(), { mode: 0o755 }))
   else lines.push("cnitool is another's and stays: ours is `mooring cni`")
-  writeSettings(options)
+  const { mode } = writeSettings(options)
   return [
     ...lines,
-    `installed ${[...plugins.keys()].join(', ')} in ${options.cniBin}, mode ${options.mode} (${options.config})`,
+    `installed ${[...plugins.keys()].join(', ')} in ${options.cniBin}, mode ${mode} (${options.config})`,
   ]
 }
 
-/** Removes what `install` put there; what is another's stays. @returns lines for the user */
+/** The draft that the plugins' names are linked to. @throws {Error} naming a directory that cannot be written */
+function putShim(cniBin: string): string {
+  const draft = join(cniBin, `.mooring-${process.pid}`)
+  try {
+    mkdirSync(cniBin, { recursive: true })
+    copyFileSync(join(root, 'build/shim'), draft)
+    chmodSync(draft, 0o755)
+    return draft
+  } catch (error) {
+    throw new Error(`Cannot install in "${cniBin}": ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/**
+ * Removes what `install` put there; what is another's stays.
+ *
+ * @returns lines for the user
+ * @throws {Error} where nothing of ours is: the settings are of another directory then
+ */
 export async function uninstall(options: Pick<InstallOptions, 'cniBin' | 'config'>): Promise<string[]> {
   const removed: string[] = []
   const lines: string[] = []
@@ -85,13 +98,19 @@ export async function uninstall(options: Pick<InstallOptions, 'cniBin' | 'config
     else rmSync(file)
     removed.push(type)
   }
-  for (const list of [KEPT, INSTALLED]) rmSync(join(options.cniBin, list), { force: true })
   const cnitool = join(options.cniBin, 'cnitool')
-  if (existsSync(cnitool) && isOurCnitool(cnitool)) {
+  if (isOurCnitool(cnitool)) {
     rmSync(cnitool)
     removed.push('cnitool')
   }
-  rmSync(options.config, { force: true })
+  const hasList = existsSync(join(options.cniBin, INSTALLED))
+  if (removed.length === 0 && !hasList)
+    throw new Error(
+      `Cannot uninstall: nothing of ours is in ${options.cniBin}. Name the directory that mooring install was given`,
+    )
+  // The lists last: who was killed on the way can do it again.
+  for (const file of [options.config, ...[KEPT, INSTALLED].map(list => join(options.cniBin, list))])
+    rmSync(file, { force: true })
   return [...lines, `removed ${removed.join(', ') || 'nothing'} from ${options.cniBin}`]
 }
 
@@ -119,6 +138,8 @@ function readKept(cniBin: string): Map<string, string> {
 /** Keeps another's executable under a second name; ours takes the first in the next moment. @returns a line for the user */
 function keep(cniBin: string, type: string): string {
   const [file, second] = [join(cniBin, type), join(cniBin, type + UPSTREAM)]
+  if (lstatSync(file).isDirectory())
+    throw new Error(`Cannot take the name ${type} in ${cniBin}: it is a directory. Move it, or leave out --replace`)
   // Written before: what has the name when we are killed here is theirs, and stays.
   const kept = readKept(cniBin).set(type, hashOf(file))
   const lines = [...kept].map(([name, hash]) => `${hash}  ${name}${UPSTREAM}\n`).join('')
@@ -153,14 +174,29 @@ function replaceBy(file: string, make: (next: string) => void): void {
 
 const MARK = '# cnitool of Mooring'
 const cnitoolScript = () => `#!/bin/sh\n${MARK}\nexec ${quote(join(root, 'mooring'))} cni "$@"\n`
-const isOurCnitool = (file: string) => readFileSync(file, 'latin1').includes(MARK)
+const isOurCnitool = (file: string) =>
+  statSync(file, { throwIfNoEntry: false })?.isFile() === true && readFileSync(file, 'latin1').includes(MARK)
 const quote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`
 
-function writeSettings({ config, mode, socket, dataDir }: InstallOptions): void {
+/** A runtime calls from anywhere, so paths do not depend on where that is. */
+function writeSettings({ config, mode, socket, dataDir }: InstallOptions): Settings {
+  const before = readSettings(config)
+  const settings = {
+    mode: mode ?? before.mode,
+    socket: socket === undefined ? before.socket : resolve(socket),
+    dataDir: dataDir === undefined ? before.dataDir : resolve(dataDir),
+  }
   mkdirSync(dirname(config), { recursive: true })
-  const lines = { mode, socket, data: dataDir, node: process.execPath, plugin: join(root, 'build/plugin.cjs') }
+  const lines = {
+    mode: settings.mode,
+    socket: settings.socket,
+    data: settings.dataDir,
+    node: process.execPath,
+    plugin: join(root, 'build/plugin.cjs'),
+  }
   const text = Object.entries(lines)
     .map(([key, value]) => `${key}=${value}\n`)
     .join('')
   replaceBy(config, next => writeFileSync(next, text, { mode: 0o644 }))
+  return settings
 }

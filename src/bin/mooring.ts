@@ -4,14 +4,15 @@
 
 import { Command, Option } from 'commander'
 import release from '../../package.json' with { type: 'json' }
+import { DATA_DIR, modes, SETTINGS, SOCKET } from './settings.ts'
 
-const DATA_DIR = '/var/lib/mooring'
-const SOCKET = '/run/mooring/agent.sock'
 const dataDir = () => new Option('--data-dir <dir>', 'journal and spool').env('MOORING_DATA_DIR').default(DATA_DIR)
-const socket = () => new Option('--socket <path>', "the agent's socket").env('MOORING_SOCKET').default(SOCKET)
 
 const nodeNetns = () =>
   new Option('--netns <path>', "the node's network namespace, where it is not this process's").env('MOORING_NETNS')
+
+const settings = () =>
+  new Option('--config <file>', 'the file that tells shims what to do').env('MOORING_CONFIG').default(SETTINGS)
 
 const confDir = () =>
   new Option('--conf-dir <dir>', "the node's network lists").env('NETCONFPATH').default('/etc/cni/net.d')
@@ -27,7 +28,7 @@ program.addHelpText(
 program
   .command('agent')
   .description('run the node agent in the foreground')
-  .addOption(socket())
+  .addOption(new Option('--socket <path>', 'where to listen for shims').env('MOORING_SOCKET').default(SOCKET))
   .addOption(dataDir())
   .addOption(nodeNetns())
   .addOption(
@@ -57,7 +58,9 @@ program
   })
 
 program
-  .command('plugin <type> [starting]')
+  .command('plugin')
+  .argument('<type>', 'such as veth-route')
+  .argument('[starting]', 'descriptor of the lock that says that this call has begun, as a shim passes it')
   .description('one plugin call in one process: environment and stdin as a container runtime gives them')
   .action(async (type: string, starting?: string) => {
     const { runPlugin } = await import('./one-shot.ts')
@@ -83,19 +86,15 @@ program
   .command('install')
   .description("put one executable per plugin into the runtime's directory")
   .requiredOption('--cni-bin <dir>', "the runtime's plugin directory, mostly /opt/cni/bin")
-  .addOption(
-    new Option('--mode <mode>', 'what a shim does without an agent')
-      .choices(['standalone', 'agent'])
-      .default('standalone'),
-  )
-  .addOption(
-    new Option('--config <file>', 'the file that tells shims what to do')
-      .env('MOORING_CONFIG')
-      .default('/etc/mooring/mode'),
-  )
+  .addOption(new Option('--mode <mode>', 'what a shim does without an agent; at first standalone').choices(modes))
+  .addOption(settings())
   .option('--replace', 'take names that are of other plugins, and keep those as NAME.upstream')
-  .addOption(socket())
-  .addOption(dataDir())
+  .addOption(new Option('--socket <path>', `the agent's socket; at first ${SOCKET}`).env('MOORING_SOCKET'))
+  .addOption(new Option('--data-dir <dir>', `journal and spool; at first ${DATA_DIR}`).env('MOORING_DATA_DIR'))
+  .addHelpText(
+    'after',
+    '\nWhat is not given of mode, socket and data directory stays as an earlier installation has it.',
+  )
   .action(async options => {
     const { install } = await import('./install.ts')
     for (const line of await install(options)) console.log(line)
@@ -105,11 +104,7 @@ program
   .command('uninstall')
   .description('remove what install put there')
   .requiredOption('--cni-bin <dir>', "the runtime's plugin directory")
-  .addOption(
-    new Option('--config <file>', 'the file that tells shims what to do')
-      .env('MOORING_CONFIG')
-      .default('/etc/mooring/mode'),
-  )
+  .addOption(settings())
   .action(async options => {
     const { uninstall } = await import('./install.ts')
     for (const line of await uninstall(options)) console.log(line)
@@ -309,6 +304,9 @@ program
 try {
   await program.parseAsync()
 } catch (error) {
-  console.error(`mooring: ${error instanceof Error ? error.message : String(error)}`)
+  const message = error instanceof Error ? error.message : String(error)
+  // Of a system call that nobody expected to fail, which names path and reason, but not what it was for.
+  const action = error instanceof Error && 'syscall' in error ? `Cannot run mooring ${program.args[0]}: ` : ''
+  console.error(`mooring: ${action}${message}`)
   process.exitCode = 1
 }

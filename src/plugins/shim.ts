@@ -11,7 +11,9 @@ const known = new Map<string, boolean>()
 
 /** True if the file is our shim. Looked at once, until inode, size or time of the file change. */
 export async function isShim(file: string): Promise<boolean> {
-  const { dev, ino, size, mtimeMs } = statSync(file)
+  const found = statSync(file)
+  if (!found.isFile()) return false
+  const { dev, ino, size, mtimeMs } = found
   const key = `${dev}:${ino}:${size}:${mtimeMs}`
   const seen = known.get(key)
   if (seen !== undefined) return seen
