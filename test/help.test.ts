@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Promise: every command tells how it is called, and what is mistyped is told so in one line.
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const command = fileURLToPath(new URL('../mooring', import.meta.url))
+const mooring = (...args: string[]) => spawnSync(command, args, { encoding: 'utf8' })
+
+test('mooring COMMAND --help: every command has one, with a line for each option and argument', () => {
+  const { stdout } = mooring('--help')
+  const commands = [...stdout.matchAll(/^ {2}([a-z]+) .*\S {2,}\S/gm)].map(([, name]) => name!)
+  assert.ok(
+    ['agent', 'plugin', 'cni', 'install', 'demo'].every(name => commands.includes(name)),
+    commands.join(),
+  )
+  for (const name of commands.filter(each => each !== 'help')) {
+    const { status, stdout: text, stderr } = mooring(name, '--help')
+    assert.equal(status, 0, `${name}: ${text}${stderr}`)
+    assert.match(text, /^Usage: /, name)
+    assert.match(text, /^ {2}-h, --help /m, name)
+  }
+})
+
+test('mooring: what is mistyped is one line on stderr', () => {
+  for (const args of [['agnet'], ['agent', '--sokcet', 'x'], ['plugin'], ['install'], ['install', '--mode', 'x']]) {
+    const { status, stdout, stderr } = mooring(...args)
+    assert.deepEqual([status, stdout], [1, ''], args.join(' '))
+    assert.match(stderr, /^error: .*\n(\(Did you mean .*\)\n)?$/)
+  }
+})
