@@ -185,3 +185,16 @@ test('openJournal() refuses the journal of a newer release', () => {
   }
   assert.throws(() => openJournal(path), /newer release \(version 99\)/)
 })
+
+test('a durable transaction that could not begin leaves those after it as fast as they were', () => {
+  const path = join(directory, 'not begun')
+  using journal = openJournal(path)
+  const synchronous = () => ({ ...journal.sql('PRAGMA synchronous').get() })
+  const before = synchronous()
+  const other = new DatabaseSync(join(path, 'journal.db'))
+  other.exec('BEGIN IMMEDIATE')
+  journal.sql('PRAGMA busy_timeout = 0').get()
+  assert.throws(() => journal.transaction(() => {}, { durable: true }), /locked/)
+  other.close()
+  assert.deepEqual(synchronous(), before)
+})

@@ -192,9 +192,9 @@ function journalOf(db: DatabaseSync, path: string): Journal {
   function transaction<T>(run: () => T, { durable = false } = {}): T {
     if (depth > 0) return run() // part of the outer one
     if (durable) db.exec('PRAGMA synchronous = FULL')
-    db.exec('BEGIN IMMEDIATE')
     depth++
     try {
+      db.exec('BEGIN IMMEDIATE')
       const value = run()
       db.exec('COMMIT')
       return value
