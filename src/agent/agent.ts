@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { Worker } from 'node:worker_threads'
 import pino, { type Logger } from 'pino'
 import { listAttachmentTypes, openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
 import { holdNamespaces, openSessions, startPorts, worldOf } from '#plugins'
+import { startCheckpoints } from './checkpoints.ts'
 import { watchLevels } from './levels.ts'
 import { lockDataDirectory } from './lock.ts'
 import { listen } from './server.ts'
@@ -86,14 +86,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await prepareSocketPath(options.socket)
   prepareLanes(dataDir)
   const journal = undo.use(openJournal(dataDir))
-  journal.sql('PRAGMA wal_autocheckpoint = 0').get()
   // Asked before those of an earlier boot are cleared away.
   const used = listAttachmentTypes(journal)
-  const checkpoint = new Worker(new URL('./checkpoint.ts', import.meta.url), { workerData: { path: journal.path } })
-  checkpoint.on('error', error => logger.error({ err: error }, 'checkpoints'))
-  undo.defer(async () => {
-    await checkpoint.terminate()
-  })
+  undo.use(startCheckpoints(journal, error => logger.error({ err: error }, 'checkpoints')))
   const host = undo.use(await threadedHost(options.netns))
   const metrics = options.metrics === undefined ? undefined : (await import('./metrics.ts')).createMetrics()
   const warn = (message: string) => logger.warn(message)
