@@ -99,8 +99,12 @@ export function createWire(options: WireOptions): Wire {
   }
   const poolOf = (request: WireRequest): Promise<Pool> => {
     const place = placeOf(request)
-    const pool = pools.get(place) ?? openPool(request.url.origin, options)
+    const known = pools.get(place)
+    if (known !== undefined) return known
+    const pool = openPool(request.url.origin, options)
     pools.set(place, pool)
+    // Its files may be readable by the next request.
+    pool.catch(() => pools.delete(place))
     return pool
   }
 
@@ -113,6 +117,7 @@ export function createWire(options: WireOptions): Wire {
       using _place = place
       const pool = await poolOf(request)
       if (closed) throw new WireError('Aborted', false, 'the session was closed')
+      if (limits.signal?.aborted) throw ended(limits, false, request.url)
       begun()
       const within = { ...limits, deadline: atMost(limits.deadline, answerMs) }
       return await dispatch(pool, request, within, options.answerBytesMax)

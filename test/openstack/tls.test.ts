@@ -4,10 +4,10 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { after, before, test } from 'node:test'
 import { deadlineIn } from '#base'
 import { cloudFromConf, OpenStackError, openCloud } from '#openstack'
 import { portOf, startFake } from './fake.ts'
@@ -27,15 +27,22 @@ function makeCertificates(): void {
   openssl('x509', '-req', '-in', 'server.csr', '-out', 'server.pem', ...sign)
 }
 
-test('cacert is believed, insecure believes all, and without them nobody signed by nobody', async () => {
-  makeCertificates()
+before(makeCertificates)
+
+const startTlsFake = () => {
   const tls = { key: readFileSync(at('server.key'), 'utf8'), cert: readFileSync(at('server.pem'), 'utf8') }
-  await using fake = await startFake(request => request.answer(200, { port: portOf('p1') }), { tls })
+  return startFake(request => request.answer(200, { port: portOf('p1') }), { tls })
+}
+const confOf = (authUrl: string, extra: object) =>
+  cloudFromConf({ username: 'u', password: 'password', project: 'p', authUrl, ...extra })
+const limits = () => ({ deadline: deadlineIn(5_000) })
+
+test('cacert is believed, insecure believes all, and without them nobody signed by nobody', async () => {
+  await using fake = await startTlsFake()
   const get = async (extra: object) => {
-    const conf = { username: 'u', password: 'password', project: 'p', authUrl: fake.url, ...extra }
-    const session = openCloud(cloudFromConf(conf))
+    const session = openCloud(confOf(fake.url, extra))
     try {
-      return (await session.neutron.ports.get('p1', { deadline: deadlineIn(5_000) }))?.id
+      return (await session.neutron.ports.get('p1', limits()))?.id
     } finally {
       await session.close()
     }
@@ -51,4 +58,13 @@ test('cacert is believed, insecure believes all, and without them nobody signed 
   })
   assert.equal(fake.requests.length, before, 'the password was not sent')
   await assert.rejects(get({ cacert: at('none.pem') }), /Cannot read cacert ".*none\.pem": ENOENT; name a PEM file/)
+})
+
+test('a cacert that could not be read is read again by the next call', async () => {
+  await using fake = await startTlsFake()
+  const session = openCloud(confOf(fake.url, { cacert: at('late.pem') }))
+  await using _session = { [Symbol.asyncDispose]: () => session.close() }
+  await assert.rejects(session.neutron.ports.get('p1', limits()), /Cannot read cacert/)
+  copyFileSync(at('ca.pem'), at('late.pem'))
+  assert.equal((await session.neutron.ports.get('p1', limits()))?.id, 'p1')
 })
