@@ -207,6 +207,7 @@ async function endOr(work: Promise<void>, limits: Limits): Promise<void> {
   const abort = () => ended.resolve(new WireError('Aborted', false, 'the caller went away'))
   const timer = setTimeout(late, Math.min(2 ** 31 - 1, remainingMs(limits.deadline)))
   limits.signal?.addEventListener('abort', abort, { once: true })
+  if (limits.signal?.aborted) abort()
   try {
     const outcome = await Promise.race([work, ended.promise])
     if (outcome instanceof WireError) throw outcome

@@ -3,14 +3,7 @@ import { remainingMs } from '#base'
 import { retryAfterMs } from './error.ts'
 import type { Gate, Operation } from './gate.ts'
 import { type Limits, pause } from './limits.ts'
-import {
-  type ExchangeOptions,
-  type Wire,
-  type WireAnswer,
-  WireError,
-  type WireFailure,
-  type WireRequest,
-} from './wire.ts'
+import { type Wire, type WireAnswer, WireError, type WireFailure, type WireRequest } from './wire.ts'
 
 export type HttpCall = WireRequest & {
   readonly operation: Operation
@@ -123,20 +116,20 @@ export function createHttp(wire: Wire, gate: Gate, options: HttpOptions = httpDe
     if (wait !== undefined) return wait
     try {
       const pass = await gate.enter(call.operation, limits)
-      const outcome = await exchange(call, limits, { answerMs: tryMs, begun: pass.begun })
-      pass.ended(outcome)
-      return outcome
+      try {
+        const answer = await wire.exchange(call, limits, { answerMs: tryMs, begun: pass.begun })
+        pass.ended(answer)
+        return answer
+      } catch (error) {
+        // Whatever else it is, it says nothing of the service.
+        pass.ended(error instanceof WireError ? error : new WireError('Aborted', false, 'not sent', error))
+        throw error
+      }
     } catch (error) {
       if (error instanceof WireError) return error
       throw error
     }
   }
-
-  const exchange = (call: HttpCall, limits: Limits, options: ExchangeOptions): Promise<WireAnswer | WireError> =>
-    wire.exchange(call, limits, options).catch((error: unknown) => {
-      if (error instanceof WireError) return error
-      throw error
-    })
 
   return {
     async request(call, limits) {
