@@ -78,6 +78,7 @@ export type CloudOptions = {
 const connectMs = 5_000
 const lookMs = 15_000
 const retryMsMin = 1_000
+const unneededMsMax = 3_600_000
 
 /** Opens a session. Nothing is sent until the first call. */
 export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSession {
@@ -89,16 +90,21 @@ export function openCloud(cloud: Cloud, options: CloudOptions = {}): CloudSessio
     connectMs,
   })
   const timers = new Map<ServiceName, NodeJS.Timeout>()
+  /** Milliseconds until it is needed: the token that is held ends, where it is Keystone. */
+  const unneededMs = (service: ServiceName): number => {
+    const held = service === 'keystone' ? tokens.held() : undefined
+    return held === undefined ? 0 : Math.min(unneededMsMax, held.expiresAtMs - Date.now())
+  }
   // A service that nobody asks would be left alone for ever.
   const lookAfter = (service: ServiceName, ms: number): void => {
     clearTimeout(timers.get(service))
     const lookAtIt = async () => {
-      await look(service === 'nova' ? compute : network)
+      if (unneededMs(service) === 0) await look(service === 'nova' ? compute : network)
       // Something else, such as a login, may have kept the question from it.
       if (gate.breakerState(service) === 'open' && !closed)
         lookAfter(service, Math.max(retryMsMin, gate.retryMs(service)))
     }
-    timers.set(service, setTimeout(lookAtIt, ms + 1).unref())
+    timers.set(service, setTimeout(lookAtIt, Math.max(ms, unneededMs(service)) + 1).unref())
   }
   let closed = false
   const gate = createGate(options.gate ?? {}, lookAfter)

@@ -126,6 +126,34 @@ test('Keystone away for ten minutes, with a valid token: nobody notices', async 
   assert.equal((await session.neutron.ports.get('p1', limits()))?.id, 'p1')
 })
 
+test('Keystone away for ten minutes, with a valid token: nobody else is asked instead until the token ends', async () => {
+  let isAway = false
+  await using fake = await startFake(onePort, {
+    onLogin: request => {
+      if (isAway) request.cut()
+      return isAway
+    },
+  })
+  fake.lifeMs = 3_000
+  const cloud = cloudFromConf({ username: 'demo', password: 'secret', project: 'demo', authUrl: fake.url })
+  const breaker = { failuresMin: 1, spanMs: 0, pauseMs: 10 }
+  const session = openCloud(cloud, { gate: { watchful: true, breaker }, http: { readTriesMax: 1, writeTriesMax: 1 } })
+  await using _session = { [Symbol.asyncDispose]: () => session.close() }
+  await session.neutron.ports.get('p1', limits())
+  isAway = true
+  await sleep(2_420)
+  await session.neutron.ports.get('p1', limits())
+  const state = () => session.gate.breakerState('keystone')
+  while (state() !== 'open') await sleep(1)
+  const { length } = fake.log()
+  fake.lifeMs = 3_600_000
+  isAway = false
+  await sleep(200)
+  assert.deepEqual(fake.log().slice(length), [])
+  while (state() !== 'closed') await sleep(10)
+  assert.deepEqual(fake.log().slice(length), ['GET /network/v2.0/networks?limit=1'])
+})
+
 test('credentials that change in their file under load: one refused login, then all go on with the new ones', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-rotation-'))
   const file = join(directory, 'clouds.json')
