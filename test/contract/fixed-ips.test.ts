@@ -182,6 +182,23 @@ describe('3(a) fixed_ips', () => {
     refused(await neutron('POST', '/ports', { port: named }), 409, 'IpAddressAlreadyAllocated')
   })
 
+  test('beyond 3(g): several ports at once on a network with SLAAC need MACs of the caller, one port does not', async () => {
+    const { neutron } = world.member
+    const both = await makeNetwork(world.member, 'both', '10.10.32.0/29')
+    const modes = { ipv6_address_mode: 'slaac', ipv6_ra_mode: 'slaac' }
+    const wanted = { network_id: both.networkId, ip_version: 6, cidr: 'fd00:32::/64', ...modes }
+    await created(neutron('POST', '/subnets', { subnet: wanted }), 'subnet')
+    const { networkId: network_id, subnetId: subnet_id } = both
+    const fixed_ips = [{ subnet_id }]
+    for (const each of [{ network_id }, { network_id, fixed_ips }])
+      refused(await neutron('POST', '/ports', { ports: [each] }), 500, 'HTTPInternalServerError')
+    const port = { network_id, fixed_ips, mac_address: 'fa:16:3e:01:02:03' }
+    const [several] = await created(neutron('POST', '/ports', { ports: [port] }), 'ports')
+    const one = await created(neutron('POST', '/ports', { port: { network_id, fixed_ips } }), 'port')
+    for (const { fixed_ips: got } of [several, one]) assert.equal(got.length, 2, 'that of SLAAC comes unasked')
+    assert.equal(several.fixed_ips[1].ip_address, 'fd00:32::f816:3eff:fe01:203')
+  })
+
   test('beyond 3(n): ports that are made several at once keep their tags where an extension says so, the POST of one loses them', async () => {
     const { neutron } = world.member
     const aliases = (await neutron('GET', '/extensions')).body.extensions.map((each: Json) => each.alias)

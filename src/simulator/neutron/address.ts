@@ -51,7 +51,7 @@ export const fixedIps: Convert = (value, name) => {
 }
 const bare = (value: unknown): string => (typeof value === 'string' ? value : python(value))
 
-const subnetsOf = (state: State, network: Network): Subnet[] =>
+export const subnetsOf = (state: State, network: Network): Subnet[] =>
   list(state, 'subnets').filter(subnet => subnet.network_id === network.id)
 
 /** Finds the subnet of every entry. */

@@ -28,6 +28,8 @@ export type PortPlace = {
   readonly securityGroups: readonly string[] | undefined
   readonly portSecurity: boolean | undefined
   readonly keepsTags: boolean
+  /** False on a network with SLAAC: of several ports at once Neutron makes addresses from MACs that they do not have yet, and fails. */
+  readonly takesSeveral: boolean
   /** The host to which the ports are bound; undefined: to none. */
   readonly boundTo: string | undefined
   /** The port of the node, where the addresses pass by address pairs; undefined: nothing on the node's side is needed. */
@@ -92,7 +94,8 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
     for (;;) {
       const bodies = requests.map(bodyOf)
       try {
-        return (await neutron.ports.createMany(bodies, within)).map(toMade)
+        if (place.takesSeveral) return (await neutron.ports.createMany(bodies, within)).map(toMade)
+        return [toMade(await neutron.ports.create(bodies[0]!, within))]
       } catch (error) {
         if (requests.length > 1 || !isFullSubnet(error) || !turnToNext(bodies[0]!)) throw error
       }
@@ -138,7 +141,7 @@ export function portDriver({ neutron, identity }: CloudSession, place: PortPlace
   }
 
   return {
-    batchMax: BATCH_MAX,
+    batchMax: place.takesSeveral ? BATCH_MAX : 1,
     parallel: PARALLEL,
     create,
     list,

@@ -137,6 +137,7 @@ function poolOf(config: Config, world: World, { access }: OpenedCloud, facts: Po
     securityGroups: choice.portSecurity === false ? [] : site.securityGroups,
     portSecurity: choice.portSecurity,
     keepsTags: site.keepsTags,
+    takesSeveral: !network.subnets.some(each => each.isAutomatic),
     boundTo: binding === 'host' ? host : undefined,
     passing: portId === undefined ? undefined : { portId, pairsMax, verifyAfterMs },
     retryFullMs,
