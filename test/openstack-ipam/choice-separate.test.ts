@@ -254,6 +254,16 @@ test('dual-stack with a stateful subnet gives an address of each, a chosen one t
   assert.equal((await ports()).length, 2)
 })
 
+test('beside the address of SLAAC, which comes unasked, the pod gets the one that was chosen, and that of the subnet that is preferred', async t => {
+  const { node, config, subnet } = await setUp(t)
+  await subnet('auto', 'fd00:60::/64', 'slaac')
+  await subnet('six', 'fd00:61::/64', 'dhcpv6-stateful')
+  const chosen = await node.call('ADD', 'c1', config({ allow: ['address'] }), choosing('IP=fd00:61::77'))
+  assert.deepEqual(served(chosen), ['fd00:61::77/64'])
+  const [preferred] = served(await node.call('ADD', 'c2', config({ subnets: ['six', 'auto'] })))
+  assert.match(preferred!, /^fd00:61::/)
+})
+
 test('a port is its owner’s again although an old answer does not show that it was taken', async t => {
   const { node, config, subnet, neutron, network, simulator } = await setUp(t)
   await subnet('a', '10.60.0.0/24')

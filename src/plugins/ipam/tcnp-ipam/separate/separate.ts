@@ -22,7 +22,7 @@ import { objectPoolFor, objectReleases } from '../object-pools.ts'
 import { locate, locateAgain } from '../place.ts'
 import type { OpenedCloud } from '../sessions.ts'
 import { type Given, ownerOf, type Source } from '../source.ts'
-import { dnsOf, type Family, familiesOf, type PlaceSubnet, resultIp } from '../subnets.ts'
+import { dnsOf, type Family, familiesOf, resultIp } from '../subnets.ts'
 import { explainTaken } from '../unavailable.ts'
 import { MODE, type PortPlace, type SpecialPort } from './driver.ts'
 import { lookForSite, type Site, type SiteNetwork } from './site.ts'
@@ -54,7 +54,7 @@ async function acquire(config: Config, call: Call, world: World, choice: Choice)
     const pool = poolOf(config, world, cloud, { site, choice, host, ...candidate })
     try {
       const port = await pool.acquire(ownerOf(call), call, { special: candidate.special })
-      return toGiven(port, candidate.families)
+      return toGiven(port, candidate)
     } catch (error) {
       if (error instanceof OpenStackError && error.type === 'IpAddressAlreadyAllocated')
         throw await explainTaken(
@@ -177,17 +177,21 @@ function keyOf(access: string, place: PortPlace): string {
   return JSON.stringify([MODE, ...where, securityGroups, portSecurity])
 }
 
-function toGiven(port: CloudObject, families: readonly Family[]): Given {
-  const used: PlaceSubnet[] = []
-  const ips = families.map(({ version, subnets }) => {
-    const found = port.addresses.find(each => subnets.some(({ id }) => id === each.subnetId))
-    if (found === undefined)
-      throw new AllocationError('strange', `Cannot use port ${port.id}: Neutron gave it no IPv${version} address`)
-    const subnet = subnets.find(({ id }) => id === found.subnetId)!
-    used.push(subnet)
-    return resultIp(found.address, subnet)
+/** A port may have more addresses than were asked for: Neutron adds that of a SLAAC subnet by itself. */
+function toGiven(port: CloudObject, { families, special }: Pick<Candidate, 'families' | 'special'>): Given {
+  const { addresses }: Pick<SpecialPort, 'addresses'> = special === '' ? { addresses: {} } : JSON.parse(special)
+  const used = families.map(({ version, subnets }) => {
+    const chosen = subnets.filter(({ id }) => addresses[id] !== undefined)
+    for (const subnet of chosen.length > 0 ? chosen : subnets) {
+      const found = port.addresses.find(({ subnetId }) => subnetId === subnet.id)
+      if (found !== undefined) return { subnet, address: found.address }
+    }
+    throw new AllocationError('strange', `Cannot use port ${port.id}: Neutron gave it no IPv${version} address`)
   })
-  return { ips, dns: dnsOf(used) }
+  return {
+    ips: used.map(({ address, subnet }) => resultIp(address, subnet)),
+    dns: dnsOf(used.map(({ subnet }) => subnet)),
+  }
 }
 
 async function findFaults(config: Config, call: Call, world: World): Promise<string[]> {
