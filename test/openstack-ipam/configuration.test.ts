@@ -44,6 +44,17 @@ test('a network without subnet is error 7 that names it', async t => {
   assert.match(reply.json.msg!, /network "bare" .* has no subnet/)
 })
 
+test('a network of the same name that has no subnet is in nobody’s way where the port says which is meant', async t => {
+  const { node, simulator, ipam } = await setUp(t)
+  const { cloud } = await smallNetwork(t, simulator)
+  await cloud.neutron.networks.create({ name: 'workers' }, limits())
+  const reply = await node.call('ADD', 'c1', asAdmin(ipam, simulator, { networks: ['workers'] }))
+  assert.equal(reply.exitCode, 0, reply.stdout)
+  const separate = asAdmin(ipam, simulator, { mode: 'separate', networks: ['workers'] })
+  const { json } = await node.call('ADD', 'c2', separate)
+  assert.match(`${json.code} ${json.msg}`, /^7 Cannot choose network "workers" of .*: 2 have this name/)
+})
+
 type Bad = { title: string; code: number; says: RegExp; change(ipam: IpamConfig, simulator: Simulator): object }
 
 const bad: Bad[] = [

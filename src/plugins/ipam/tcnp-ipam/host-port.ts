@@ -83,17 +83,18 @@ export async function findNetworks(
     ...(ids.length === 0 ? [] : await neutron.networks.list({ id: ids }, limits)),
     ...(names.length === 0 ? [] : await neutron.networks.list({ name: names }, limits)),
   ]
-  for (const each of wanted)
-    if (!found.some(network => network.id === each.toLowerCase() || network.name === each))
+  for (const each of wanted) {
+    const fitting = found.filter(({ id, name }) => id === each.toLowerCase() || name === each)
+    if (fitting.length === 0)
       throw invalid(
         `Cannot find network "${each}" of "${key}": Neutron does not know it, or does not show it to this user`,
       )
-  const bare = found.find(network => network.subnets.length === 0)
-  if (bare !== undefined)
-    throw invalid(
-      `Cannot give addresses of network "${bare.name}" (${bare.id}): it has no subnet`,
-      `create a subnet, or name another network in "${key}"`,
-    )
+    if (fitting.every(({ subnets }) => subnets.length === 0))
+      throw invalid(
+        `Cannot give addresses of network "${fitting[0]!.name}" (${fitting[0]!.id}): it has no subnet`,
+        `create a subnet, or name another network in "${key}"`,
+      )
+  }
   return found
 }
 
