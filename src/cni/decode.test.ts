@@ -8,6 +8,7 @@ import {
   array,
   boolean,
   checked,
+  closedObject,
   decode,
   integer,
   object,
@@ -85,6 +86,15 @@ test('checked() refuses with the reason that its condition gives', () => {
   const even = object({ n: checked(integer(), n => (n % 2 === 0 ? undefined : `is ${n}, want an even number`)) })
   assert.equal(decode(even, json('{"n":4}')).n, 4)
   assert.throws(() => decode(even, json('{"n":3}')), { message: /"n" is 3, want an even number/ })
+})
+
+test('closedObject() refuses a key that is not in its table, and takes the others in any case', () => {
+  const closed = object({ own: closedObject({ mode: optional(string), max: optional(integer()) }) })
+  assert.deepEqual(closed(JSON.parse('{"own":{"MODE":"a"}}'), ''), { own: { mode: 'a', max: undefined } })
+  assert.throws(
+    () => closed(JSON.parse('{"own":{"mode":"a","mxa":1}}'), ''),
+    /"own" has the unknown key "mxa", known are mode, max/,
+  )
 })
 
 test('object() is not fooled by __proto__', () => {

@@ -150,6 +150,20 @@ export function object<Fields extends { [key: string]: Decoder<unknown> }>(
   }
 }
 
+/** As `object`, for a part of a configuration that is ours alone: a key that is not in the table is a mistake. */
+export function closedObject<Fields extends { [key: string]: Decoder<unknown> }>(
+  fields: Fields,
+): Decoder<{ [Key in keyof Fields]: Decoded<Fields[Key]> }> {
+  const names = new Set(Object.keys(fields).map(name => name.toLowerCase()))
+  const open = object(fields)
+  return (value, path) => {
+    const result = open(value, path)
+    const strange = Object.keys(anyObject(value, path)).find(key => !names.has(key.toLowerCase()))
+    if (strange === undefined) return result
+    throw new BadValue(path, `has the unknown key "${strange}", known are ${Object.keys(fields).join(', ')}`)
+  }
+}
+
 const join = (path: string, key: string) => (path === '' ? key : `${path}.${key}`)
 
 // The value itself is not told: it may be a secret under the wrong key.

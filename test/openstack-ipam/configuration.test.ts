@@ -65,6 +65,12 @@ const bad: Bad[] = [
     change: i => ({ ...i, neutronConf: { mode: 'nixda' } }),
   },
   {
+    title: 'a key of neutronConf that nobody knows',
+    code: 7,
+    says: /"ipam.neutronConf" has the unknown key "securityGroup", known are .*\bsecurityGroups\b/,
+    change: i => ({ ...i, neutronConf: { securityGroup: ['web'] } }),
+  },
+  {
     title: 'mode of the wrong type',
     code: 7,
     says: /neutronConf\.mode/,

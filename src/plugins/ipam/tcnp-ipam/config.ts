@@ -7,6 +7,7 @@ import {
   boolean,
   CniError,
   checked,
+  closedObject,
   codes,
   type Decoded,
   type Decoder,
@@ -47,7 +48,7 @@ const label = checked(string, text =>
   /^[\w.:-]{1,63}$/.test(text) ? undefined : 'want 1 to 63 of A-Z a-z 0-9 _ . : -',
 )
 
-const neutronConf = object({
+const neutronConf = closedObject({
   /** How a pod gets its address. */
   mode: optional(mode, 'mix'),
   /** Networks, by id or name, of which the host's port must be. Default: any. */
