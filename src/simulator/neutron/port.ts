@@ -181,7 +181,11 @@ async function create(call: Call): Promise<Answer> {
 function demandMacs(call: Call, values: Values): void {
   const network = get(call, networkKind, String(values['network_id']))
   if (values['mac_address'] !== undefined || !subnetsOf(call.state, network).some(isAutomatic)) return
-  throw new Fault(500, 'HTTPInternalServerError', 'Request Failed: internal server error while processing your request.')
+  throw new Fault(
+    500,
+    'HTTPInternalServerError',
+    'Request Failed: internal server error while processing your request.',
+  )
 }
 
 const tagsOf = ({ tags }: Values): string[] => (Array.isArray(tags) ? [...new Set(tags.map(String))] : [])
