@@ -103,6 +103,8 @@ test('cachedAttachments() lists what is cniCacheV1, by container where wanted', 
   await writeCache(directory, 'n2', attachment('c1'), config, result, '1.0.0')
   await writeCache(directory, 'n1', attachment('c2'), config, result, '1.0.0')
   writeFileSync(join(results(directory), 'n3-c1-eth0'), '{"cniVersion":"0.2.0"}')
+  const cut = { kind: 'cniCacheV1', containerId: 'c1', ifName: 'eth0', networkName: 'n4', config: 'e' }
+  writeFileSync(join(results(directory), 'n4-c1-eth0'), JSON.stringify(cut))
   const found = await cachedAttachments(directory, 'c1')
   assert.deepEqual(
     found.map(each => [each.network, each.containerId, each.args]),

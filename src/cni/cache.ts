@@ -51,7 +51,7 @@ const entry = object({
   result: optional(anyObject),
 })
 
-type Entry = ReturnType<typeof entry>
+type Entry = Omit<ReturnType<typeof entry>, 'config'> & { readonly config: Uint8Array }
 
 const fileOf = (directory: string, network: string, { containerId, ifName }: Attachment) =>
   join(directory, 'results', `${network}-${containerId}-${ifName}`)
@@ -172,7 +172,7 @@ export async function cachedAttachments(directory: string, containerId?: string)
       netns: read.netns,
       args: read.cniArgs.map(([key = '', value = '']) => [key, value] as const),
       capabilityArgs: read.capabilityArgs,
-      config: Uint8Array.fromBase64(read.config),
+      config: read.config,
       writtenMs: status.mtimeMs,
     })
   }
@@ -185,7 +185,9 @@ const isOf = (found: Entry, network: string, { containerId, ifName }: Attachment
 function tryEntry(bytes: Uint8Array): Entry | undefined {
   try {
     const value = parseJsonObject(bytes, 'cache entry')
-    return value['kind'] === kind ? decode(entry, value) : undefined
+    if (value['kind'] !== kind) return undefined
+    const read = decode(entry, value)
+    return { ...read, config: Uint8Array.fromBase64(read.config) }
   } catch {
     return undefined
   }
