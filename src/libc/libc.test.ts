@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +10,7 @@ import { after, test } from 'node:test'
 import { SystemError } from './error.ts'
 import {
   netlinkSocket,
+  packetListener,
   peerCredentials,
   receive,
   send,
@@ -32,6 +33,13 @@ test('netlinkSocket: names the family that this kernel does not have', () => {
     (error: unknown) =>
       error instanceof SystemError && error.syscall === 'socket' && /family 31: .*\(E/.test(error.message),
   )
+})
+
+test('packetListener: leaves no descriptor where there is no such link', () => {
+  const opened = () => readdirSync('/proc/self/fd').length
+  const before = opened()
+  assert.throws(() => packetListener(2 ** 31 - 1, 0x0806), /listen on link 2147483647: .*ENODEV/)
+  assert.equal(opened(), before)
 })
 
 test('send and receive: carry one datagram each way', () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import koffi from 'koffi'
-import { EAGAIN, EINTR, SystemError } from './error.ts'
+import { EAGAIN, EINTR, EMSGSIZE, SystemError } from './error.ts'
 
 // The C library that Node.js itself is linked to. `long` is ssize_t on both platforms.
 const c = koffi.load(null)
@@ -35,7 +35,7 @@ const cFcntl = c.func('int fcntl(int fd, int command, const uint8_t *argument)')
 const cMount = c.func('int mount(str source, str target, str type, unsigned long flags, str data)')
 const cUmount2 = c.func('int umount2(str target, int flags)')
 
-export const AF_NETLINK = 16
+const AF_NETLINK = 16
 const AF_UNIX = 1
 const AF_INET = 2
 const AF_PACKET = 17
@@ -83,8 +83,16 @@ export function netlinkSocket(protocol: number, groups = 0): number {
   const address = new Uint8Array(12)
   new DataView(address.buffer).setUint16(0, AF_NETLINK, true)
   new DataView(address.buffer).setUint32(8, groups, true)
-  if ((cBind(fd, address, address.length) as number) < 0) fail('bind', `bind netlink socket of family ${protocol}`)
+  bind(fd, address, `bind netlink socket of family ${protocol}`)
   return fd
+}
+
+/** bind(2) of a socket that was just opened, and is closed where that fails. */
+function bind(fd: number, address: Uint8Array, action: string): void {
+  if ((cBind(fd, address, address.length) as number) >= 0) return
+  const error = new SystemError('bind', koffi.errno(), action)
+  closeDescriptor(fd)
+  throw error
 }
 
 /**
@@ -113,13 +121,20 @@ export function icmpSocket(): number {
  */
 export function packetListener(link: number, protocol: number): number {
   const fd = packetSocket()
-  const address = new Uint8Array(20) // struct sockaddr_ll
+  bind(fd, linkAddress(link, protocol), `listen on link ${link}`)
+  return fd
+}
+
+/** struct sockaddr_ll; `destination` is a MAC. */
+function linkAddress(link: number, protocol: number, destination = new Uint8Array()): Uint8Array {
+  const address = new Uint8Array(20)
   const view = new DataView(address.buffer)
   view.setUint16(0, AF_PACKET, true)
   view.setUint16(2, protocol, false)
   view.setInt32(4, link, true)
-  if ((cBind(fd, address, address.length) as number) < 0) fail('bind', `listen on link ${link}`)
-  return fd
+  address[11] = destination.length
+  address.set(destination, 12)
+  return address
 }
 
 /** Sends one frame's payload out of a link. `protocol` is the Ethernet type, `destination` a MAC. @throws {SystemError} */
@@ -130,13 +145,7 @@ export function sendPacket(
   destination: Uint8Array,
   payload: Uint8Array,
 ): void {
-  const address = new Uint8Array(20) // struct sockaddr_ll
-  const view = new DataView(address.buffer)
-  view.setUint16(0, AF_PACKET, true)
-  view.setUint16(2, protocol, false)
-  view.setInt32(4, link, true)
-  address[11] = destination.length
-  address.set(destination, 12)
+  const address = linkAddress(link, protocol, destination)
   if ((cSendto(fd, payload, payload.length, 0, address, address.length) as number) < 0)
     fail('sendto', `send a packet out of link ${link}`)
 }
@@ -191,7 +200,7 @@ export function receive(fd: number, buffer: Uint8Array, timeoutMs: number): Uint
   const endMs = performance.now() + timeoutMs
   for (;;) {
     const length = cRecv(fd, buffer, buffer.length, MSG_DONTWAIT | MSG_TRUNC) as number
-    if (length > buffer.length) throw new SystemError('recv', 90, `receive a datagram of ${length} bytes`)
+    if (length > buffer.length) throw new SystemError('recv', EMSGSIZE, `receive a datagram of ${length} bytes`)
     if (length >= 0) return buffer.subarray(0, length)
     const errno = koffi.errno()
     if (errno === EINTR) continue

@@ -39,11 +39,16 @@ export class NetlinkSocket implements Transport {
       send: datagram => send(fd, datagram),
       receive: timeoutMs => receive(fd, buffer, timeoutMs),
     })
-    setReceiveBuffer(fd, RECEIVE_BUFFER_BYTES)
-    if (protocol === NETLINK_NETFILTER) setSendBuffer(fd, BATCH_BYTES_MAX)
-    setSocketOption(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1)
-    setSocketOption(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1)
-    if (protocol === NETLINK_ROUTE) setSocketOption(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    try {
+      setReceiveBuffer(fd, RECEIVE_BUFFER_BYTES)
+      if (protocol === NETLINK_NETFILTER) setSendBuffer(fd, BATCH_BYTES_MAX)
+      setSocketOption(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1)
+      setSocketOption(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1)
+      if (protocol === NETLINK_ROUTE) setSocketOption(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    } catch (error) {
+      closeDescriptor(fd)
+      throw error
+    }
   }
 
   /** For who leaves the socket to the kernel at the end of a process. */
