@@ -2,15 +2,16 @@
 
 import { JournalError } from '#allocator'
 import { CniError, codes, toCniError as fromSystem } from '#cni'
-import { EAGAIN, EBUSY, EINTR, ETIMEDOUT } from '#libc'
+import { EAGAIN, EBUSY, EINTR, ENOBUFS, ENOMEM, EOPNOTSUPP, EPERM, ETIMEDOUT } from '#libc'
 import { NetlinkError } from '#netlink'
 import { OpenStackError } from '#openstack'
 import { fromOpenStack } from './ipam/tcnp-ipam/to-cni-error.ts'
 
-const passing: readonly number[] = [EAGAIN, EBUSY, EINTR, ETIMEDOUT, 12 /* ENOMEM */, 105 /* ENOBUFS */]
+const passing: readonly number[] = [EAGAIN, EBUSY, EINTR, ENOBUFS, ENOMEM, ETIMEDOUT]
 const remedies: Readonly<Record<number, string>> = {
-  1: 'run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN',
-  95: 'this kernel lacks the kind of link or table; see which modules it needs in the reference page of the plugin',
+  [EPERM]: 'run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN',
+  [EOPNOTSUPP]:
+    'this kernel lacks the kind of link or table; see which modules it needs in the reference page of the plugin',
 }
 
 /** The error that leaves a plugin, for whatever a room threw. */
