@@ -162,6 +162,8 @@ async function listen(
     server.once('error', reject)
     server.listen(port, host, resolve)
   })
+  // A connection that the kernel gives up while it is accepted.
+  server.on('error', warn)
   return {
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()

@@ -126,7 +126,7 @@ export function packetListener(link: number, protocol: number): number {
 }
 
 /** struct sockaddr_ll; `destination` is a MAC. */
-function linkAddress(link: number, protocol: number, destination = new Uint8Array()): Uint8Array {
+function linkAddress(link: number, protocol: number, destination: Uint8Array = new Uint8Array()): Uint8Array {
   const address = new Uint8Array(20)
   const view = new DataView(address.buffer)
   view.setUint16(0, AF_PACKET, true)
