@@ -96,6 +96,10 @@ export function checkIfName(ifName: string): void {
     throw invalid('interface name is too long', 'interface name should be less than 16 characters')
   if (ifName === '.' || ifName === '..') throw invalid('interface name is . or ..')
   if (SEPARATOR.test(ifName)) throw invalid('interface name contains / or : or whitespace characters')
+  if (ifName.includes('%')) throw invalid('interface name contains %', 'the kernel makes another name of it')
+  // Directories of that name in /proc/sys/net stand for all links.
+  if (ifName === 'all' || ifName === 'default')
+    throw invalid(`interface name is reserved: ${ifName}`, 'the kernel has no link of that name')
 }
 
 /**

@@ -121,6 +121,9 @@ suite('ENV environment of a plugin', { skip: missing, concurrency: 2 }, () => {
         name,
         'interface name contains / or : or whitespace characters',
       ]),
+      ['all', 'interface name is reserved: all'],
+      ['default', 'interface name is reserved: default'],
+      ['eth%d', 'interface name contains %'],
     ]
     for (const [ifName, msg] of cases) {
       const error = errorOf(await call({ CNI_IFNAME: ifName }))
