@@ -83,6 +83,12 @@ const bad: Bad[] = [
     change: i => ({ ...i, neutronConf: { networks: 'x' } }),
   },
   {
+    title: 'relative data directory',
+    code: 7,
+    says: /neutronConf\.dataDir" is "locks", want an absolute path/,
+    change: i => ({ ...i, neutronConf: { dataDir: 'locks' } }),
+  },
+  {
     title: 'unknown network',
     code: 7,
     says: /Cannot find network "nirgends"/,

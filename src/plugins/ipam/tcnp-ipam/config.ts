@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { isAbsolute } from 'node:path'
 import { formatIp, formatPrefix, networkOf, parsePrefix, tryParseIp, tryParsePrefix } from '#base'
 import {
   anyObject,
@@ -42,6 +43,9 @@ const binding: Decoder<(typeof BINDINGS)[number]> = checked(string, text =>
 ) as Decoder<(typeof BINDINGS)[number]>
 
 const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
+
+/** A relative one would be another directory for each program that calls. */
+const absolutePath = checked(string, text => (isAbsolute(text) ? undefined : `is "${text}", want an absolute path`))
 
 /** Part of descriptions and tags, where Neutron takes 255 characters and a comma separates. */
 const label = checked(string, text =>
@@ -100,7 +104,7 @@ const neutronConf = closedObject({
   /** Mode `eni`: from Nova's answer until the node must have found a NIC. */
   plugMs: optional(integer(0, 600_000), 30_000),
   /** Directory of the port's lock and of the token cache. Default: that of the node. */
-  dataDir: optional(word),
+  dataDir: optional(absolutePath),
   /** IP versions of the pods' addresses. Default: those of the host's port. */
   ipVersions: optional(checked(array(integer(4, 6)), versionsFault)),
   /** Addresses per subnet that the agent makes ahead of need. */
