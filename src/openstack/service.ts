@@ -171,13 +171,19 @@ function urlOf(options: ServiceOptions, call: ServiceCall, token: Token): URL {
       status: 0,
       type: 'EndpointMissing',
       kind: 'permanent',
-      remedy: `check "region_name" and "interface" of cloud "${options.cloud.name}", or name the address in "${options.type}_endpoint_override"`,
+      remedy: endpointRemedy(options.cloud, options.type),
       effect: 'none',
     })
   const url = new URL(`${endpoint.url}${call.path}`)
   for (const [name, value] of call.query ?? []) url.searchParams.append(name, value)
   return url
 }
+
+/** With the keys as they are called where the cloud is described. */
+const endpointRemedy = ({ source, name }: Cloud, type: ServiceOptions['type']) =>
+  source === 'openstackConf'
+    ? `check "region" and "interface" of "openstackConf", or name the address in "${type}Endpoint"`
+    : `check "region_name" and "interface" of cloud "${name}", or name the address in "${type}_endpoint_override"`
 
 function decode(answer: WireAnswer, context: ErrorContext): ServiceAnswer {
   const unexpected = (what: string) => unexpectedAnswer(answer, what, context)

@@ -334,6 +334,8 @@ test('a region that the catalog lacks is named with those it has', async () => {
   await session.close()
   assert.equal(error.type, 'EndpointMissing')
   assert.match(error.message, /no public endpoint of "network" in region "Elsewhere": it has public in "R"/)
+  // By the keys that the configuration has.
+  assert.match(error.remedy ?? '', /^check "region" and "interface" of "openstackConf", .* in "networkEndpoint"$/)
 })
 
 test('close() ends running calls', async () => {
