@@ -2,7 +2,15 @@
 
 import { formatIp, formatMac } from '#base'
 import type { Uplink } from '#host'
-import type { CloudSession, FloatingIp, Interface, Limits, Network, Port } from '#openstack'
+import {
+  type CloudSession,
+  type FloatingIp,
+  type Interface,
+  isUuid,
+  type Limits,
+  type Network,
+  type Port,
+} from '#openstack'
 import { type OwnerMark, readDescription } from '#plugins'
 
 /** Which servers and ports of a cloud are looked at. */
@@ -61,7 +69,6 @@ function isOwn({ description = '', device_id, device_owner }: Port, owners: read
 /** Nova's word for the owner of a server's port, before the zone's name. */
 const isServers = ({ device_id, device_owner }: Port) => device_id !== '' && device_owner.startsWith('compute:')
 const isLinkLocal = (address: string) => /^(127\.|169\.254\.|fe[89ab][0-9a-f]:|::1$)/i.test(address)
-const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 
 /**
  * Reads servers and ports: a request for each server of Nova's, and six of Neutron's in all.
@@ -144,7 +151,7 @@ const addressesOfNic = ({ uplink }: NodeNic): string[] =>
 async function findNodePort(neutron: CloudSession['neutron'], nic: NodeNic, limits: Limits): Promise<readonly Port[]> {
   const { uplink, hostPort } = nic
   if (hostPort !== undefined) {
-    const filter = UUID.test(hostPort) ? { id: hostPort.toLowerCase() } : { name: hostPort }
+    const filter = isUuid(hostPort) ? { id: hostPort.toLowerCase() } : { name: hostPort }
     return await neutron.ports.list(filter, limits)
   }
   const own = addressesOfNic(nic)

@@ -289,6 +289,12 @@ test('mix_route: five ADDs at once where four routes fit: four are served, one i
   await until(() => routes().length === 26 && held().length === 0, 'the removal')
 })
 
+test('mix_route finds the subnet by its CIDR, also where that is the one of an address in it', async t => {
+  const { node, ipam, cloud } = await setUpPairs(t, { mode: 'mix_route', podSubnets: ['10.20.0.7/24'] })
+  await podNetwork(cloud)
+  assert.match(addressOf(await node.call('ADD', 'c1', ipam)), /^10\.20\.0\.\d+$/)
+})
+
 for (const [what, neutronConf, message] of [
   [
     'the host’s own subnet',

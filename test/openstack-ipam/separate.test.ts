@@ -332,6 +332,18 @@ test('security groups, port security and a chosen address and MAC are the portâ€
   assert.equal(addressOf(await node.call('ADD', 'c3', ipam, { config: chosen })), '10.10.10.222')
 })
 
+test('networks and security groups may be named by their ids in capitals', async t => {
+  const { node, ipam, ports, cloud, simulator } = await setUp(t)
+  const projectId = await cloud.identity.projectId(limits())
+  const [group] = await cloud.neutron.securityGroups.list({ name: 'default', project_id: projectId }, limits())
+  const { network_id: network } = simulator.demo()
+  const named = { networks: [network.toUpperCase()], securityGroups: [group!.id.toUpperCase()] }
+  const reply = await node.call('ADD', 'c1', { ...ipam, neutronConf: { ...ipam.neutronConf, ...named } })
+  assert.equal(reply.exitCode, 0, reply.stdout)
+  const own = (await ports()).find(each => each.description?.includes('container=c1'))!
+  assert.deepEqual([own.network_id, own.security_groups], [network, [group!.id]])
+})
+
 test('a port has an address of each IP version that its network has', async t => {
   const { node, simulator, ipam } = await setUp(t)
   const { cloud } = await smallNetwork(t, simulator)

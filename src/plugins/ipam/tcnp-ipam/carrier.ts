@@ -2,9 +2,9 @@
 
 import { hostname } from 'node:os'
 import type { HolderSettings, Limits } from '#allocator'
-import { formatIp, parseIp, parsePrefix, prefixContains } from '#base'
+import { formatIp, formatPrefix, networkOf, parseIp, parsePrefix, prefixContains, tryParsePrefix } from '#base'
 import { CniError, codes } from '#cni'
-import type { Neutron, Port, Router, Subnet } from '#openstack'
+import { isUuid, type Neutron, type Port, type Router, type Subnet } from '#openstack'
 import type { World } from '../../world.ts'
 import type { Config } from './config.ts'
 import { ensureHolder } from './holder.ts'
@@ -22,7 +22,6 @@ const ROUTER_INTERFACES = [
   'network:ha_router_replicated_interface',
   'network:router_interface_distributed',
 ]
-const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 
 const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
 
@@ -100,9 +99,13 @@ async function findPodSubnets(
 ): Promise<readonly Subnet[]> {
   const subnets: Subnet[] = []
   for (const each of wanted) {
-    const found = UUID.test(each)
+    const cidr = tryParsePrefix(each)
+    const found = isUuid(each)
       ? await neutron.subnets.list({ id: each.toLowerCase() }, limits)
-      : await neutron.subnets.list(each.includes('/') ? { cidr: each } : { name: each }, limits)
+      : await neutron.subnets.list(
+          cidr === undefined ? { name: each } : { cidr: formatPrefix(networkOf(cidr)) },
+          limits,
+        )
     const [first, second] = found
     const what = `subnet "${each}" of "neutronConf.podSubnets"`
     if (first === undefined)
@@ -205,7 +208,7 @@ async function findRouterOf(
 }
 
 async function findNamedRouter(neutron: Neutron, wanted: string, limits: Limits): Promise<Router> {
-  const byId = UUID.test(wanted) ? await neutron.routers.get(wanted.toLowerCase(), limits) : undefined
+  const byId = isUuid(wanted) ? await neutron.routers.get(wanted.toLowerCase(), limits) : undefined
   const found = byId === undefined ? await neutron.routers.list({ name: wanted }, limits) : [byId]
   if (found.length === 1) return found[0]!
   throw invalid(

@@ -4,7 +4,7 @@ import type { Limits } from '#allocator'
 import { formatIp, formatMac, type Prefix, prefixContains, tryParsePrefix } from '#base'
 import { CniError, codes } from '#cni'
 import type { Uplink } from '#host'
-import type { Network, Neutron, Port, Subnet } from '#openstack'
+import { isUuid, type Network, type Neutron, type Port, type Subnet } from '#openstack'
 import { type PlaceSubnet, toPlaceSubnet } from './subnets.ts'
 
 /** The node's NIC, and the addresses that it has. */
@@ -23,7 +23,6 @@ export type Place = {
 export type WantedNetworks = { readonly networks: readonly string[]; readonly key: string }
 
 const CANDIDATES_MAX = 8
-const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 
 const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
 
@@ -78,7 +77,7 @@ export async function findNetworks(
   limits: Limits,
 ): Promise<readonly Network[] | undefined> {
   if (wanted.length === 0) return undefined
-  const [ids, names] = [wanted.filter(each => UUID.test(each)), wanted.filter(each => !UUID.test(each))]
+  const [ids, names] = [wanted.filter(isUuid).map(each => each.toLowerCase()), wanted.filter(each => !isUuid(each))]
   const found = [
     ...(ids.length === 0 ? [] : await neutron.networks.list({ id: ids }, limits)),
     ...(names.length === 0 ? [] : await neutron.networks.list({ name: names }, limits)),
@@ -127,7 +126,7 @@ export async function findNamedPort(
   limits: Limits,
 ): Promise<Port> {
   const { name: wanted } = port
-  const byId = UUID.test(wanted) ? await neutron.ports.get(wanted.toLowerCase(), limits) : undefined
+  const byId = isUuid(wanted) ? await neutron.ports.get(wanted.toLowerCase(), limits) : undefined
   const found = byId === undefined ? await neutron.ports.list({ name: wanted }, limits) : [byId]
   const fitting = found.filter(each => isOn(each, on.networks))
   if (fitting.length === 1) return fitting[0]!

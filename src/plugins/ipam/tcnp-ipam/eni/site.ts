@@ -2,7 +2,7 @@
 
 import type { Limits } from '#allocator'
 import { CniError, codes } from '#cni'
-import type { CloudSession, Network, Port, Server } from '#openstack'
+import { type CloudSession, isUuid, type Network, type Port, type Server } from '#openstack'
 import type { World } from '../../../world.ts'
 import type { Choice } from '../choice.ts'
 import type { Config } from '../config.ts'
@@ -31,7 +31,6 @@ export type Site = {
 const NICS_MAX_DEFAULT = 16
 /** Extra specs of a flavour that say how many NICs a server may have: ours, and that of clouds that sell NICs by flavour. */
 const NICS_MAX_SPECS = ['mooring:max_nics', 'quota:vif_max_num']
-const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 
 const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
 
@@ -95,7 +94,7 @@ async function findServer(
   limits: Limits,
 ): Promise<Server> {
   if (wanted === undefined) return await serverOf(nova, hostPort!, limits)
-  const byId = UUID.test(wanted) ? await nova.servers.get(wanted.toLowerCase(), limits) : undefined
+  const byId = isUuid(wanted) ? await nova.servers.get(wanted.toLowerCase(), limits) : undefined
   const name = wanted.replaceAll(/[^\w-]/g, '\\$&')
   const found = byId === undefined ? await nova.servers.list({ name: `^${name}$` }, limits) : [byId]
   if (found.length === 1) return found[0]!

@@ -2,7 +2,7 @@
 
 import type { Limits } from '#allocator'
 import { CniError, codes } from '#cni'
-import type { CloudSession, Network } from '#openstack'
+import { type CloudSession, isUuid, type Network } from '#openstack'
 import type { Choice } from '../choice.ts'
 import { findNetworks, type WantedNetworks } from '../host-port.ts'
 import type { Look } from '../lookup.ts'
@@ -19,8 +19,6 @@ export type Site = {
 }
 
 export type SiteNetwork = { readonly id: string; readonly name: string; readonly subnets: readonly PlaceSubnet[] }
-
-const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 
 const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
 
@@ -92,11 +90,12 @@ export async function findGroups(
   { names, key }: { names: readonly string[] | undefined; key: string },
   limits: Limits,
 ): Promise<readonly string[] | undefined> {
-  if (names === undefined || names.every(each => UUID.test(each))) return names
+  if (names === undefined) return undefined
+  if (names.every(isUuid)) return names.map(each => each.toLowerCase())
   const project_id = await identity.projectId(limits)
   const found = await neutron.securityGroups.list({ project_id }, limits)
   return names.map(wanted => {
-    if (UUID.test(wanted)) return wanted
+    if (isUuid(wanted)) return wanted.toLowerCase()
     const fitting = found.filter(each => each.name === wanted)
     if (fitting.length === 1) return fitting[0]!.id
     throw invalid(
