@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { deadlineIn, isPast } from '#base'
@@ -159,6 +159,9 @@ export function openJournal(directory: string): Journal {
     throw new JournalError(`Cannot open the journal ${path}: ${(error as Error).message}`, { cause: error })
   }
 }
+
+/** Whether anything was ever recorded below `directory`: opening the journal makes it. */
+export const hasJournal = (directory: string): boolean => existsSync(join(directory, FILE))
 
 /** A journal that is on no disk, for work that nobody needs to know of. */
 export const memoryJournal = (): Journal => journalOf(new DatabaseSync(':memory:'), ':memory:')

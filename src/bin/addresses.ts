@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '#allocator'
-import { deadlineIn } from '#base'
-import { CniError } from '#cni'
 import { readBootId } from '#host'
 import {
   ADOPTED_COOL_DOWN_MS,
@@ -18,6 +16,7 @@ import {
   reserveAhead,
 } from '#inspect'
 import { bringCredentials, listWaitingForCredentials, settleByHand, type World } from '#plugins'
+import { limitsOf, textOf } from './command.ts'
 import { type NodeOptions, openNode } from './node.ts'
 
 export type AddressOptions = { readonly dataDir: string }
@@ -77,7 +76,7 @@ export async function listAddresses(options: ListOptions): Promise<Page> {
 
 /** What could be given: on this node at once, and of its subnets in Neutron. */
 export async function showFree(options: CloudOptions & { readonly json: boolean }): Promise<Page> {
-  const limits = limitsOf(options, 'look for free addresses')
+  const limits = limitsOf(options.timeout, 'look for free addresses')
   await using node = openRecorded(options)
   const warnings: string[] = []
   await bringAll(node.world, options, text => warnings.push(text))
@@ -99,7 +98,7 @@ const MINUTES_MAX = 7 * 24 * 60
 export async function makeReserve(text: string, options: ReserveArguments): Promise<Page> {
   const count = wholeNumber(text, RESERVE_MAX, 'Cannot make a reserve: the number of addresses')
   const minutes = wholeNumber(options.for, MINUTES_MAX, 'Cannot make a reserve: --for', 1)
-  const limits = limitsOf(options, 'make a reserve')
+  const limits = limitsOf(options.timeout, 'make a reserve')
   await using node = openRecorded(options)
   const warnings: string[] = []
   await bringAll(node.world, options, message => warnings.push(message))
@@ -128,7 +127,7 @@ export async function decide(
   text: string,
   options: CloudOptions & { readonly port?: string | undefined },
 ): Promise<Page> {
-  const limits = limitsOf(options, `${verb} ${text}`)
+  const limits = limitsOf(options.timeout, `${verb} ${text}`)
   await using node = openRecorded(options)
   const lease = endQuarantine(node.journal, verb, text, options.port)
   const { address, portId, mark } = lease
@@ -165,20 +164,8 @@ async function bringAll({ clouds }: World, options: CloudOptions, warn: (text: s
     }
 }
 
-function limitsOf({ timeout }: CloudOptions, what: string) {
-  const seconds = Number(timeout)
-  if (!(seconds >= 1 && seconds <= 3600))
-    throw new Error(`Cannot ${what}: --timeout is "${timeout}", want 1 to 3600 seconds`)
-  return { deadline: deadlineIn(seconds * 1000) }
-}
-
 function wholeNumber(text: string, max: number, what: string, min = 0): number {
   const value = Number(text)
   if (/^\d+$/.test(text) && value >= min && value <= max) return value
   throw new Error(`${what} is "${text}", want ${min} to ${max}`)
-}
-
-function textOf(error: unknown): string {
-  if (error instanceof CniError && error.details !== undefined) return `${error.message}; ${error.details}`
-  return error instanceof Error ? error.message : String(error)
 }

@@ -2,6 +2,7 @@
 
 import { createLogger, startAgent } from '#agent'
 import { tryParseIp } from '#base'
+import { secondsOf } from './command.ts'
 
 export type AgentArguments = {
   socket: string
@@ -17,9 +18,7 @@ export type AgentArguments = {
 /** Runs the agent until SIGTERM or SIGINT, then ends what is under way. @throws {Error} for a bad option */
 export async function runAgent(options: AgentArguments): Promise<void> {
   const { socket, dataDir, netns, reconcile, logLevel, warmUp, requestsPerSecond: share } = options
-  const seconds = Number(reconcile)
-  if (!(seconds >= 1 && seconds <= 3600))
-    throw new Error(`Cannot start the agent: --reconcile is "${reconcile}", want 1 to 3600 seconds`)
+  const seconds = secondsOf('--reconcile', reconcile, 'start the agent')
   const requestsPerSecond = share === undefined ? undefined : Number(share)
   if (requestsPerSecond !== undefined && !(requestsPerSecond >= 0.05 && requestsPerSecond <= 1000))
     throw new Error(`Cannot start the agent: --requests-per-second is "${share}", want 0.05 to 1000`)

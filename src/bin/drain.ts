@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { isSpoolEntry, lockDataDirectory, spoolOf } from '#agent'
-import { type Attachment, listAttachments, openJournal } from '#allocator'
-import { deadlineIn } from '#base'
-import { CniError, parseNetworkList } from '#cni'
+import { type Attachment, hasJournal, listAttachments, openJournal } from '#allocator'
+import { parseNetworkList } from '#cni'
 import { HostContext, inlineHost, readBootId } from '#host'
 import {
   bringCredentials,
@@ -16,6 +14,7 @@ import {
   openSessions,
   worldOf,
 } from '#plugins'
+import { limitsOf, textOf } from './command.ts'
 
 export type DrainOptions = {
   readonly dataDir: string
@@ -43,10 +42,8 @@ const NAMED_MAX = 5
  * @throws {Error} where an agent runs, or attachments are in use and nobody forced it
  */
 export async function drain({ dataDir, conflist = [], force = false, timeout }: DrainOptions): Promise<DrainReport> {
-  const seconds = Number(timeout)
-  if (!(seconds >= 1 && seconds <= 3600))
-    throw new Error(`Cannot drain the node: --timeout is "${timeout}", want 1 to 3600 seconds`)
-  if (!existsSync(join(dataDir, 'journal.db')))
+  const limits = limitsOf(timeout, 'drain the node')
+  if (!hasJournal(dataDir))
     throw new Error(`Cannot drain the node: there is no journal in ${dataDir}. Name the agent's --data-dir`)
   using _lock = lockDataDirectory(dataDir, 'drain the node')
   using journal = openJournal(dataDir)
@@ -60,7 +57,6 @@ export async function drain({ dataDir, conflist = [], force = false, timeout }: 
     for (const { config } of parseNetworkList(readFileSync(file)).plugins) await bringCredentials(clouds, config)
   using context = new HostContext()
   const world = worldOf({ host: inlineHost(context), journal, bootId, clouds, longLived: false, dataDir })
-  const limits = { deadline: deadlineIn(seconds * 1000) }
   const ports = await drainPorts(world, limits)
   const pools = await drainObjectPools(world, limits)
   const described = [...ports.flatMap(describe), ...pools.flatMap(describePool)]
@@ -115,9 +111,4 @@ function describePool({ name, removed, remaining, error }: DrainedPool): string[
     }),
     ...(error === undefined ? [] : [`${name}: ${textOf(error)}`]),
   ]
-}
-
-function textOf(error: unknown): string {
-  if (error instanceof CniError && error.details !== undefined) return `${error.message}; ${error.details}`
-  return error instanceof Error ? error.message : String(error)
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, existsSync } from 'node:fs'
-import { join } from 'node:path'
-import { type Journal, openJournal } from '#allocator'
+import { closeSync } from 'node:fs'
+import { hasJournal, type Journal, openJournal } from '#allocator'
 import { type Host, HostContext, inlineHost, readBootId, tryOpenNetns } from '#host'
 import { setNetworkNamespace } from '#libc'
 import { openSessions, type World, worldOf } from '#plugins'
@@ -26,7 +25,7 @@ export function openNode({ dataDir, netns }: NodeOptions): NodeView {
   if (netns !== undefined) enterNetns(netns)
   const stack = new AsyncDisposableStack()
   const host = inlineHost(stack.use(new HostContext()))
-  const journal = existsSync(join(dataDir, 'journal.db')) ? stack.use(openJournal(dataDir)) : undefined
+  const journal = hasJournal(dataDir) ? stack.use(openJournal(dataDir)) : undefined
   if (journal === undefined)
     return { host, journal, world: undefined, [Symbol.asyncDispose]: () => stack.disposeAsync() }
   const clouds = stack.use(openSessions({ dataDir, warn: message => console.error(message) }))
@@ -43,7 +42,7 @@ export const journalWarnings = ({ journal }: Pick<NodeView, 'journal'>, { dataDi
     : []
 
 /** Moves this process into a namespace for good. @throws {Error} where the path leads to none */
-export function enterNetns(path: string): void {
+function enterNetns(path: string): void {
   const fd = tryOpenNetns(path)
   if (fd === undefined) throw new Error(`Cannot enter ${path}: it is no network namespace`)
   setNetworkNamespace(fd)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { deadlineIn, formatIp, parseIp } from '#base'
+import { formatIp, parseIp } from '#base'
 import { formatPorts, hasPortFaults, type NetworksOptions, readPorts } from '#inspect'
+import { limitsOf } from './command.ts'
 import { journalWarnings, type NodeOptions, openNode } from './node.ts'
 
 export type PortsArguments = NodeOptions &
@@ -23,16 +24,10 @@ export type PortsPage = {
 
 /** Shows what Neutron and Nova hold for this node, or for servers, and whose it is. @throws {Error} where no cloud can be asked */
 export async function showPorts(options: PortsArguments): Promise<PortsPage> {
-  const seconds = Number(options.timeout)
-  if (!(seconds >= 1 && seconds <= 3600))
-    throw new Error(`Cannot look at ports: --timeout is "${options.timeout}", want 1 to 3600 seconds`)
+  const limits = limitsOf(options.timeout, 'look at ports')
   const addresses = options.server.map(text => formatIp(parseIp(text)))
   await using node = openNode(options)
-  const { report, warnings } = await readPorts(
-    node,
-    { ...options, addresses },
-    { deadline: deadlineIn(seconds * 1000) },
-  )
+  const { report, warnings } = await readPorts(node, { ...options, addresses }, limits)
   const lines = options.json ? [JSON.stringify(report, undefined, 2)] : formatPorts(report)
   return { lines, warnings: [...journalWarnings(node, options), ...warnings], complete: !hasPortFaults(report) }
 }
