@@ -111,7 +111,7 @@ export const formatRangeSet = (set: RangeSet): string => set.map(formatRange).jo
 const formatRange = (range: Range) => `${formatIp(range.start)}-${formatIp(range.end)}`
 
 /** An IPv4 address in IPv6 form as the IPv4 address it is. */
-export const canonicalIp = (ip: Ip): Ip => parseIp(formatIp(ip))
+const canonicalIp = (ip: Ip): Ip => parseIp(formatIp(ip))
 
 /**
  * Every address of a set but the gateways, once, in the order in which they are tried: from the one behind `last` round

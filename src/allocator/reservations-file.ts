@@ -43,10 +43,10 @@ const chunk = new Uint8Array(512)
 const decoder = new TextDecoder()
 
 /** The text of a file. */
-export const formatOwner = ({ containerId, ifName }: Owner): string => `${containerId}\r\n${ifName}`
+const formatOwner = ({ containerId, ifName }: Owner): string => `${containerId}\r\n${ifName}`
 
 /** Reads what `formatOwner` wrote, or an id alone, as old releases wrote it. */
-export function parseOwner(text: string): Owner | 'empty' | 'other' {
+function parseOwner(text: string): Owner | 'empty' | 'other' {
   const trimmed = text.trim()
   if (trimmed === '') return 'empty'
   const split = trimmed.indexOf('\r\n')

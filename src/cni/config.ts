@@ -58,7 +58,7 @@ export function parseNetworkList(bytes: Uint8Array): NetworkList {
 }
 
 /** Reads the configuration of one plugin. @throws {CniError} 6 or 7. */
-export function parsePluginEntry(config: JsonObject): PluginEntry {
+function parsePluginEntry(config: JsonObject): PluginEntry {
   const { type, name, capabilities } = decode(pluginKeys, config)
   if (type === '') throw new CniError(codes.invalidConfig, `error parsing configuration: missing 'type'`)
   return { type, name, capabilities, config }

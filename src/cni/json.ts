@@ -7,7 +7,7 @@ import type { JsonNumber, JsonObject, JsonValue } from './plugin.ts'
 /** A network configuration, or the answer of a plugin, may be so many bytes long. */
 export const jsonBytesMax = 1024 * 1024
 /** Objects and arrays may be nested so deeply. */
-export const jsonDepthMax = 512
+const jsonDepthMax = 512
 
 // The reviver's third argument and raw numbers (ES2026, "JSON.parse source text access") are not in TypeScript's library yet.
 const json = JSON as unknown as {

@@ -15,7 +15,7 @@ const KILL_MS = 5_000
 const POLL_MS = 20
 
 /** The start time of a living process, as the kernel writes it; undefined: there is none, or it has ended. */
-export function startTimeOf(pid: number): string | undefined {
+function startTimeOf(pid: number): string | undefined {
   let text: string
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'utf8')

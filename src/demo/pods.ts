@@ -41,7 +41,7 @@ const cacheOf = (place: Place) => place.file('cache')
 const networkOf = async (place: Place): Promise<NetworkList> => (await findNetwork(place.file('net.d'), NETWORK)).list
 
 /** The environment with which a runtime, or a user by hand, calls the plugins of a pod's machine. */
-export const callEnvironment = (place: Place, { machine }: Pod): Record<string, string> => {
+const callEnvironment = (place: Place, { machine }: Pod): Record<string, string> => {
   const { cniBin, settings } = agentPaths(place, machine)
   return { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', CNI_PATH: cniBin, MOORING_CONFIG: settings }
 }

@@ -135,7 +135,7 @@ export type FoundGateway =
   | { readonly name: string; readonly conflict: { readonly present: Prefix; readonly wanted: Prefix } }
 
 /** Name of the link that has the node's addresses. */
-export const gatewayName = (bridge: string, vlan: number): string => (vlan === 0 ? bridge : `${bridge}.${vlan}`)
+const gatewayName = (bridge: string, vlan: number): string => (vlan === 0 ? bridge : `${bridge}.${vlan}`)
 
 /** Gives the node its addresses in the network of the pods. Several may do so at once. They stay, as the bridge does. */
 export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): FoundGateway {
@@ -256,7 +256,7 @@ export type BridgedPod = {
  *   port does not forward yet: see `announceFromPort`
  * @throws {NetlinkError} EEXIST where one of the names is taken
  */
-export function attachBridged(context: HostContext, pod: BridgedPod): { rebuilt: boolean; isUp: boolean } {
+function attachBridged(context: HostContext, pod: BridgedPod): { rebuilt: boolean; isUp: boolean } {
   const { pair, owner, port, podLink, firewall } = pod
   const made = createPair(context, pair)
   try {

@@ -85,7 +85,7 @@ function objectLeases(object: CloudObject, kind: string, nameOf: NameOf): Lease[
 }
 
 /** Names attachments by their pods. The journal is read once, when the first is asked for. */
-export function holderNames(journal: Journal): (owner: AddressOwner) => Holder {
+function holderNames(journal: Journal): (owner: AddressOwner) => Holder {
   const keyOf = ({ network, containerId, ifName }: AddressOwner) => JSON.stringify([network, containerId, ifName])
   let known: Map<string, Attachment> | undefined
   return ({ network, containerId, ifName }) => {

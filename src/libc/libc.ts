@@ -54,7 +54,6 @@ const POLLIN = 1
 const CLONE_NEWNET = 0x40000000
 const LOCK_EX = 2
 const LOCK_NB = 4
-const LOCK_UN = 8
 const F_OFD_SETLK = 37
 const F_WRLCK = 1
 const MS_BIND = 4096
@@ -251,16 +250,11 @@ export function unshareNetwork(): void {
   if ((cUnshare(CLONE_NEWNET) as number) < 0) fail('unshare', 'make a network namespace')
 }
 
-/** Takes the exclusive flock(2) of an open file without waiting. @returns false while somebody else holds it. */
+/** Takes the exclusive flock(2) of an open file without waiting; closing it gives the lock back. @returns false while somebody else holds it. */
 export function tryLock(fd: number): boolean {
   if ((cFlock(fd, LOCK_EX | LOCK_NB) as number) === 0) return true
   if (koffi.errno() !== EAGAIN) fail('flock', 'lock a file')
   return false
-}
-
-/** Gives back what `tryLock` took; closing the descriptor does too. */
-export function unlock(fd: number): void {
-  if ((cFlock(fd, LOCK_UN) as number) < 0) fail('flock', 'unlock a file')
 }
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatIp, type Ip } from '#base'
+import type { Ip } from '#base'
 
 /**
  * Netlink attributes (linux/netlink.h, struct nlattr) as tables: types, encoder and decoder of a family follow from one
@@ -359,6 +359,3 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
   }
   return out
 }
-
-/** For messages: the address, or `default` for none. */
-export const describeIp = (address: Ip | undefined): string => (address === undefined ? 'default' : formatIp(address))

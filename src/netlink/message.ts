@@ -5,7 +5,6 @@ import { written } from './attribute.ts'
 // linux/netlink.h
 export const NLM_F_REQUEST = 0x1
 export const NLM_F_ACK = 0x4
-export const NLM_F_ECHO = 0x8
 export const NLM_F_DUMP_INTR = 0x10
 export const NLM_F_REPLACE = 0x100
 export const NLM_F_EXCL = 0x200

@@ -9,7 +9,7 @@ const NFTA_VERDICT_CODE = 1
 const NFTA_VERDICT_CHAIN = 2
 
 /** NF_DROP, NF_ACCEPT and enum nft_verdicts; the negative ones as the 32 bits that go over the wire. */
-export const verdictCodes = {
+const verdictCodes = {
   drop: 0,
   accept: 1,
   jump: 0xff_ff_ff_fd,

@@ -6,7 +6,7 @@ import { NetlinkError, type Request } from '#netlink'
 import {
   addElement,
   deleteElement,
-  destroyElement,
+  destroyElements,
   elementListAttributes,
   hasElements,
   listElements,
@@ -55,8 +55,9 @@ test('deleteElement: writes what nft writes', () => {
   const set = { table, name: 's', key: ['ifname', 'ipv4_addr'] } as const
   const element = { key: ['veth1', Uint8Array.of(10, 99, 0, 2)] }
   assert.deepEqual(deleteElement(set, element).body, bytes)
-  assert.deepEqual(destroyElement(set, element).body, bytes)
-  assert.equal(destroyElement(set, element).type, 0x0a1e)
+  const [destroyed] = destroyElements([{ set, element }])
+  assert.deepEqual(destroyed!.body, bytes)
+  assert.equal(destroyed!.type, 0x0a1e)
 })
 
 test('addElement: writes key and value of a map as nft does', () => {

@@ -92,10 +92,6 @@ export const addElement = (set: NamedSet, element: Element, options: { exclusive
 export const deleteElement = (set: NamedSet, element: Element): Change =>
   change(NFT_MSG_DELSETELEM, 'delete', set, element, 0)
 
-/** As `deleteElement`, but success without the element; the set must exist. Linux 6.3, older kernels say EINVAL. */
-export const destroyElement = (set: NamedSet, element: Element): Change =>
-  change(NFT_MSG_DESTROYSETELEM, 'delete', set, element, 0)
-
 /** An attribute holds 64 KiB; two addresses, names and a comment make 250 bytes. */
 const ELEMENTS_PER_CHANGE = 200
 
@@ -105,7 +101,7 @@ export const addElements = (elements: readonly ElementOf[], options: { exclusive
     change(NFT_MSG_NEWSETELEM, 'add', set, group, NLM_F_CREATE | (options.exclusive ? NLM_F_EXCL : 0)),
   )
 
-/** As `destroyElement` for many. */
+/** Removes those that are there; the sets must exist. Linux 6.3, older kernels say EINVAL. */
 export const destroyElements = (elements: readonly ElementOf[]): Change[] =>
   inGroups(elements).map(({ set, group }) => change(NFT_MSG_DESTROYSETELEM, 'delete', set, group, 0))
 

@@ -110,7 +110,7 @@ export function describeCredentials(credentials: Credentials): string {
 }
 
 /** A user or project in words. */
-export function describeNamed(named: Named): string {
+function describeNamed(named: Named): string {
   if ('id' in named) return named.id
   return `"${named.name}" of domain "${'id' in named.domain ? named.domain.id : named.domain.name}"`
 }

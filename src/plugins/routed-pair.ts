@@ -34,7 +34,7 @@ const prefixesOf = (texts: readonly string[]): Prefix[] => texts.map(parsePrefix
 export const textsOf = (prefixes: readonly Prefix[]): string[] => prefixes.map(formatPrefix)
 
 /** What the firewall knows of the pod. */
-export const firewallPod = (traces: Omit<RoutedTraces, 'owner' | 'uplinkIndex'>): FirewallPod => ({
+const firewallPod = (traces: Omit<RoutedTraces, 'owner' | 'uplinkIndex'>): FirewallPod => ({
   link: traces.hostLink,
   addresses: prefixesOf(traces.addresses).map(({ ip }) => ip),
   masquerade: traces.masquerade === undefined ? undefined : prefixesOf(traces.masquerade),

@@ -64,7 +64,7 @@ const table = {
   cacheInfo: [6, cacheInfo],
   flags: [8, u32],
 } as const
-export const addressAttributes = attributes(table)
+const addressAttributes = attributes(table)
 const bodyOf = bodyEncoder(header, addressAttributes)
 
 /** An address of a link as the kernel reports it. `flags` are IFA_F_*. */

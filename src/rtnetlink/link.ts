@@ -88,7 +88,7 @@ const rows = {
 } as const
 
 /** The attributes of a veth's other end: everything but the kind itself. */
-export const peerAttributes = attributes(rows)
+const peerAttributes = attributes(rows)
 
 const kinds = tagged(1, 2, { veth: veth(linkHeader, peerAttributes), bridge, dummy, macvlan, ipvlan, vrf })
 const IFLA_INFO_SLAVE_KIND = 4

@@ -38,7 +38,7 @@ const header = struct([
 ])
 
 /** linux/neighbour.h, NDA_*. */
-export const neighbourAttributes = attributes({ address: [1, ip], mac: [2, bytes], protocol: [12, u8] })
+const neighbourAttributes = attributes({ address: [1, ip], mac: [2, bytes], protocol: [12, u8] })
 const bodyOf = bodyEncoder(header, neighbourAttributes)
 
 /** A neighbour entry: where an address is on a link, or, as a proxy, that this machine answers for it there. */

@@ -91,7 +91,7 @@ const nextHops: Codec<NextHop[]> = {
 }
 
 /** linux/rtnetlink.h, RTA_*. */
-export const routeAttributes = attributes({
+const routeAttributes = attributes({
   destination: [1, ip],
   outInterface: [4, s32],
   gateway: [5, ip],

@@ -70,7 +70,7 @@ function perform(target: Controlled, what: string, query: URLSearchParams, body:
 }
 
 /** Takes over what is given; `latency` may be `quick`, `recorded`, or an object with some of its fields. */
-export function changeSettings(settings: Settings, change: Readonly<Record<string, unknown>>): void {
+function changeSettings(settings: Settings, change: Readonly<Record<string, unknown>>): void {
   const { latency, ...numbers } = change
   for (const [name, value] of Object.entries(numbers)) {
     if (!(name in settings) || typeof value !== 'number') {

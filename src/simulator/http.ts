@@ -268,7 +268,7 @@ function unknownPath(service: Service, call: Call): Fault {
 }
 
 /** The shapes of section 3(l): one per service, and those of the frameworks below them. */
-export function faultAnswer(fault: Fault, service: Service): Answer {
+function faultAnswer(fault: Fault, service: Service): Answer {
   const { status, type, message, headers } = fault
   const web = {
     message: `The resource could not be found.<br /><br />\n${message}\n\n`,

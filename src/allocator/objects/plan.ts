@@ -7,7 +7,7 @@ import type { CloudObject, MadeObject, ObjectSettings, ObjectWant } from './obje
 /** A request that has not shown its effect by then was never carried out: no proxy holds one that long. */
 export const INTENT_MS = 180_000
 /** An object that the cloud does not show for so long, at two looks at least, is taken for gone. */
-export const MISSING_MS = 60_000
+const MISSING_MS = 60_000
 
 export type ObjectComparison = {
   /** Objects that a creation of ours made whose answer was not seen. */

@@ -93,7 +93,7 @@ const reference = (named: Named): { [key: string]: Json } =>
 const domain = (ref: DomainRef): { [key: string]: Json } => ('id' in ref ? { id: ref.id } : { name: ref.name })
 
 /** The token in Keystone's answer, or what is wrong with the answer. */
-export function decodeToken(header: string | undefined, body: string, receivedAtMs: number): Token | string {
+function decodeToken(header: string | undefined, body: string, receivedAtMs: number): Token | string {
   if (header === undefined) return 'the answer carries no X-Subject-Token'
   const token = tokenObject(body)
   if (token === undefined) return 'the answer is no token'

@@ -112,7 +112,7 @@ export function ports(service: Service): Ports {
   }
 }
 
-export function portQuery(filter: PortFilter): Query {
+function portQuery(filter: PortFilter): Query {
   const { ip_address, subnet_id, tags: all, tagsAny, ...rest } = filter
   const addresses = ip_address === undefined ? [] : [ip_address].flat()
   return [

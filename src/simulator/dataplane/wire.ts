@@ -56,10 +56,10 @@ export type Policy = {
 // As Neutron names them; an interface name has 15 characters.
 const short = (id: string): string => id.slice(0, 11)
 export const tapOf = (portId: string): string => `tap${short(portId)}`
-export const bridgeOf = (networkId: string): string => `brq${short(networkId)}`
+const bridgeOf = (networkId: string): string => `brq${short(networkId)}`
 
 /** The namespace of a server: its metadata key `netns` as it is, or made of the prefix and its name. */
-export function machineOf(state: State, prefix: string, server: Server): string {
+function machineOf(state: State, prefix: string, server: Server): string {
   const wanted = server.metadata['netns']
   if (wanted !== undefined && /^[\w.-]+$/.test(wanted)) return wanted
   const twin = list(state, 'servers').find(other => other.name === server.name)
@@ -67,7 +67,7 @@ export function machineOf(state: State, prefix: string, server: Server): string 
   return `${prefix}-vm-${server.name.replaceAll(/[^\w.-]/g, '_')}${suffix}`
 }
 
-export function routerNetnsOf(state: State, prefix: string, router: Router): string {
+function routerNetnsOf(state: State, prefix: string, router: Router): string {
   const name = router.name.replaceAll(/[^\w.-]/g, '_')
   const twin = list(state, 'routers').find(other => other.name === router.name)
   const isUnique = name !== '' && twin?.id === router.id

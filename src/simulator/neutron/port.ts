@@ -86,7 +86,7 @@ export const portKind: Kind<'ports'> = {
   unfilterable: ['allowed_address_pairs', 'extra_dhcp_opts'],
 }
 
-export function portView(call: Call, row: Port): Readonly<Record<string, unknown>> {
+function portView(call: Call, row: Port): Readonly<Record<string, unknown>> {
   const trunk = list(call.state, 'trunks', call.asOfMs).find(candidate => candidate.port_id === row.id)
   const isBound = row['binding:host_id'] !== ''
   return {

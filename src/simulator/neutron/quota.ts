@@ -4,7 +4,7 @@ import { Fault, notAuthorized } from '../fault.ts'
 import { defaultQuota, list, type Quota, type State } from '../state.ts'
 
 /** What the project may have, by resource; -1 is no limit. */
-export const quotaOf = (state: State, projectId: string): Quota => ({ ...defaultQuota, ...state.quotas.get(projectId) })
+const quotaOf = (state: State, projectId: string): Quota => ({ ...defaultQuota, ...state.quotas.get(projectId) })
 
 const counted: Readonly<
   Record<string, 'networks' | 'subnets' | 'ports' | 'routers' | 'floatingips' | 'securityGroups' | 'trunks'>
@@ -19,7 +19,7 @@ const counted: Readonly<
 }
 
 /** How much the project has. */
-export function usedOf(state: State, projectId: string, resource: string): number {
+function usedOf(state: State, projectId: string, resource: string): number {
   const name = counted[resource]
   if (resource === 'security_group_rule') {
     const groups = list(state, 'securityGroups').filter(group => group.project_id === projectId)

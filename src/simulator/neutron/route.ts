@@ -70,7 +70,7 @@ export function extraRoutes(call: Call): Route[] {
 }
 
 /** Without doubles, in the order of every answer. */
-export function sortRoutes(routes: readonly Route[]): Route[] {
+function sortRoutes(routes: readonly Route[]): Route[] {
   const unique = new Map(routes.map(route => [keyOf(route), route]))
   return [...unique.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, route]) => route)
 }

@@ -37,11 +37,11 @@ function detailsOf({ remedy, retryAfterMs, ...error }: Told & { readonly summary
 }
 
 /** The error that leaves a plugin for a cloud's description that cannot be used. */
-export const fromCloudConfig = (error: CloudConfigError): CniError =>
+const fromCloudConfig = (error: CloudConfigError): CniError =>
   new CniError(codes.invalidConfig, error.summary, { details: error.remedy, cause: error })
 
 /** The error that leaves a plugin where an address could not be had for a reason that is not the cloud's. */
-export function fromAllocation(error: AllocationError): CniError {
+function fromAllocation(error: AllocationError): CniError {
   if (error.fault === 'duplicate')
     return new CniError(codes.duplicateAttachment, error.message, {
       details: 'call DEL for the attachment first',
