@@ -31,6 +31,23 @@ test('STATUS of a node that was ready stays 0 while the cloud is away', async t 
   assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
 })
 
+test('STATUS of a node that was ready stays 0 while Keystone refuses its credentials, and an ADD says so', async t => {
+  const { node, simulator, ipam } = await setUp(t, true, { reserve: 0 })
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  simulator.inject({ act: 'answer', method: 'POST', path: '/auth/tokens', status: 401, times: 0 })
+  simulator.expireTokens()
+  const now = performance.now.bind(performance)
+  t.mock.method(performance, 'now', () => now() + 11_000)
+  const refused = await node.call('ADD', 'c1', ipam)
+  assert.match(`${refused.json.code} ${refused.json.msg}`, /^101 Cannot log in to cloud .*401/)
+  const looks = () => simulator.requests('GET', /\/networks\?/).length
+  const before = looks()
+  // The first one has it looked at again, in the background; the later ones say what was found.
+  assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+  await until(() => looks() > before, 'the look')
+  for (let round = 0; round < 5; round++) assert.equal((await node.call('STATUS', '', ipam)).exitCode, 0)
+})
+
 test('STATUS of a node whose agent is started again while the cloud is away stays 0, and the reserve serves', async t => {
   const { node, simulator, ipam, restart } = await setUp(t, true, { reserve: 2 })
   const before = neutronList(simulator).length

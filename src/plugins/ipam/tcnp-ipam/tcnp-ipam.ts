@@ -2,7 +2,7 @@
 
 import { type AddressOwner, type Journal, type Limits, listKnownPorts, listObjectPools } from '#allocator'
 import { type Call, CniError, codes, type Plugin, type Result, type ValidAttachment } from '#cni'
-import { levelNames } from '#openstack'
+import { levelNames, OpenStackError } from '#openstack'
 import { GC_GUARD_MS } from '../../record.ts'
 import { everyStep } from '../../steps.ts'
 import type { World } from '../../world.ts'
@@ -80,8 +80,9 @@ async function status(call: Call, world: World): Promise<void> {
       memory.running = undefined
     })
     const fresh = memory.running.then(async verdict => {
-      // A node that was ready stays so while the cloud is away for a while: its pods run, its reserve serves, and what a
-      // NotReady node costs, the eviction of all its pods, helps nobody. An ADD that cannot be served says so itself.
+      // A node that was ready stays so while the cloud is away for a while, or refuses a password that was changed there
+      // first: its pods run, its reserve serves, and what a NotReady node costs, the eviction of all its pods, helps
+      // nobody. An ADD that cannot be served says so itself.
       const wasReady =
         memory.verdict === undefined ? await hasServed(config, world) : memory.verdict.error === undefined
       const stays = verdict.passes && wasReady
@@ -115,7 +116,7 @@ async function examine(config: Config, world: World): Promise<Verdict> {
     return {
       atMs: performance.now(),
       error: new CniError(codes.notAvailable, `No address can be given: ${message}`, { details, cause: error }),
-      passes: known.code === codes.tryAgainLater,
+      passes: known.code === codes.tryAgainLater || (error instanceof OpenStackError && error.kind === 'auth'),
     }
   }
 }
