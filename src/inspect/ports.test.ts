@@ -23,7 +23,7 @@ const facts = (ports: Port[], interfaces: Interface[]): CloudPorts => ({
 })
 const journal = { leases: [], knownPorts: [], pairs: new Map<string, string[]>() }
 const join = (ports: Port[], interfaces: Interface[], withoutPrimary = false) =>
-  joinPorts([facts(ports, interfaces)], journal, { ofThisNode: false, withoutPrimary })
+  joinPorts([facts(ports, interfaces)], journal, { ofThisNode: false, withoutPrimary, unseen: [] })
 
 test('joinPorts() finds no fault where Nova and Neutron say the same in another order and case', () => {
   const report = join([port({})], [nic({})])

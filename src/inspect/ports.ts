@@ -80,6 +80,8 @@ export type JoinOptions = {
   readonly ofThisNode: boolean
   /** Leaves out the servers' own addresses, and ports that have no others. */
   readonly withoutPrimary: boolean
+  /** Why a further cloud could not be looked at: nothing is missing then that may be there. */
+  readonly unseen: readonly string[]
 }
 
 /** True if something is not as it should be. */
@@ -108,7 +110,8 @@ export function joinPorts(clouds: readonly CloudPorts[], journal: JournalFacts, 
       facts,
     )
   })
-  return { servers, others, faults: options.ofThisNode ? gone(clouds, journal) : notFound(clouds) }
+  const missing = () => (options.ofThisNode ? gone(clouds, journal) : notFound(clouds))
+  return { servers, others, faults: options.unseen.length > 0 ? options.unseen : missing() }
 }
 
 /** Neutron's view of a server's ports, and what Nova alone calls its own. */

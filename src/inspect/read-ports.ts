@@ -39,17 +39,29 @@ export async function readPorts(
   const leases = journal === undefined ? [] : listLeases(journal)
   const recorded = new Set([...knownPorts, ...leases.map(({ portId }) => portId).filter(id => id !== '')])
   const pairs = new Map(journal === undefined ? [] : pairsOf(journal))
-  const found: CloudPorts[] = []
-  for (const [cloud, uses] of clouds) {
+  const look = async (cloud: CloudReference, uses: readonly NeutronUse[]): Promise<CloudPorts> => {
     const nics = addresses.length > 0 ? [] : await Promise.all(uses.map(use => nicOf(use, host)))
     await using session = await open(cloud, text => warnings.push(text))
     const owners = addresses.length > 0 ? [] : uses.map(({ owner }) => owner)
     const target = { addresses, nics, knownPorts: [...recorded], owners }
     const ports = await readCloudPorts(session, target, limits)
     if (addresses.length === 0 && ports.servers.length === 0) warnings.push(noServer(ports.cloud, nics))
-    found.push(ports)
+    return ports
   }
-  const report = joinPorts(found, { leases, knownPorts, pairs }, { ofThisNode: addresses.length === 0, withoutPrimary })
+  const found: CloudPorts[] = []
+  const failures: unknown[] = []
+  for (const [cloud, uses] of clouds)
+    await look(cloud, uses).then(
+      ports => found.push(ports),
+      error => failures.push(error),
+    )
+  if (found.length === 0) throw failures[0]
+  const unseen = failures.map(error => (error instanceof Error ? error.message : String(error)))
+  const report = joinPorts(
+    found,
+    { leases, knownPorts, pairs },
+    { ofThisNode: addresses.length === 0, withoutPrimary, unseen },
+  )
   return { report, warnings: [...new Set(warnings)] }
 }
 

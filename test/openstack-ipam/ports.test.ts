@@ -211,6 +211,18 @@ test('ports: shows what Neutron has where Nova does not answer', async t => {
   assert.match(report.servers[0]!.faults[0]!, /^Cannot get server \S+: .*403/)
 })
 
+test('ports: a cloud that cannot be asked is told, and hides nothing of the others', async t => {
+  const { ipam, directory, port, read } = await nodeWithPod(t)
+  const openstackConf = { ...ipam.openstackConf, authUrl: 'http://127.0.0.1:1/v3' }
+  const plugin = { type: 'veth-route', ipam: { type: 'tcnp-ipam', ...ipam, openstackConf } }
+  const away = join(directory, 'away.conflist')
+  writeFileSync(away, JSON.stringify({ name: 'away', cniVersion: '1.0.0', plugins: [plugin] }))
+  const report = await read({ conflist: [away, join(directory, 'nic.conflist')] })
+  assert.equal(report.servers[0]!.ports[0]!.id, port.id)
+  assert.match(report.faults.join('\n'), /^[^\n]*http:\/\/127\.0\.0\.1:1\/v3[^\n]*$/)
+  await assert.rejects(read({ conflist: [away] }), /127\.0\.0\.1:1/)
+})
+
 test('ports: says what it lacks, and makes no journal', async t => {
   const directory = nodeDirectory(t)
   const { status, output } = await mooring('ports', '--data-dir', directory, '--conf-dir', directory)
