@@ -32,7 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define VERSIONS "\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\""
+static const char versions[] = "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n";
 enum { STDIN_MAX = 1 << 20, ANSWER_MAX = 8 << 20, ANSWER_MS = 110000, STATUS_MS = 10000, STDIN_MS = 10000, RETRY_MS = 20 };
 
 // Found in the file by whoever must know whether an executable is this shim.
@@ -201,9 +201,10 @@ static void spool(const char *request, size_t length) {
   char directory[3072], path[3200], draft[3210];
   struct timespec t;
   clock_gettime(CLOCK_REALTIME, &t);
-  snprintf(directory, sizeof directory, "%s/spool", data_dir);
+  if ((size_t)snprintf(directory, sizeof directory, "%s/spool", data_dir) >= sizeof directory)
+    fail(4, "Cannot keep the DEL for the agent: the path of the data directory is too long", "");
   mkdir(data_dir, 0700);
-  mkdir(directory, 0700);
+  if (mkdir(directory, 0700) == 0) sync_directory(data_dir);
   snprintf(path, sizeof path, "%s/%lld%09ld-%d", directory, (long long)t.tv_sec, t.tv_nsec, getpid());
   snprintf(draft, sizeof draft, "%s.draft", path);
   int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -251,7 +252,7 @@ int main(int argc __attribute__((unused)), char **argv) {
   if (!*command)
     return fprintf(stderr, "CNI plugin %s of Mooring\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n", type) < 0;
   if (!strcmp(command, "VERSION"))
-    return write_all(1, "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[" VERSIONS "]}\n", sizeof VERSIONS + 45) < 0;
+    return write_all(1, versions, sizeof versions - 1) < 0;
   read_settings();
   int agent = !strcmp(mode, "agent"), fd = try_connect();
   if (fd < 0 && !agent) {

@@ -3,7 +3,7 @@
 // Method: a listener that hangs up; a plugin that prints how it was started.
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -52,6 +52,17 @@ test('mode standalone: a DEL whose agent goes away is error 11, since nobody mig
 test('ERR-12 mode agent: an ADD whose agent goes away is error 11', async t => {
   const { code, stdout, spooled } = await callWithoutAnswer(t, 'agent', 'ADD')
   assert.deepEqual([code, JSON.parse(stdout).code, spooled], [1, 11, 0])
+})
+
+test('mode agent: a DEL that would be promised under a cut path is refused', t => {
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-shim-'))
+  t.after(() => rmSync(directory, { recursive: true }))
+  const data = `${directory}${`/${'d'.repeat(200)}`.repeat(16)}`.slice(0, 3_068)
+  mkdirSync(data, { recursive: true })
+  const env = { CNI_COMMAND: 'DEL', MOORING_CONFIG: '/dev/null', MOORING_MODE: 'agent', MOORING_DATA_DIR: data }
+  const { status, stdout } = spawnSync(shim, { env, argv0: '/opt/cni/bin/veth-route', input: CONFIG, encoding: 'utf8' })
+  assert.deepEqual([status, readdirSync(data)], [1, []])
+  assert.match(JSON.parse(stdout).msg, /path of the data directory is too long/)
 })
 
 /** Calls the shim without agent, with that text in PLUGIN.flags. */
