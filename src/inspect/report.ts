@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Attachment } from '#allocator'
-import { parseIp, tryParsePrefix } from '#base'
+import { formatIp, parseIp, tryParsePrefix } from '#base'
 import type { Host, Survey, SurveyLink } from '#host'
 import { callOf, findFaultsOf, type World } from '#plugins'
 import { podOf } from './pod.ts'
@@ -120,8 +120,9 @@ function addressesOf(inside: readonly SurveyLink[], attachments: readonly Attach
     const { ips = [] } = result === '' ? {} : (JSON.parse(result) as { ips?: { address: string }[] })
     return ips.map(({ address }) => address)
   })
-  const found = [...inside.flatMap(link => link.addresses), ...recorded]
-    .filter(address => tryParsePrefix(address) !== undefined)
-    .map(address => address.split('/')[0]!)
+  const found = [...inside.flatMap(link => link.addresses), ...recorded].flatMap(address => {
+    const prefix = tryParsePrefix(address)
+    return prefix === undefined ? [] : formatIp(prefix.ip)
+  })
   return [...new Set(found)].filter(address => !address.startsWith('fe80:'))
 }

@@ -52,7 +52,7 @@ function open(path: string, text: string, journal: Journal | undefined, known?: 
   if (fd === undefined && known === undefined) throw new Error(`Cannot open "${text}": ${path} is no network namespace`)
   const identity = fd === undefined ? undefined : identifyNetns(fd)
   const isHere = ({ netnsDevice, netnsInode }: Attachment) =>
-    netnsDevice === identity?.device && netnsInode === identity?.inode
+    identity !== undefined && netnsDevice === identity.device && netnsInode === identity.inode
   const close = () => fd !== undefined && closeSync(fd)
   // The path is another container's by now.
   if (known !== undefined && !known.some(isHere)) {
