@@ -134,6 +134,18 @@ for (const mode of ['standalone', 'agent'] as const)
       }
     })
 
+    testByAgent('DEL: nothing is left where somebody replaced rules of the node, or added to them', async () => {
+      const pod = newPod()
+      const { name } = resultOf(await call('ADD', pod)).interfaces[1]
+      at.node.ip(`rule del pref 1023 iif ${name}`)
+      at.node.ip(`rule add pref 1023 iif ${name} fwmark 0x2000/0xffff lookup main protocol 98`)
+      at.node.ip(`rule add pref 1023 iif ${name} fwmark 0x4000/0x4000 lookup main`)
+      at.node.ip(`-6 rule del pref 1024 iif ${name}`)
+      at.node.ip(`-6 rule add pref 1024 iif ${name} lookup 300`)
+      resultOf(await call('DEL', pod))
+      assertNothingLeft()
+    })
+
     if (mode === 'standalone')
       test('DEL: without a record, by what follows from the key alone', async () => {
         for (const keys of [{}, { ...BY_NODE, ipMasq: false, allowMetadata: true, nodePortMark: '0x1000' }]) {

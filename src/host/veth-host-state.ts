@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { formatPrefix, hostPrefix, type Ip, isV4, networkOf, type Prefix } from '#base'
-import { AF_INET, AF_INET6, protocols, type Route, RT_TABLE_MAIN, type Rule, scopes } from '#rtnetlink'
+import {
+  AF_INET,
+  AF_INET6,
+  protocols,
+  type Route,
+  RT_TABLE_MAIN,
+  type Rule,
+  type RulePattern,
+  scopes,
+} from '#rtnetlink'
 import type { Pair } from './pair.ts'
 
 // What a veth to the node consists of on both sides, as data: ADD makes it, CHECK compares it, DEL takes it away.
@@ -57,6 +66,13 @@ export const nodeRules = ({ hostLink, ...shape }: Pick<VethHostPod, 'hostLink' |
     },
     { family, priority: PRIORITY_POD, inInterface: hostLink, table: shape.table, protocol: protocols.mooring },
   ])
+
+/**
+ * What tells the rules on the node from all others: their place, and the link that they name. What else they say somebody may
+ * have changed.
+ */
+export const nodeRulePatterns = (traces: Parameters<typeof nodeRules>[0]): RulePattern[] =>
+  nodeRules(traces).map(({ family, priority, inInterface }) => ({ family, priority, inInterface: inInterface! }))
 
 /** Which address a machine speaks from; undefined: the kernel chooses the right one by itself. */
 export type ChooseSource = (family: number) => Ip | undefined

@@ -25,6 +25,7 @@ import {
   RT_TABLE_MAIN,
   RTN_UNICAST,
   type Rule,
+  type RulePattern,
   scopes,
   setLink,
   tableOfRule,
@@ -42,6 +43,7 @@ import {
   familyOf,
   nextHopOf,
   nodeRoutes,
+  nodeRulePatterns,
   nodeRules,
   nodeTable,
   podRoutes,
@@ -267,9 +269,17 @@ export type VethHostTraces = Pick<
 export function detachVethHost(context: HostContext, traces: VethHostTraces & { netnsFd?: number | undefined }): void {
   const { netnsFd } = traces
   try {
-    executeAll(context.route, nodeRules(traces).map(deleteRule))
+    removeRules(context.route, nodeRulePatterns(traces))
   } finally {
     if (netnsFd !== undefined) context.inNetns(netnsFd, route => leavePod(route, traces))
+  }
+}
+
+/** Removes every rule that fits: the kernel takes one at a time. */
+function removeRules(route: Transport, patterns: readonly RulePattern[]): void {
+  for (let left = patterns; left.length > 0; ) {
+    const replies = route.execute(left.map(deleteRule))
+    left = left.filter((_, index) => replies[index]!.tolerated === undefined)
   }
 }
 

@@ -65,8 +65,11 @@ export type Rule = {
   protocol?: number
 }
 
-function encode(rule: Rule): Uint8Array {
-  const { family, table, source, destination, ...rest } = rule
+/** What rules have in common; what is left out may be anything. */
+export type RulePattern = Pick<Rule, 'family' | 'priority'> & Partial<Rule>
+
+function encode(rule: RulePattern): Uint8Array {
+  const { family, table = 0, source, destination, ...rest } = rule
   return concat([
     header.encode({
       family,
@@ -85,11 +88,12 @@ function encode(rule: Rule): Uint8Array {
 }
 
 /** `rule 1024 from 10.0.0.2/32 iif veth1 lookup 256`, for messages. */
-export function describeRule({ priority, source, mark, inInterface, table }: Rule): string {
+export function describeRule({ priority, source, mark, inInterface, table }: RulePattern): string {
   const from = source === undefined ? '' : ` from ${formatPrefix(source)}`
   const marked = mark === undefined ? '' : ` fwmark 0x${mark.toString(16)}`
   const iif = inInterface === undefined ? '' : ` iif ${inInterface}`
-  return `rule ${priority}${from}${marked}${iif} lookup ${table}`
+  const lookup = table === undefined ? '' : ` lookup ${table}`
+  return `rule ${priority}${from}${marked}${iif}${lookup}`
 }
 
 /** Adds a rule; EEXIST where the same is there. */
@@ -100,8 +104,8 @@ export const addRule = (rule: Rule): Request => ({
   about: `add ${describeRule(rule)}`,
 })
 
-/** Removes a rule. Absence is success. */
-export const deleteRule = (rule: Rule): Request => ({
+/** Removes the first rule that fits. Absence is success: the reply tells (`tolerated`). */
+export const deleteRule = (rule: RulePattern): Request => ({
   type: RTM_DELRULE,
   flags: NLM_F_ACK,
   body: encode(rule),
