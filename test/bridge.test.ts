@@ -237,6 +237,16 @@ describe('bridge, agent, ADD and DEL', { skip }, () => {
     assertNothingLeft()
   })
 
+  test('ADD: a port adds no address and no route to those that the kernel walks through for the next', async () => {
+    const { it } = newPod({ ipam: hostLocal(at.node, v4, v6) })
+    const { name } = resultOf(await at.node.call('ADD', it)).interfaces[1]
+    assert.equal(at.node.ip(`address show dev ${name}`).match(/inet6?/g), null)
+    for (const family of ['-4', '-6'])
+      assert.equal(at.node.ip(`${family} route show table all dev ${name}`), '', `IP${family}`)
+    await at.node.call('DEL', it)
+    assertNothingLeft()
+  })
+
   test('ADD: several ranges of a family give the bridge a gateway each', async () => {
     const bridge = spareBridge('br-many')
     const ipam = hostLocal(at.node, [{ subnet: '10.2.0.0/24' }], [{ subnet: '10.3.0.0/24' }])

@@ -26,7 +26,7 @@ import type { HostContext } from './context.ts'
 import { tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import { configurePodLink, type PodLink, withBroadcast } from './pod-link.ts'
-import { ensureSysctl } from './sysctl.ts'
+import { ensureSysctl, setSysctl } from './sysctl.ts'
 
 /** The bridge that somebody wants. */
 export type BridgeWanted = {
@@ -260,6 +260,9 @@ function attachBridged(context: HostContext, pod: BridgedPod): { rebuilt: boolea
   const { pair, owner, port, podLink, firewall } = pod
   const made = createPair(context, pair)
   try {
+    // What a port receives is the bridge's. Its link-local address would be of no use, and the kernel walks through the
+    // routes of all ports whenever one comes, goes or gets carrier.
+    setSysctl('1', 'ipv6', 'conf', pair.hostLink, 'disable_ipv6')
     // Before the pod can send anything.
     const rebuilt = addBridged(context.netfilter, firewall)
     const settings = { ...(port.hairpin ? { hairpin: 1 } : {}), ...(port.isolated ? { isolated: 1 } : {}) }
