@@ -172,7 +172,6 @@ describe('veth-host, agent, CHECK, STATUS and GC', { skip }, () => {
           at.node.ip(`rule add fwmark 0x2000/0xffff ${rule}`)
         },
         /rule 1023 fwmark 0x2000 iif veth\w+ lookup 254 is missing on the node/,
-        () => at.node.ip('rule del pref 1023'),
       ],
       [
         'rule 1024 for some packets only',

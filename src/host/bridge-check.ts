@@ -10,6 +10,7 @@ import {
   IFF_UP,
   type Link,
   type PortVlans,
+  readLinkIndex,
 } from '#rtnetlink'
 import { addressFaults } from './address-faults.ts'
 import { describeBridge, gatewayOwner, gatewayPort, hasSpanningTree, OPERSTATE_UP, untaggedIn } from './bridge.ts'
@@ -120,8 +121,8 @@ function vlanFaults(
   want: readonly PortVlans[],
   preserved: number,
 ): string[] {
-  const ports = route.execute([dumpPortVlans()])[0]!.messages.map(decodePortVlans)
-  const present = ports.find(port => port.index === index)?.vlans ?? []
+  const own = route.execute([dumpPortVlans()])[0]!.messages.find(port => readLinkIndex(port) === index)
+  const present = own === undefined ? [] : decodePortVlans(own).vlans
   const isWanted = (vid: number) => vid === preserved || want.some(({ from, to }) => from <= vid && vid <= to)
   const others = present
     .flatMap(({ from, to }) => Array.from({ length: to - from + 1 }, (_, step) => from + step))

@@ -4,6 +4,7 @@ import { formatIp, hostPrefix, ipEquals } from '#base'
 import { EEXIST, EOPNOTSUPP } from '#libc'
 import { NetlinkError, type Transport } from '#netlink'
 import {
+  AF_INET,
   addAddress,
   addLink,
   decodeAddress,
@@ -114,7 +115,7 @@ export function ownNextHopFaults({ route }: HostContext): string[] {
   if (message === undefined || decodeRoute(message).type !== RTN_LOCAL) return [`${name} is no address of the node`]
   const lo = tryFindLink(route, { ifname: 'lo' })?.index
   return route
-    .execute([dumpAddresses()])[0]!
+    .execute([dumpAddresses(0, AF_INET)])[0]!
     .messages.map(decodeAddress)
     .filter(({ prefix }) => ipEquals(prefix.ip, nextHops.v4))
     .flatMap(address => [

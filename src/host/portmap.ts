@@ -17,7 +17,7 @@ import {
   NftablesError,
   readElements,
 } from '#nftables'
-import { decodeAddress, decodeRoute, dumpAddresses, lookupRoute } from '#rtnetlink'
+import { AF_INET, AF_INET6, decodeAddress, decodeRoute, dumpAddresses, lookupRoute } from '#rtnetlink'
 import type { HostContext } from './context.ts'
 import { removeElements } from './elements.ts'
 import { settingFaults } from './link-faults.ts'
@@ -244,7 +244,8 @@ export function forgetFlows({ netfilter, route }: HostContext, ports: readonly H
   for (const version of ipVersions) {
     const wanted = udp.filter(({ pod }) => versionOf(pod) === version)
     if (wanted.length === 0) continue
-    const own = route.execute([dumpAddresses()])[0]!.messages.map(message => decodeAddress(message).prefix.ip)
+    const family = version === 'v4' ? AF_INET : AF_INET6
+    const own = route.execute([dumpAddresses(0, family)])[0]!.messages.map(message => decodeAddress(message).prefix.ip)
     const isOwn = (ip: Ip) => own.some(each => ipEquals(each, ip)) || prefixContains(localhost, ip)
     const isOurs = (flow: Flow) =>
       wanted.some(

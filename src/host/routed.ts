@@ -14,7 +14,7 @@ import {
   parseIp,
 } from '#base'
 import { EADDRINUSE, ENODEV } from '#libc'
-import { NetlinkError, type NetlinkSocket, type Reply, type Request } from '#netlink'
+import { mentions, NetlinkError, type NetlinkSocket, type Reply, type Request, type Transport } from '#netlink'
 import {
   AF_INET,
   AF_INET6,
@@ -263,28 +263,39 @@ export function detachRouted({ route }: HostContext, { hostLink, addresses, upli
 
 /**
  * What a pod left on the node, found without any record: by its link, if that is still the owner's.
- * Reads every host route of ours: for the rare DEL that nothing is known of.
+ * Reads every proxy entry: for the rare DEL that nothing is known of.
  */
 export function findRouted(context: HostContext, owned: OwnedLink): RoutedTraces | undefined {
   const { route } = context
   const message = route.execute([getLink({ ifname: owned.name })])[0]!.messages[0]
   const link = message === undefined ? undefined : decodeLink(message)
   if (link === undefined || !isOwned(link, owned)) return undefined
-  const addresses = [AF_INET, AF_INET6]
-    .flatMap(family => {
-      const ours = dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring })
-      return route.execute([ours])[0]!.messages
-    })
-    .map(decodeRoute)
-    .filter(entry => entry.outInterface === link.index && entry.destination !== undefined)
-    .map(entry => entry.destination!)
+  const addresses = hostRoutesBy(route, link.index)
   return { hostLink: owned.name, addresses, uplinkIndex: findProxyIndex(context, addresses) }
 }
+
+/** The destinations of our routes by a link of the node. */
+export const hostRoutesBy = (route: Transport, outInterface: number): Prefix[] =>
+  [AF_INET, AF_INET6]
+    .flatMap(family => {
+      const ours = { table: RT_TABLE_MAIN, protocol: protocols.mooring, outInterface }
+      return route.execute([dumpRoutes(family, ours)])[0]!.messages
+    })
+    .map(decodeRoute)
+    // Kernels before 4.20 know no filter but the table.
+    .filter(entry => entry.outInterface === outInterface && entry.protocol === protocols.mooring)
+    .flatMap(({ destination }) => destination ?? [])
 
 /** Index of the link on which the node answers for one of the addresses because of us; undefined: nowhere. Reads every entry. */
 export const findProxyIndex = ({ route }: HostContext, addresses: readonly Prefix[]): number | undefined =>
   [AF_INET, AF_INET6]
     .flatMap(family => route.execute([dumpProxies(family)])[0]!.messages)
+    .filter(({ body }) =>
+      mentions(
+        body,
+        addresses.map(({ ip }) => ip),
+      ),
+    )
     .map(decodeNeighbour)
     .find(
       ({ address, protocol }) => protocol === protocols.mooring && addresses.some(({ ip }) => ipEquals(ip, address)),

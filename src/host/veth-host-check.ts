@@ -152,9 +152,19 @@ function routeFaults(
 }
 
 const ruleFaults = (route: Transport, wanted: readonly Rule[], where: Place): string[] =>
-  wanted
-    .filter(want => !listRules(route, want.family).some(entry => isSameRule(entry, want)))
+  [AF_INET, AF_INET6]
+    .flatMap(family => {
+      const asked = wanted.filter(want => want.family === family)
+      const present = asked.length === 0 ? [] : listRules(route, family, linksOf(asked))
+      return asked.filter(want => !present.some(entry => isSameRule(entry, want)))
+    })
     .map(want => `${describeRule(want)} is missing ${where}`)
+
+/** The links that rules name; undefined where not all do. */
+function linksOf(rules: readonly Rule[]): string[] | undefined {
+  const links = rules.flatMap(({ inInterface }) => inInterface ?? [])
+  return links.length === rules.length ? links : undefined
+}
 
 /** What leads by the pod's own NIC, where the default route does not. */
 function underlayFaults(route: Transport, pod: Expected): string[] {

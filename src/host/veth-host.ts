@@ -2,7 +2,7 @@
 
 import { type Deadline, deadlineIn, formatMac, ipEquals, isV4, type Prefix, prefixContains } from '#base'
 import { EEXIST, ENOENT } from '#libc'
-import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
+import { mentions, NETLINK_NETFILTER, NetlinkError, NetlinkSocket, type Request, type Transport } from '#netlink'
 import { commit, deleteTable, NftablesError } from '#nftables'
 import {
   AF_INET,
@@ -34,7 +34,7 @@ import type { HostContext } from './context.ts'
 import { isOwned, type OwnedLink, tryFindLink } from './links.ts'
 import { ensureForwarding } from './nexthop.ts'
 import { createPair } from './pair.ts'
-import { enableIpv6 } from './routed.ts'
+import { enableIpv6, hostRoutesBy } from './routed.ts'
 import { ensureSysctl, tryReadSysctl } from './sysctl.ts'
 import { makePodTable, podTable } from './veth-host-ruleset.ts'
 import {
@@ -141,9 +141,9 @@ export function isStrict(link: string): boolean {
  */
 function nodeSource(route: Transport, pod: VethHostPod): ChooseSource {
   const [first] = route
-    .execute([dumpAddresses()])[0]!
+    .execute([dumpAddresses(0, AF_INET)])[0]!
     .messages.map(decodeAddress)
-    .filter(({ prefix, scope, flags }) => isV4(prefix.ip) && scope < scopes.link && (flags & IFA_F_SECONDARY) === 0)
+    .filter(({ scope, flags }) => scope < scopes.link && (flags & IFA_F_SECONDARY) === 0)
     .sort((a, b) => a.index - b.index)
   return family => {
     const own = nextHopOf(pod, family)
@@ -321,8 +321,9 @@ export function findVethHosts(
   { route }: HostContext,
   links: readonly OwnedLink[],
 ): Pick<VethHostTraces, 'hostLink' | 'table' | 'mark' | 'addresses'>[] {
+  const names = links.map(({ name }) => name)
   const ours = [AF_INET, AF_INET6]
-    .flatMap(family => listRules(route, family))
+    .flatMap(family => listRules(route, family, names))
     .filter(rule => rule.protocol === protocols.mooring)
   return links.flatMap(owned => {
     const link = tryFindLink(route, { ifname: owned.name })
@@ -338,24 +339,20 @@ export function findVethHosts(
   })
 }
 
-/** The destinations of our routes by a link of the node. */
-const hostRoutesBy = (route: Transport, index: number): Prefix[] =>
-  [AF_INET, AF_INET6]
-    .flatMap(
-      family => route.execute([dumpRoutes(family, { table: RT_TABLE_MAIN, protocol: protocols.mooring })])[0]!.messages,
-    )
-    .map(decodeRoute)
-    .flatMap(({ outInterface, destination }) =>
-      destination !== undefined && outInterface === index ? [destination] : [],
-    )
-
 /** Removes every rule of ours that names the link, whatever else it says. */
 export function removeVethHostRulesOf({ route }: HostContext, hostLink: string): void {
   const rules = [AF_INET, AF_INET6]
-    .flatMap(family => listRules(route, family))
+    .flatMap(family => listRules(route, family, [hostLink]))
     .filter(rule => rule.protocol === protocols.mooring && rule.inInterface === hostLink)
   executeAll(route, rules.map(deleteRule))
 }
 
-export const listRules = (route: Transport, family: number): Rule[] =>
-  route.execute([dumpRules(family)])[0]!.messages.map(decodeRule)
+/**
+ * The rules of a family.
+ * @param links given: those that name one of them, others may be among them; that is decoded in a tenth of the time
+ */
+export const listRules = (route: Transport, family: number, links?: readonly string[]): Rule[] =>
+  route
+    .execute([dumpRules(family)])[0]!
+    .messages.filter(({ body }) => links === undefined || mentions(body, links))
+    .map(decodeRule)

@@ -248,6 +248,15 @@ export function walk(data: Uint8Array): [type: number, payload: Uint8Array][] {
   return found
 }
 
+/** The payload of the first attribute of a type, from an offset on: where nothing else of many messages is asked for. */
+export function findAttribute(data: Uint8Array, from: number, wanted: number): Uint8Array | undefined {
+  for (let offset = from, length = 0; offset + HEADER <= data.length; offset += align(length)) {
+    length = lengthAt(data, offset)
+    if (typeAt(data, offset) === wanted) return data.subarray(offset + HEADER, offset + length)
+  }
+  return undefined
+}
+
 function lengthAt(data: Uint8Array, offset: number): number {
   const length = readInteger(data, offset, 2, true)
   if (length < HEADER || offset + length > data.length)

@@ -51,6 +51,12 @@ export const encodeBatch = (requests: readonly Request[], seq: number, awaited?:
     }
   })
 
+/** True if one of the texts or bytes is somewhere in it: tells quickly which of a thousand answers are worth decoding. */
+export const mentions = (body: Uint8Array, these: readonly (string | Uint8Array)[]): boolean => {
+  const searched = Buffer.from(body.buffer, body.byteOffset, body.length)
+  return these.some(each => searched.includes(each))
+}
+
 /** The messages of one datagram. @throws {RangeError} on a length that cannot be. */
 export function decodeMessages(datagram: Uint8Array): Message[] {
   const messages: Message[] = []

@@ -6,6 +6,7 @@ import {
   bytes,
   type Infer,
   list,
+  mentions,
   NLM_F_ACK,
   NLM_F_CREATE,
   NLM_F_DUMP,
@@ -54,11 +55,19 @@ const elementAttributes = nested(
 )
 type ElementAttributes = Infer<typeof elementAttributes>
 
-export const elementListAttributes = attributes({
+const placeOfElements = {
   table: [NFTA_SET_ELEM_LIST_TABLE, string()],
   set: [NFTA_SET_ELEM_LIST_SET, string()],
   setId: [NFTA_SET_ELEM_LIST_SET_ID, u32be],
+} as const
+export const elementListAttributes = attributes({
+  ...placeOfElements,
   elements: [NFTA_SET_ELEM_LIST_ELEMENTS, nested(list(NFTA_LIST_ELEM, elementAttributes))],
+})
+/** The same with elements as the kernel wrote them. */
+const rawElementListAttributes = attributes({
+  ...placeOfElements,
+  elements: [NFTA_SET_ELEM_LIST_ELEMENTS, nested(list(NFTA_LIST_ELEM, bytes))],
 })
 
 /** An element of a set or map. */
@@ -168,8 +177,8 @@ export const listKeys = (
 
 export type ListOptions = {
   /**
-   * Look only for elements whose key or comment has one of these texts. Others may be listed beside them; but the kernel's
-   * answers, of a few dozen elements each, that have none are not decoded: a thousand elements take 1 ms instead of 30.
+   * Look only for elements whose key or comment has one of these texts, as a part of another text as well. The others are not
+   * decoded: a thousand elements take 1 ms instead of 30.
    */
   readonly mentioning?: readonly string[]
 }
@@ -192,28 +201,25 @@ export function listElements(
   )
   const reply = transport.execute([dump])[0]!
   if (reply.tolerated !== undefined) return undefined
-  const texts = mentioning?.map(text => latin1.decode(new TextEncoder().encode(text)))
+  if (mentioning === undefined) return reply.messages.flatMap(answer => decodeElements(set, answer.body))
   return reply.messages
-    .filter(({ body }) => texts === undefined || mentions(body, texts))
-    .flatMap(answer => decodeElements(set, answer.body))
+    .filter(({ body }) => mentions(body, mentioning))
+    .flatMap(({ body }) => decodeAnswer(body, rawElementListAttributes).values.elements ?? [])
+    .filter(element => mentions(element, mentioning))
+    .map(element => decodeElement(set, elementAttributes.decode(element)))
 }
 
-const latin1 = new TextDecoder('latin1')
-function mentions(body: Uint8Array, texts: readonly string[]): boolean {
-  const text = latin1.decode(body)
-  return texts.some(each => text.includes(each))
-}
+const decodeElements = (set: NamedSet, body: Uint8Array): Element[] =>
+  (decodeAnswer(body, elementListAttributes).values.elements ?? []).map(element => decodeElement(set, element))
 
-function decodeElements(set: NamedSet, body: Uint8Array): Element[] {
-  return (decodeAnswer(body, elementListAttributes).values.elements ?? []).map(({ key, data, userdata }) => {
-    const comment = decodeComment(userdata)
-    const holdsFields = Array.isArray(set.data) && data?.value !== undefined
-    return {
-      key: decodeFields(set.key, key?.value ?? new Uint8Array(0)),
-      ...(holdsFields ? { value: decodeFields(set.data as readonly DataTypeName[], data.value!) } : {}),
-      ...(comment === undefined ? {} : { comment }),
-    }
-  })
+function decodeElement(set: NamedSet, { key, data, userdata }: ElementAttributes): Element {
+  const comment = decodeComment(userdata)
+  const holdsFields = Array.isArray(set.data) && data?.value !== undefined
+  return {
+    key: decodeFields(set.key, key?.value ?? new Uint8Array(0)),
+    ...(holdsFields ? { value: decodeFields(set.data as readonly DataTypeName[], data.value!) } : {}),
+    ...(comment === undefined ? {} : { comment }),
+  }
 }
 
 /** Whether each of the elements is there, in order; false as well where its set is not. @throws {NetlinkError} */

@@ -4,6 +4,7 @@ import {
   attributes,
   bytes,
   type Infer,
+  mentions,
   NLM_F_APPEND,
   NLM_F_CREATE,
   NLM_F_DUMP,
@@ -87,6 +88,6 @@ export function listRules(transport: Transport, chain: Pick<Chain, 'table' | 'na
 export function findRules(transport: Transport, chain: Pick<Chain, 'table' | 'name'>, text: string): bigint[] {
   return transport
     .execute([dumpRules(chain)])[0]!
-    .messages.filter(({ body }) => Buffer.from(body.buffer, body.byteOffset, body.length).includes(text))
+    .messages.filter(({ body }) => mentions(body, [text]))
     .flatMap(({ body }) => decodeAnswer(body, ruleAttributes).values.handle ?? [])
 }

@@ -122,11 +122,11 @@ export function deleteAddress(address: NewAddress): Request {
   }
 }
 
-/** Asks for the addresses of one link, or of all; both families. */
-export const dumpAddresses = (index = 0): Request => ({
+/** Asks for the addresses of one link, or of all; of one family, or of both. */
+export const dumpAddresses = (index = 0, family = 0): Request => ({
   type: RTM_GETADDR,
   flags: NLM_F_DUMP,
-  body: header.encode({ index }),
+  body: header.encode({ index, family }),
   about: index === 0 ? 'list addresses' : `list addresses of link ${index}`,
 })
 

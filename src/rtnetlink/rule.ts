@@ -5,6 +5,7 @@ import { ENOENT } from '#libc'
 import {
   attributes,
   concat,
+  findAttribute,
   ip,
   type Message,
   NLM_F_ACK,
@@ -16,7 +17,6 @@ import {
   struct,
   u8,
   u32,
-  walk,
 } from '#netlink'
 
 const RTM_NEWRULE = 32
@@ -126,8 +126,8 @@ export const dumpRules = (family: number): Request => ({
  * @param message an RTM_NEWRULE
  */
 export function tableOfRule({ body }: Message): number {
-  const attribute = walk(body.subarray(header.size)).find(([type]) => type === FRA_TABLE)
-  return attribute === undefined ? body[TABLE_OFFSET]! : u32.decode(attribute[1])
+  const table = findAttribute(body, header.size, FRA_TABLE)
+  return table === undefined ? body[TABLE_OFFSET]! : u32.decode(table)
 }
 /** Where the table stands in the header, if it is below 256 and the attribute is missing. */
 const TABLE_OFFSET = 4

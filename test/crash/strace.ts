@@ -35,7 +35,7 @@ export async function attach(
   pid: number,
   syscalls: string,
   inject?: string,
-): Promise<Trace & { stop(): void; ended: Promise<void> }> {
+): Promise<Trace & { received(): number; stop(): void; ended: Promise<void> }> {
   const file = join(folder('trace'), 'calls')
   const options = ['-f', '-s', '200', '-o', file, '-e', `trace=${syscalls}`]
   if (inject !== undefined) options.push('-e', `inject=${syscalls}:${inject}`)
@@ -52,8 +52,14 @@ export async function attach(
     const force = setTimeout(() => child.kill('SIGKILL'), LET_GO_MS)
     void ended.then(() => clearTimeout(force))
   }
-  return { prefix: [], calls: () => callsIn(file), stop, ended }
+  return { prefix: [], calls: () => callsIn(file), received: () => receivedIn(file), stop, ended }
 }
+
+/** The bytes that calls of recvfrom brought so far: of Node.js's own sockets none does. */
+const receivedIn = (file: string): number =>
+  [...readFileSync(file, 'utf8').matchAll(/\brecvfrom(?:\(| resumed>).* = (\d+)$/gm)]
+    .map(([, bytes]) => Number(bytes))
+    .reduce((sum, bytes) => sum + bytes, 0)
 
 function callsIn(file: string): string[] {
   return readFileSync(file, 'utf8')
