@@ -438,11 +438,16 @@ export function findLookup(journal: Journal, lookup: string): { place: string; l
   return row === undefined ? undefined : { place: row.place, lookedMs: row.looked_ms }
 }
 
+/** What is in use is looked for every few minutes. The rest is of networks and addresses that the node had once. */
+const LOOKUP_MS = 30 * 86_400_000
+
 /** Keeps how a host port was found. */
 export function putLookup(journal: Journal, lookup: string, place: string): void {
+  const nowMs = Date.now()
   journal
     .sql('INSERT OR REPLACE INTO port_lookup (lookup, place, looked_ms) VALUES (?, ?, ?)')
-    .run(lookup, place, Date.now())
+    .run(lookup, place, nowMs)
+  journal.sql('DELETE FROM port_lookup WHERE looked_ms < ?').run(nowMs - LOOKUP_MS)
 }
 
 /** Forgets it: it is not true any more. */
