@@ -4,6 +4,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Journal } from './journal.ts'
 import type { Owner } from './port/plan.ts'
 
+/** A lease's, or a wait's, by the columns that name its owner. Binds `ownerKey`. */
+export const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
+export const ownerKey = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
+
 /** A call that comes meanwhile waits for so many: 1 ms to look at, 10 ms where all of them are released. */
 const OWNERS_MAX = 200
 

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '../journal.ts'
+import { OWNER, ownerKey } from '../owners.ts'
 import type { Owner } from '../port/plan.ts'
 import type { KnownPool, ObjectWant } from './object.ts'
-
-const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
-const keyOf = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
 
 type PoolRow = { pool: string; kind: string; access: string; settings: string; detail: string; seen_boot_id: string }
 
@@ -68,7 +66,7 @@ export function recordObjectWant(journal: Journal, want: Omit<ObjectWant, 'id'>)
     .sql(
       'INSERT INTO object_want (pool, network, container_id, if_name, special, expires_ms) VALUES (?, ?, ?, ?, ?, ?)',
     )
-    .run(want.pool, ...keyOf(want.owner), want.special, want.expiresMs)
+    .run(want.pool, ...ownerKey(want.owner), want.special, want.expiresMs)
 }
 
 /** Who waits for objects of a pool, the longest first, without those whose caller gave up. */
@@ -81,7 +79,7 @@ export function listObjectWants(journal: Journal, pool: string): ObjectWant[] {
 
 /** True while an attachment waits. */
 export const isWantingObject = (journal: Journal, owner: Owner): boolean =>
-  journal.sql(`SELECT 1 FROM object_want WHERE ${OWNER} LIMIT 1`).get(...keyOf(owner)) !== undefined
+  journal.sql(`SELECT 1 FROM object_want WHERE ${OWNER} LIMIT 1`).get(...ownerKey(owner)) !== undefined
 
 /** Forgets those whose caller gave up. */
 export function forgetExpiredObjectWants(journal: Journal, pool: string): void {
@@ -90,5 +88,5 @@ export function forgetExpiredObjectWants(journal: Journal, pool: string): void {
 
 /** Ends all waits of an attachment. */
 export function forgetObjectWantsOf(journal: Journal, owner: Owner): void {
-  journal.sql(`DELETE FROM object_want WHERE ${OWNER}`).run(...keyOf(owner))
+  journal.sql(`DELETE FROM object_want WHERE ${OWNER}`).run(...ownerKey(owner))
 }

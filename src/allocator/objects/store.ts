@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '../journal.ts'
+import { OWNER, ownerKey } from '../owners.ts'
 import type { Owner } from '../port/plan.ts'
 import {
   type CloudObject,
@@ -31,9 +32,7 @@ type Row = {
   changed_ms: number
 }
 
-const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
 const NOBODY = "network = '', container_id = '', if_name = '', boot_id = ''"
-const keyOf = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
 
 function fromRow(row: Row): CloudObject {
   return {
@@ -73,7 +72,7 @@ export const listLooseObjects = (journal: Journal, pool: string): CloudObject[] 
 
 /** The objects that an attachment holds. */
 export const listOwnedObjects = (journal: Journal, owner: Owner): CloudObject[] =>
-  all(journal, `${OWNER} AND state = 'assigned'`, ...keyOf(owner))
+  all(journal, `${OWNER} AND state = 'assigned'`, ...ownerKey(owner))
 
 /** Every object that an attachment holds, of one network or of all. */
 export const listAssignedObjects = (journal: Journal, network?: string): CloudObject[] =>
@@ -191,7 +190,7 @@ export function assignObject(journal: Journal, mark: string, owner: Owner, bootI
       `UPDATE object SET state = 'assigned', network = ?, container_id = ?, if_name = ?, boot_id = ?, changed_ms = ?
        WHERE mark = ?`,
     )
-    .run(...keyOf(owner), bootId, Date.now(), mark)
+    .run(...ownerKey(owner), bootId, Date.now(), mark)
 }
 
 /** Takes an object from whoever has it, with whatever he left on it: nobody gets it before it is cleaned. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Journal } from '../journal.ts'
+import { OWNER, ownerKey } from '../owners.ts'
 import type { AddressState, Known, Owner, PortAddress, PortIntent, Want } from './plan.ts'
 
 /** A port on which we have, or had, addresses. */
@@ -75,8 +76,6 @@ type AddressRow = {
 
 const COLUMNS =
   'port_id, address, subnet_id, state, network, container_id, if_name, boot_id, floating_ip, usable_ms, settling, changed_ms'
-const OWNER = 'network = ? AND container_id = ? AND if_name = ?'
-const keyOf = ({ network, containerId, ifName }: Owner) => [network, containerId, ifName] as const
 
 function fromRow(row: AddressRow): PortAddress {
   return {
@@ -165,7 +164,7 @@ export function listOwnedAddresses(journal: Journal, owner: Owner): PortAddress[
   return (
     journal
       .sql(`SELECT ${COLUMNS} FROM port_address WHERE ${OWNER} AND state = 'assigned'`)
-      .all(...keyOf(owner)) as AddressRow[]
+      .all(...ownerKey(owner)) as AddressRow[]
   ).map(fromRow)
 }
 
@@ -220,7 +219,7 @@ export function assignAddress(journal: Journal, address: PortAddress, owner: Own
       `UPDATE port_address SET state = 'assigned', network = ?, container_id = ?, if_name = ?, boot_id = ?, changed_ms = ?
        WHERE port_id = ? AND address = ?`,
     )
-    .run(...keyOf(owner), bootId, Date.now(), address.portId, address.address)
+    .run(...ownerKey(owner), bootId, Date.now(), address.portId, address.address)
 }
 
 /** Takes an address from whoever has it: it is nobody's, or on its way out. */
@@ -400,7 +399,7 @@ export function recordWant(journal: Journal, { portId, subnetIds, address, owner
       `INSERT INTO port_want (port_id, subnet_id, fallbacks, address, network, container_id, if_name, expires_ms)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
     )
-    .run(portId, subnetId, JSON.stringify(fallbacks), address ?? '', ...keyOf(owner), expiresMs)
+    .run(portId, subnetId, JSON.stringify(fallbacks), address ?? '', ...ownerKey(owner), expiresMs)
 }
 
 /** Who waits for addresses of a port, the longest first, without those whose caller gave up. */
@@ -418,7 +417,7 @@ export function forgetExpiredWants(journal: Journal, portId: string): void {
 
 /** True while an attachment waits. */
 export const isWanting = (journal: Journal, owner: Owner): boolean =>
-  journal.sql(`SELECT 1 FROM port_want WHERE ${OWNER} LIMIT 1`).get(...keyOf(owner)) !== undefined
+  journal.sql(`SELECT 1 FROM port_want WHERE ${OWNER} LIMIT 1`).get(...ownerKey(owner)) !== undefined
 
 /** Ends a wait that was served. */
 export function forgetWant(journal: Journal, id: number): void {
@@ -427,7 +426,7 @@ export function forgetWant(journal: Journal, id: number): void {
 
 /** Ends all waits of an attachment. */
 export function forgetWantsOf(journal: Journal, owner: Owner): void {
-  journal.sql(`DELETE FROM port_want WHERE ${OWNER}`).run(...keyOf(owner))
+  journal.sql(`DELETE FROM port_want WHERE ${OWNER}`).run(...ownerKey(owner))
 }
 
 /** What is kept about how a host port was found. `lookup` is what was looked for, `place` what was found; both JSON. */
