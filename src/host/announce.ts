@@ -3,11 +3,10 @@
 import { type Ip, isV4, parseIp } from '#base'
 import { SystemError, sendPacket } from '#libc'
 import { concat } from '#netlink'
+import { arpRequest, broadcastMac, ETH_P_ARP } from './arp.ts'
 import type { HostContext } from './context.ts'
 
-const ETH_P_ARP = 0x0806
 const ETH_P_IPV6 = 0x86dd
-const broadcast = new Uint8Array(6).fill(0xff)
 const allNodes = parseIp('ff02::1')
 const allNodesMac = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1)
 
@@ -25,7 +24,7 @@ export function announce(
   try {
     for (const address of addresses) {
       if (isV4(address))
-        sendPacket(context.packet, uplink.index, ETH_P_ARP, broadcast, arpAnnouncement(address, uplink.mac))
+        sendPacket(context.packet, uplink.index, ETH_P_ARP, broadcastMac, arpAnnouncement(address, uplink.mac))
       else
         sendPacket(context.packet, uplink.index, ETH_P_IPV6, allNodesMac, neighbourAdvertisement(address, uplink.mac))
     }
@@ -34,10 +33,8 @@ export function announce(
   }
 }
 
-/** RFC 826: Ethernet, IPv4, request; sender and target are the same address. */
-export function arpAnnouncement(address: Ip, mac: Uint8Array): Uint8Array {
-  return concat([Uint8Array.of(0, 1, 8, 0, 6, 4, 0, 1), mac, address, new Uint8Array(6), address])
-}
+export const arpAnnouncement = (address: Ip, mac: Uint8Array): Uint8Array =>
+  arpRequest({ address, target: address }, mac)
 
 /** IPv6 header and ICMPv6 type 136 with the override flag and the target's link-layer address. */
 export function neighbourAdvertisement(address: Ip, mac: Uint8Array): Uint8Array {

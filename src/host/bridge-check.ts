@@ -6,6 +6,7 @@ import {
   BR_STATE_FORWARDING,
   decodePortVlans,
   dumpPortVlans,
+  IF_OPER_UP,
   IFF_PROMISC,
   IFF_UP,
   type Link,
@@ -13,7 +14,7 @@ import {
   readLinkIndex,
 } from '#rtnetlink'
 import { addressFaults } from './address-faults.ts'
-import { describeBridge, gatewayOwner, gatewayPort, hasSpanningTree, OPERSTATE_UP, untaggedIn } from './bridge.ts'
+import { describeBridge, gatewayOwner, gatewayPort, hasSpanningTree, untaggedIn } from './bridge.ts'
 import { type BridgedFirewall, checkBridged } from './bridge-firewall.ts'
 import type { HostContext } from './context.ts'
 import { type LinkExpectation, linkFaults, pairFaults } from './link-faults.ts'
@@ -110,7 +111,7 @@ function portFaults(
 
 /** Without carrier a port does not forward, and with spanning tree it need not. */
 const stateFaults = (route: Transport, { operstate, linkinfo, ifname }: Link, bridgeIndex: number): string[] =>
-  operstate === OPERSTATE_UP && linkinfo?.port?.state !== BR_STATE_FORWARDING && !hasSpanningTree(route, bridgeIndex)
+  operstate === IF_OPER_UP && linkinfo?.port?.state !== BR_STATE_FORWARDING && !hasSpanningTree(route, bridgeIndex)
     ? [`bridge port ${ifname} does not forward`]
     : []
 

@@ -9,11 +9,10 @@ import {
   addLink,
   addPortVlans,
   BR_STATE_FORWARDING,
-  decodeAddress,
   deleteAddress,
   deleteLink,
   deletePortVlans,
-  dumpAddresses,
+  IF_OPER_UP,
   IFA_F_NODAD,
   IFF_PROMISC,
   IFF_UP,
@@ -27,6 +26,7 @@ import { tryFindLink } from './links.ts'
 import { createPair, type Pair } from './pair.ts'
 import { configurePodLink, type PodLink, withBroadcast } from './pod-link.ts'
 import { ensureSysctl, setSysctl } from './sysctl.ts'
+import { listAddresses } from './uplink.ts'
 
 /** The bridge that somebody wants. */
 export type BridgeWanted = {
@@ -144,7 +144,7 @@ export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): Fo
   const link = vlan === undefined ? bridge : ensureVlanLink(route, wanted, vlan)
   if (link === undefined) throw new NetlinkError(`give the node an address on ${name}`, ENODEV, 'it is gone')
   const { index, mac } = link
-  const present = addressesOf(route, index)
+  const present = listAddresses(route, index)
   const has = (list: readonly Prefix[], prefix: Prefix) =>
     list.some(each => each.length === prefix.length && ipEquals(each.ip, prefix.ip))
   const missing = addresses.filter(prefix => !has(present, prefix))
@@ -177,13 +177,6 @@ export function ensureGateway({ route }: HostContext, wanted: GatewayWanted): Fo
 const isInTheWay = (present: Prefix, wanted: Prefix): boolean =>
   isV4(present.ip) === isV4(wanted.ip) &&
   (isV4(wanted.ip) || prefixContains(present, wanted.ip) || prefixContains(wanted, present.ip))
-
-const addressesOf = (route: Transport, index: number): Prefix[] =>
-  route
-    .execute([dumpAddresses(index)])[0]!
-    .messages.map(decodeAddress)
-    .filter(address => address.index === index)
-    .map(({ prefix }) => prefix)
 
 /** The port of the bridge that leads to the gateway of a VLAN. */
 export const gatewayPort = (gateway: string): string => `veth${sha256Hex(`gateway\0${gateway}`).slice(0, 8)}`
@@ -331,11 +324,9 @@ const usesPort = (hostLink: string): string => `use bridge port ${hostLink}`
 /** With spanning tree a port listens and learns first, for half a minute: that is not waited for. */
 function isForwarding(link: Link | undefined, route: Transport, pair: BridgedPod['pair']): boolean {
   if (link === undefined) throw new NetlinkError(usesPort(pair.hostLink), ENODEV, 'it is gone')
-  if (link.operstate !== OPERSTATE_UP) return false
+  if (link.operstate !== IF_OPER_UP) return false
   return link.linkinfo?.port?.state === BR_STATE_FORWARDING || hasSpanningTree(route, pair.masterIndex)
 }
-
-export const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
 export function hasSpanningTree(route: Transport, index: number): boolean {
   const linkinfo = tryFindLink(route, { index })?.linkinfo

@@ -3,9 +3,8 @@
 import { closeSync } from 'node:fs'
 import { abandonDescriptors, closeDescriptor, packetListener, packetSocket } from '#libc'
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '#netlink'
+import { ETH_P_ARP } from './arp.ts'
 import { inNetns, openOwnNetns, refuseLostThread } from './netns.ts'
-
-const ETH_P_ARP = 0x0806
 
 /**
  * What a thread needs to work on the node: its namespace and the long-lived sockets there.

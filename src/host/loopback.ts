@@ -3,9 +3,10 @@
 import { formatIp, type Ip, isV4, type Prefix } from '#base'
 import { ENODEV } from '#libc'
 import { NetlinkError, type Transport } from '#netlink'
-import { decodeAddress, decodeLink, dumpAddresses, getLink, IFF_UP, type Link, scopes, setLink } from '#rtnetlink'
+import { decodeLink, getLink, IFF_UP, type Link, scopes, setLink } from '#rtnetlink'
 import { addressFaults } from './address-faults.ts'
 import type { HostContext } from './context.ts'
+import { listAddresses } from './uplink.ts'
 
 const NAME = 'lo'
 
@@ -17,11 +18,11 @@ export function bringLoopbackUp(context: HostContext, netnsFd: number): Loopback
   return context.inNetns(netnsFd, route => {
     const { index, flags } = findLoopback(route)
     // Before it is up the kernel has given it none; whatever is there is somebody's.
-    const foreign = addressesOf(route, index).find(({ ip }) => !isLoopback(ip))
+    const foreign = listAddresses(route, index).find(({ ip }) => !isLoopback(ip))
     if (foreign !== undefined) return { foreign: foreign.ip }
     route.execute([setLink({ index }, { up: true }, `set link ${NAME} up in the pod`)])
     try {
-      return { isUp: true, addresses: addressesOf(route, index) }
+      return { isUp: true, addresses: listAddresses(route, index) }
     } catch (error) {
       if ((flags & IFF_UP) === 0) route.execute([setLink({ index }, { up: false })])
       throw error
@@ -54,12 +55,5 @@ function findLoopback(route: Transport): Link {
   if (message === undefined) throw new NetlinkError(`find link ${NAME} in the pod`, ENODEV)
   return decodeLink(message)
 }
-
-const addressesOf = (route: Transport, index: number): Prefix[] =>
-  route
-    .execute([dumpAddresses(index)])[0]!
-    .messages.map(decodeAddress)
-    .filter(address => address.index === index)
-    .map(({ prefix }) => prefix)
 
 const isLoopback = (ip: Ip): boolean => (isV4(ip) ? ip[0] === 127 : formatIp(ip) === '::1')

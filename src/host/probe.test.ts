@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseIp, tryParseMac } from '#base'
-import { arpRequest, readReply } from './probe.ts'
+import { arpRequest } from './arp.ts'
+import { readReply } from './probe.ts'
 
 const mac = tryParseMac('fa:16:3e:00:00:01')!
 const gateway = tryParseMac('fa:16:3e:00:00:99')!

@@ -2,13 +2,11 @@
 
 import { type Ip, ipEquals, isV4 } from '#base'
 import { receive, sendPacket } from '#libc'
-import { concat } from '#netlink'
+import { arpRequest, broadcastMac, ETH_P_ARP } from './arp.ts'
 import type { HostContext } from './context.ts'
 
-const ETH_P_ARP = 0x0806
 const ARP_REPLY = 2
 const ARP_BYTES = 28
-const broadcast = new Uint8Array(6).fill(0xff)
 
 /** A question that only who may use `address` can ask: who has `target`? */
 export type ArpProbe = { readonly address: Ip; readonly target: Ip }
@@ -33,7 +31,7 @@ export function probeArp(
   const answered = asked.filter(probe => answers.delete(nameOf(probe)))
   for (const probe of asked)
     if (!answered.includes(probe))
-      sendPacket(context.packet, uplink.index, ETH_P_ARP, broadcast, arpRequest(probe, uplink.mac))
+      sendPacket(context.packet, uplink.index, ETH_P_ARP, broadcastMac, arpRequest(probe, uplink.mac))
   return answered.map(({ address }) => address)
 }
 
@@ -51,11 +49,6 @@ function collectAnswers(context: HostContext, uplink: { index: number; mac: Uint
     if (probe !== undefined) answers.set(nameOf(probe), now)
   }
   return answers
-}
-
-/** RFC 826: Ethernet, IPv4, request. */
-export function arpRequest({ address, target }: ArpProbe, mac: Uint8Array): Uint8Array {
-  return concat([Uint8Array.of(0, 1, 8, 0, 6, 4, 0, 1), mac, address, new Uint8Array(6), target])
 }
 
 /** The question that a packet answers; undefined if it is no answer to us. */

@@ -31,6 +31,7 @@ import {
   dumpRoutes,
   getLink,
   getNeighbour,
+  IF_OPER_UP,
   IFA_F_NODAD,
   IFA_F_NOPREFIXROUTE,
   type Link,
@@ -108,8 +109,6 @@ export const commonNextHops = (addresses: readonly Prefix[]): NextHop[] => [
     ? [{ address: nextHops.v6, onNode: { length: 64, scope: scopes.link } }]
     : []),
 ]
-
-const OPERSTATE_UP = 6 // linux/if.h, IF_OPER_UP
 
 /**
  * Makes the pair, its addresses and routes on both sides. Packets pass both ways once `isOperational`.
@@ -233,7 +232,7 @@ export const ipv6Faults = (ifName: string): string[] => [
 export function isOperational({ route }: HostContext, { link }: { link: string }): boolean {
   const message = route.execute([getLink({ ifname: link })])[0]!.messages[0]
   if (message === undefined) throw new NetlinkError(`use link ${link}`, ENODEV, 'it is gone')
-  return readLinkAttribute(message, 'operstate') === OPERSTATE_UP
+  return readLinkAttribute(message, 'operstate') === IF_OPER_UP
 }
 
 /** What of a pod is on the node: host routes go with its link, proxy entries do not. */

@@ -1,16 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { formatPrefix, hostPrefix, type Ip, isV4, networkOf, type Prefix } from '#base'
-import {
-  AF_INET,
-  AF_INET6,
-  protocols,
-  type Route,
-  RT_TABLE_MAIN,
-  type Rule,
-  type RulePattern,
-  scopes,
-} from '#rtnetlink'
+import { formatPrefix, hostPrefix, type Ip, networkOf, type Prefix } from '#base'
+import { familyOf, protocols, type Route, RT_TABLE_MAIN, type Rule, type RulePattern, scopes } from '#rtnetlink'
 import type { Pair } from './pair.ts'
 
 // What a veth to the node consists of on both sides, as data: ADD makes it, CHECK compares it, DEL takes it away.
@@ -40,8 +31,6 @@ export type VethHostPod = Omit<Pair, 'masterIndex'> & {
 
 /** What follows from the addresses alone. */
 export type Shape = Pick<VethHostPod, 'addresses' | 'nodeAddresses' | 'services' | 'isDefault' | 'table' | 'mark'>
-
-export const familyOf = (address: Ip): number => (isV4(address) ? AF_INET : AF_INET6)
 
 /** The address families of a pod. */
 export const familiesOf = ({ addresses }: Pick<VethHostPod, 'addresses'>): number[] => [

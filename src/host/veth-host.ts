@@ -19,6 +19,7 @@ import {
   dumpAddresses,
   dumpRoutes,
   dumpRules,
+  familyOf,
   IFA_F_SECONDARY,
   protocols,
   type Route,
@@ -40,7 +41,6 @@ import { makePodTable, podTable } from './veth-host-ruleset.ts'
 import {
   type ChooseSource,
   familiesOf,
-  familyOf,
   nextHopOf,
   nodeRoutes,
   nodeRulePatterns,

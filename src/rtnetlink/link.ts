@@ -41,6 +41,8 @@ export const RTM_GROUP_LINK = 1
 /** Interface names: 15 bytes and a zero (linux/if.h). */
 export const IFNAMSIZ = 16
 export const IFF_UP = 0x1
+/** Of `operstate`. */
+export const IF_OPER_UP = 6
 export const IFF_NOARP = 0x80
 /** Takes every frame, because somebody set it so: who only listens for a while (tcpdump) does not show here. */
 export const IFF_PROMISC = 0x100
