@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { OpenStackError } from '#openstack'
 import type { MadeObject, ObjectDriver, ObjectRequest } from './object.ts'
 
-/** What a test does to one creation: refuse it for want of room, fail it, lose its answer, or lose it. */
-export type DriverMishap = 'full' | 'unavailable' | 'lostAnswer' | 'lost'
+/** What a test does to one creation: refuse it for want of room or of a place, fail it, lose its answer, or lose it. */
+export type DriverMishap = 'full' | 'gone' | 'unavailable' | 'lostAnswer' | 'lost'
 
 export type FakeDriver = ObjectDriver & {
   /** What the cloud has, by mark. */
@@ -35,6 +35,11 @@ const refusal = (kind: 'quota' | 'transient', effect: 'none' | 'unknown') =>
     effect,
   })
 
+const noPlace = new OpenStackError({
+  ...{ service: 'neutron', action: 'create ports', reason: 'Subnet s4 could not be found' },
+  ...{ status: 404, type: 'SubnetNotFound', kind: 'missing', effect: 'none' },
+})
+
 /** A cloud that makes objects, all or nothing, up to a capacity. */
 export function fakeDriver({
   capacity = 1_000,
@@ -61,6 +66,7 @@ export function fakeDriver({
       const mishap = fake.mishaps.shift()
       await sleep(fake.latencyMs)
       if (mishap === 'unavailable') throw refusal('transient', 'none')
+      if (mishap === 'gone') throw noPlace
       if (mishap === 'lost') throw refusal('transient', 'unknown')
       if (mishap === 'full' || fake.objects.size + requests.length > fake.capacity) throw refusal('quota', 'none')
       const made = requests.map(make)

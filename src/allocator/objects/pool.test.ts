@@ -34,7 +34,7 @@ type Setup = Partial<ObjectPoolOptions> & Partial<ObjectSettings>
 function poolOn(t: TestContext, directory: string, driver: FakeDriver, setup: Setup = {}) {
   const { reserve = 0, max = 1_000, coolDownMs = 0, usableAfterMs = 0, idleMs = 60_000, ...more } = setup
   const journal = openJournal(directory)
-  const pool = openObjectPool({
+  const options = {
     journal,
     pool: POOL,
     kind: 'fake',
@@ -45,7 +45,8 @@ function poolOn(t: TestContext, directory: string, driver: FakeDriver, setup: Se
     driver: async () => driver,
     settings: { name: 'objects', reserve, max, coolDownMs, usableAfterMs, idleMs, lockDirectory: directory },
     ...more,
-  })
+  }
+  const pool = openObjectPool(options)
   const end = async () => {
     await pool.close()
     journal[Symbol.dispose]()
@@ -53,7 +54,7 @@ function poolOn(t: TestContext, directory: string, driver: FakeDriver, setup: Se
   let ended: Promise<void> | undefined
   const close = () => (ended ??= end())
   t.after(close)
-  return { journal, pool, close }
+  return { journal, pool, options, close }
 }
 
 const states = (journal: Journal) => listObjects(journal, POOL).map(each => each.state)
@@ -178,6 +179,24 @@ test('acquire() asks a full cloud again only after a while', async t => {
   const now = performance.now.bind(performance)
   t.mock.method(performance, 'now', () => now() + 3_000)
   await pool.acquire(owner('late'), soon())
+})
+
+test('a reserve whose subnet is gone is not asked for again, until somebody wants an address or brings a place', async t => {
+  const driver = fakeDriver()
+  driver.mishaps.push('gone', 'gone')
+  const errors: unknown[] = []
+  const setup = { reserve: 2, onError: (error: unknown) => errors.push(error) }
+  const { journal, pool, options } = poolOn(t, directoryFor(), driver, setup)
+  pool.kick()
+  await until(() => errors.length === 1, 'the word')
+  for (let round = 0; round < 3; round++) await pool.settle(soon())
+  assert.deepEqual(driver.created, [2])
+  await assert.rejects(pool.acquire(owner(1), soon()), /Subnet s4 could not be found/)
+  assert.deepEqual(driver.created, [2, 1])
+  pool.use(options)
+  pool.kick()
+  await until(() => driver.objects.size === 2, 'the reserve')
+  assertSettled(journal, driver)
 })
 
 test('a pool never has more than its limit, and gives a released object at the limit after its cool-down', async t => {

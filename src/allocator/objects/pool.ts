@@ -2,6 +2,7 @@
 
 import { join } from 'node:path'
 import { deadlineIn, isPast, remainingMs, sha256Hex } from '#base'
+import { OpenStackError } from '#openstack'
 import type { Journal } from '../journal.ts'
 import type { Arrivals } from '../port/arrivals.ts'
 import { AllocationError } from '../port/error.ts'
@@ -86,6 +87,8 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
   let access: ObjectAccess = options
   let refusal: Refusal | undefined
   let refillNotBeforeMs = 0
+  /** The cloud does not know where the objects are to be made: a subnet, network or server was deleted. */
+  let isPlaceGone = false
   let lookedMs = Number.NEGATIVE_INFINITY
 
   const settings = () => (longLived ? access.settings : { ...access.settings, reserve: 0 })
@@ -110,7 +113,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
         settings: settings(),
         limits: { ...limits, purpose: listObjectWants(journal, pool).length > 0 ? 'pod' : 'refill' } as const,
         look: isLookDue(),
-        refill: longLived && now >= refillNotBeforeMs,
+        refill: longLived && !isPlaceGone && now >= refillNotBeforeMs,
         refusal: refusal !== undefined && now < refusal.endsMs ? refusal : undefined,
         onAssigned: waiters.tellServed,
         enough,
@@ -175,6 +178,8 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
 
   function onFailure(error: unknown): boolean {
     if (!rounds.signal.aborted) options.onError?.(error)
+    // A port that is gone is one of ours: the next look forgets it.
+    isPlaceGone ||= error instanceof OpenStackError && error.kind === 'missing' && error.type !== 'PortNotFound'
     waiters.tellUnserved(() => error)
     return false
   }
@@ -246,6 +251,7 @@ export function openObjectPool(options: ObjectPoolOptions): ObjectPool {
     pool,
     use: next => {
       access = next
+      isPlaceGone = false
     },
     async acquire(owner, limits, { special = '' } = {}) {
       const taken = takeOrWish(owner, special, limits)
