@@ -51,8 +51,6 @@ export { AllocationError } from './port/error.ts'
 export { type Limits, withFileLock, withinLimits } from './port/lock.ts'
 export type { Owner as AddressOwner, PortAddress, Wish as AddressWish } from './port/plan.ts'
 export { openPortPool, type PortPool } from './port/pool.ts'
-export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'
-export type { PortNeutron, RoundReport } from './port/round-options.ts'
 export {
   findKnownPort,
   findLookup,
@@ -60,16 +58,20 @@ export {
   forgetPort,
   type HolderSettings,
   type KnownPort,
-  listAssignedAddresses,
   listIntents,
   listKnownPorts,
+  type PortSettings,
+  putLookup,
+} from './port/port-store.ts'
+export { adoptAddress, isReleased, releaseAddress, releaseOthers, releaseOwner } from './port/release.ts'
+export type { PortNeutron, RoundReport } from './port/round-options.ts'
+export {
+  listAssignedAddresses,
   listOwnedAddresses,
   listPortAddresses,
   listPortsReleasing,
   listQuarantined,
   listUnreleased,
-  type PortSettings,
-  putLookup,
 } from './port/store.ts'
 export type { Probe as PortProbe } from './port/wire.ts'
 export * from './ranges.ts'

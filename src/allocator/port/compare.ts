@@ -3,20 +3,11 @@
 import type { Port } from '#openstack'
 import type { Look } from './look.ts'
 import { comparePort, type Plan, type Shown } from './plan.ts'
+import { findKnownPort, forgetIntent, listIntents, putKnownPort } from './port-store.ts'
 import type { State } from './refusal.ts'
 import type { RoundOptions, RoundReport } from './round-options.ts'
 import { serve } from './serve.ts'
-import {
-  disownEarlierBoots,
-  findKnownPort,
-  forgetAddress,
-  forgetIntent,
-  listIntents,
-  listKnownAddresses,
-  noteFloatingIps,
-  putKnownPort,
-  recordAddress,
-} from './store.ts'
+import { disownEarlierBoots, forgetAddress, listKnownAddresses, noteFloatingIps, recordAddress } from './store.ts'
 
 /** One transaction: what the port shows is recorded, who can be served is served, and the next write is planned. */
 export function compareAndPlan(

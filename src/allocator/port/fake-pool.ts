@@ -13,7 +13,9 @@ import { type Journal, openJournal } from '../journal.ts'
 import type { FakePort } from './fake-port.ts'
 import type { Owner } from './plan.ts'
 import { openPortPool, type PortPoolOptions } from './pool.ts'
-import { listIntents, listPortAddresses, listWants } from './store.ts'
+import { listIntents } from './port-store.ts'
+import { listPortAddresses } from './store.ts'
+import { listWants } from './want-store.ts'
 
 /** Whom an address is for. */
 export const owner = (id: number | string): Owner => ({ network: 'n', containerId: `c${id}`, ifName: 'eth0' })

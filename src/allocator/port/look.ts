@@ -4,7 +4,8 @@ import type { Port, Ports } from '#openstack'
 import type { Journal } from '../journal.ts'
 import { AllocationError } from './error.ts'
 import { type Limits, pause } from './lock.ts'
-import { findKnownPort, type KnownPort, listKnownAddresses, type PortSettings } from './store.ts'
+import { findKnownPort, type KnownPort, type PortSettings } from './port-store.ts'
+import { listKnownAddresses } from './store.ts'
 
 export type LookOptions = {
   readonly journal: Journal

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryJournal } from '../journal.ts'
-import { findLookup, putLookup } from './store.ts'
+import { findLookup, putLookup } from './port-store.ts'
 
 test('putLookup(): what was not looked for again in a month is forgotten', t => {
   const day = 86_400_000

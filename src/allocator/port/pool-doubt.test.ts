@@ -9,8 +9,9 @@ import { remainingMs } from '#base'
 import { OpenStackError } from '#openstack'
 import { assertSettled, directoryFor, owner, poolOn, S4, soon, states, until } from './fake-pool.ts'
 import { type FakePort, fakePort } from './fake-port.ts'
+import { listIntents } from './port-store.ts'
 import { adoptAddress, releaseAddress, releaseOwner } from './release.ts'
-import { listAssignedAddresses, listIntents, listQuarantined } from './store.ts'
+import { listAssignedAddresses, listQuarantined } from './store.ts'
 
 test('one answer that lacks addresses takes none from anybody', async t => {
   const port = fakePort()

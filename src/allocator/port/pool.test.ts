@@ -9,8 +9,10 @@ import { tryLock } from '#libc'
 import { joinArrivals } from './arrivals.ts'
 import { assertSettled, directoryFor, owner, poolOn, S4, S6, soon, states, until } from './fake-pool.ts'
 import { fakePort } from './fake-port.ts'
+import { listIntents } from './port-store.ts'
 import { releaseOwner } from './release.ts'
-import { listAssignedAddresses, listIntents, listPortAddresses, listWants } from './store.ts'
+import { listAssignedAddresses, listPortAddresses } from './store.ts'
+import { listWants } from './want-store.ts'
 
 test('acquire() serves 64 callers at once with one or two writes and 64 different addresses', async t => {
   const port = fakePort()

@@ -12,6 +12,14 @@ import { AllocationError } from './error.ts'
 import { type Limits, withFileLock } from './lock.ts'
 import { createNames } from './names.ts'
 import { type Owner, type PortAddress, shrinkAfterMs, type Wish } from './plan.ts'
+import {
+  findKnownPort,
+  forgetIntent,
+  forgetPort,
+  listFullSubnets,
+  listIntents,
+  type PortSettings,
+} from './port-store.ts'
 import { settlePort } from './round.ts'
 import type { PortNeutron, RoundReport, RoundStep } from './round-options.ts'
 import { faultOfNamed, reservesOf } from './serve.ts'
@@ -19,24 +27,15 @@ import {
   assignAddress,
   endCoolDown,
   findFreeAddress,
-  findKnownPort,
   findPortAddress,
   forgetAddress,
-  forgetIntent,
-  forgetPort,
-  forgetWantsOf,
   hasReleasing,
-  isWanting,
-  listFullSubnets,
-  listIntents,
   listKnownAddresses,
   listLooseAddresses,
   listOwnedAddresses,
-  listWants,
-  type PortSettings,
-  recordWant,
   returnAddress,
 } from './store.ts'
+import { forgetWantsOf, isWanting, listWants, recordWant } from './want-store.ts'
 import { createWire, type Probe } from './wire.ts'
 
 /** How a pool reaches its port at the moment; a later call may bring other credentials or settings. */

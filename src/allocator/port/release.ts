@@ -3,7 +3,8 @@
 import type { Journal } from '../journal.ts'
 import { listOwners } from '../owners.ts'
 import type { Owner, PortAddress } from './plan.ts'
-import { disownAddress, findPortAddress, forgetWantsOf, listOwnedAddresses } from './store.ts'
+import { disownAddress, findPortAddress, listOwnedAddresses } from './store.ts'
+import { forgetWantsOf } from './want-store.ts'
 
 /**
  * Records that an attachment has no address any more, and no wish for one. The cloud is told later.

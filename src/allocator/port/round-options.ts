@@ -6,7 +6,8 @@ import type { PortCover } from './cover.ts'
 import type { Limits } from './lock.ts'
 import type { Names, NamesNeutron } from './names.ts'
 import type { Known } from './plan.ts'
-import { listWants, type PortSettings } from './store.ts'
+import type { PortSettings } from './port-store.ts'
+import { listWants } from './want-store.ts'
 
 /** What a round needs of Neutron. */
 export type PortNeutron = NamesNeutron & {

@@ -3,9 +3,11 @@
 import { OpenStackError, type Port } from '#openstack'
 import { compareAndPlan } from './compare.ts'
 import { lookAtPort } from './look.ts'
+import { listIntents } from './port-store.ts'
 import { NO_ADDITION, newState, noteUnserved } from './refusal.ts'
 import { limitsOf, mayRemove, type RoundOptions, type RoundReport } from './round-options.ts'
-import { hasReleasing, listIntents, listLooseAddresses, listWants } from './store.ts'
+import { hasReleasing, listLooseAddresses } from './store.ts'
+import { listWants } from './want-store.ts'
 import { add, cover, nextRequest, remove } from './write.ts'
 
 const TRIES_MAX = 64

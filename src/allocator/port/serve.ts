@@ -5,6 +5,7 @@ import type { Journal } from '../journal.ts'
 import { wholeBlocks } from './blocks.ts'
 import { AllocationError } from './error.ts'
 import { countBySubnet, type Known, type Owner, type Plan, type PlanFacts, type PortAddress, planPort } from './plan.ts'
+import { listFullSubnets, listIntents, type PortSettings } from './port-store.ts'
 import type { State } from './refusal.ts'
 import { mayRemove, type RoundOptions } from './round-options.ts'
 import {
@@ -12,15 +13,10 @@ import {
   disownAddress,
   endCoolDown,
   findPortAddress,
-  forgetExpiredWants,
-  forgetWant,
-  listFullSubnets,
-  listIntents,
   listKnownAddresses,
   listLooseAddresses,
-  listWants,
-  type PortSettings,
 } from './store.ts'
+import { forgetExpiredWants, forgetWant, listWants } from './want-store.ts'
 
 /** Gives what is free to who waits, and says what remains to be done. */
 export function serve(options: RoundOptions, state: State): Plan {

@@ -7,22 +7,20 @@ import { AllocationError } from './error.ts'
 import { pause } from './lock.ts'
 import { isOthers } from './look.ts'
 import { countBySubnet, difference, type Plan, type PortAddress, sameCounts, type Want } from './plan.ts'
-import { type AddRequest, learn, learnOfCover, learnOfTaken, NO_ADDITION, type State } from './refusal.ts'
-import { limitsOf, type RoundOptions, type RoundReport } from './round-options.ts'
-import { reservesOf, roomOf, serve } from './serve.ts'
 import {
-  forgetAddress,
   forgetIntent,
   listFullSubnets,
   listIntents,
-  listKnownAddresses,
-  listWants,
   noteFull,
   noteNotFull,
   noteRevision,
-  recordAddress,
   recordIntent,
-} from './store.ts'
+} from './port-store.ts'
+import { type AddRequest, learn, learnOfCover, learnOfTaken, NO_ADDITION, type State } from './refusal.ts'
+import { limitsOf, type RoundOptions, type RoundReport } from './round-options.ts'
+import { reservesOf, roomOf, serve } from './serve.ts'
+import { forgetAddress, listKnownAddresses, recordAddress } from './store.ts'
+import { listWants } from './want-store.ts'
 
 const UNKNOWN_MAX = 3
 const RETRY_MS = 100
