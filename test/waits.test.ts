@@ -70,4 +70,26 @@ describe('an ADD whose port does not forward', { skip }, () => {
       kept.filter(line => !line.includes('br-slow')),
     )
   })
+
+  test('asks its segment for its IPv6 address long, while another asks shortly', async () => {
+    const config = {
+      ...{ cniVersion: '1.1.0', name: 'dad', type: 'bridge', bridge: 'br-dad', enabledad: true },
+      ipam: { type: 'host-local', dataDir: node.leases, ranges: [[{ subnet: 'fd00:2::/64' }]] },
+    }
+    const [slow, quick] = [makeNetns('pod'), makeNetns('pod')]
+    slow.run('sysctl', '-qw', 'net.ipv6.conf.default.dad_transmits=10')
+    let waiting = true
+    const outcome = node.call('ADD', { containerId: 'long', netns: slow.path, type: 'bridge', config }).finally(() => {
+      waiting = false
+    })
+    await eventually('the kernel asks', () => /fd00:2::\S+ scope global tentative/.test(slow.ip('addr')), 2_000)
+    const other = { containerId: 'short', netns: quick.path, type: 'bridge', config }
+    resultOf(await node.call('ADD', other))
+    assert.ok(waiting, 'the first still asks')
+    assert.doesNotMatch(quick.ip('addr'), /tentative/)
+    resultOf(await outcome)
+    assert.doesNotMatch(slow.ip('addr'), /tentative/)
+    for (const containerId of ['short', 'long'])
+      resultOf(await node.call('DEL', { containerId, netns: '', type: 'bridge', config }))
+  })
 })

@@ -12,7 +12,7 @@ import { reviveError, type WireError } from './wire-error.ts'
 export type Host = {
   readonly [V in keyof Verbs]: (
     ...args: Parameters<Verbs[V]> extends [unknown, infer A] ? [A] : []
-  ) => Promise<ReturnType<Verbs[V]>>
+  ) => Promise<Awaited<ReturnType<Verbs[V]>>>
 }
 
 /** The node worked on by the calling thread: for one-shot processes. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   broadcastOf,
   type Deadline,
@@ -9,6 +10,7 @@ import {
   formatPrefix,
   type Ip,
   ipEquals,
+  isPast,
   isV4,
   networkOf,
   type Prefix,
@@ -37,6 +39,7 @@ import {
   setLink,
 } from '#rtnetlink'
 import { addressFaults } from './address-faults.ts'
+import type { HostContext } from './context.ts'
 import { type LinkExpectation, linkFaults, settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { podTables } from './pod-tables.ts'
@@ -173,34 +176,43 @@ function prepareSettings({ ifName, addresses, detectDuplicates = true }: PodLink
 /** What became of a link's IPv6 addresses: those that somebody else has, those of which the segment has not said so in time. */
 export type SettledAddresses = { duplicate: Prefix[]; unsettled: Prefix[] }
 
+/** How often is asked whether the kernel has told anything: a question about an address takes a quarter of a second at least. */
+const NEWS_MS = 5
+
 /**
- * Waits until the kernel knows of every IPv6 address of the link whether somebody else has it. Without carrier there is
- * nobody to ask: returns at once, and the kernel asks when the carrier comes.
+ * Waits until the kernel knows of every IPv6 address of the link whether somebody else has it, while its thread does other
+ * work. Without carrier there is nobody to ask: returns at once, and the kernel asks when the carrier comes.
  */
-export function awaitPodAddresses(
-  route: Transport,
-  ifName: string,
-  deadline: Deadline = deadlineIn(5_000),
-): SettledAddresses {
+export async function awaitPodAddresses(
+  context: HostContext,
+  { netnsFd, ifName, timeoutMs }: { netnsFd: number; ifName: string; timeoutMs: number },
+): Promise<SettledAddresses> {
+  const deadline = deadlineIn(timeoutMs)
+  const inPod = <T>(run: (route: Transport) => T) => context.onNode(() => context.inNetns(netnsFd, run))
   // Before the first look, so that nothing is missed between look and wait.
-  using notifications = new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_IPV6_ADDRESS | RTM_GROUP_LINK)
+  using news = inPod(() => new NetlinkSocket(NETLINK_ROUTE, RTM_GROUP_IPV6_ADDRESS | RTM_GROUP_LINK))
   try {
     for (;;) {
-      const { index, flags } = requireLink(route, ifName)
-      const found = route
-        .execute([dumpAddresses(index)])[0]!
-        .messages.map(decodeAddress)
-        .filter(address => address.index === index && !isV4(address.prefix.ip))
-      const [duplicate, unsettled] = [IFA_F_DADFAILED, IFA_F_TENTATIVE].map(flag =>
-        found.filter(address => (address.flags & flag) !== 0).map(({ prefix }) => prefix),
-      )
-      if ((flags & IFF_LOWER_UP) === 0) return { duplicate: duplicate!, unsettled: [] }
-      const isOver = duplicate!.length > 0 || unsettled!.length === 0
-      if (isOver || !notifications.awaitNotification(deadline)) return { duplicate: duplicate!, unsettled: unsettled! }
+      const { duplicate, unsettled, hasCarrier } = inPod(route => lookForSettled(route, ifName))
+      if (!hasCarrier) return { duplicate, unsettled: [] }
+      if (duplicate.length > 0 || unsettled.length === 0 || isPast(deadline)) return { duplicate, unsettled }
+      while (!news.awaitNotification(deadlineIn(0)) && !isPast(deadline)) await sleep(NEWS_MS)
     }
   } finally {
-    restoreSettings(ifName)
+    inPod(() => restoreSettings(ifName))
   }
+}
+
+function lookForSettled(route: Transport, ifName: string): SettledAddresses & { hasCarrier: boolean } {
+  const { index, flags } = requireLink(route, ifName)
+  const found = route
+    .execute([dumpAddresses(index)])[0]!
+    .messages.map(decodeAddress)
+    .filter(address => address.index === index && !isV4(address.prefix.ip))
+  const [duplicate, unsettled] = [IFA_F_DADFAILED, IFA_F_TENTATIVE].map(flag =>
+    found.filter(address => (address.flags & flag) !== 0).map(({ prefix }) => prefix),
+  )
+  return { duplicate: duplicate!, unsettled: unsettled!, hasCarrier: (flags & IFF_LOWER_UP) !== 0 }
 }
 
 /** What `prepareSettings` hurried, as new links have it. A namespace of its own does not show the neighbours' default. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { deadlineIn, type Ip, ipEquals, type Prefix } from '#base'
+import { type Ip, ipEquals, type Prefix } from '#base'
 import type { Transport } from '#netlink'
 import { announce } from './announce.ts'
 import {
@@ -43,7 +43,7 @@ import { bringLoopbackUp, checkLoopback, takeLoopbackDown } from './loopback.ts'
 import { ensureForwarding, ensureNextHop, forwardingFaults, ownNextHopFaults } from './nexthop.ts'
 import { nicVerbs } from './nic.ts'
 import { takeOwing } from './part.ts'
-import { awaitPodAddresses, hasPodLink, type SettledAddresses } from './pod-link.ts'
+import { awaitPodAddresses, hasPodLink } from './pod-link.ts'
 import { ensurePortmap, portVerbs } from './portmap.ts'
 import { type ArpProbe, probeArp } from './probe.ts'
 import {
@@ -123,8 +123,8 @@ const ensureFirewallPart = {
 export type FirewallPart = keyof typeof ensureFirewallPart
 
 /**
- * Everything that can be done to a node, as synchronous functions of a thread's context and plain data. Each is all or
- * nothing; each treats absence as success where it removes.
+ * Everything that can be done to a node, as functions of a thread's context and plain data: synchronous but for one, which
+ * may wait for seconds. Each is all or nothing; each treats absence as success where it removes.
  */
 export const verbs = {
   /** The uplink and its addresses; undefined where there is none. */
@@ -217,11 +217,8 @@ export const verbs = {
     { link, answers }: { link: Answering; answers: Omit<Answers, 'link'> },
   ): string[] => findAnswerFaults(context.netfilter, link, answers),
 
-  /** See pod-link.ts. Blocks its thread while the kernel asks the segment. */
-  awaitPodAddresses: (
-    context: HostContext,
-    { netnsFd, ifName, timeoutMs }: { netnsFd: number; ifName: string; timeoutMs: number },
-  ): SettledAddresses => context.inNetns(netnsFd, route => awaitPodAddresses(route, ifName, deadlineIn(timeoutMs))),
+  /** See pod-link.ts. */
+  awaitPodAddresses,
 
   /** See pod-link.ts. */
   hasPodLink: (
@@ -278,8 +275,8 @@ export const verbs = {
 export type Verbs = typeof verbs
 
 /**
- * Verbs that keep their thread waiting for 10 ms and more, for a grace period of the kernel, a long table or the segment, by the name
- * of the thread that an agent has for them.
+ * Verbs that keep their thread waiting for 10 ms and more, for a grace period of the kernel or a long table, or that look again and
+ * again, by the name of the thread that an agent has for them.
  */
 export const blockingVerbs = {
   removeLinks: 'removals',

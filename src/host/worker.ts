@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The thread that `threadedHost` starts for what blocks: enters the node's namespace once, then answers calls in order.
+// The thread that `threadedHost` starts for what blocks: enters the node's namespace once, then begins calls in order.
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { setNetworkNamespace } from '#libc'
@@ -19,9 +19,9 @@ if (netnsPath !== undefined) {
 const context = new HostContext()
 const post = (reply: WorkerReply) => parentPort!.postMessage(reply)
 
-parentPort!.on('message', ({ id, verb, args }: WorkerCall) => {
+parentPort!.on('message', async ({ id, verb, args }: WorkerCall) => {
   try {
-    post({ id, value: (verbs[verb] as (context: HostContext, args: unknown) => unknown)(context, args) })
+    post({ id, value: await (verbs[verb] as (context: HostContext, args: unknown) => unknown)(context, args) })
   } catch (error) {
     if (error instanceof LostThreadError) throw error
     post({ id, error: packError(error) })

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
-import { deadlineIn, parseIp, parsePrefix } from '#base'
+import { parseIp, parsePrefix } from '#base'
 import { HostContext, openOwnNetns, type PodLink, podLink, tryOpenNetns } from '#host'
 import { eventually, makeNetns, type Netns, skip } from '../nodelab.ts'
 
@@ -57,16 +57,16 @@ describe('a link in a pod', { skip }, () => {
   }
   const configure = (fd: number, more: Partial<PodLink> = {}) =>
     context.inNetns(fd, route => configurePodLink(route, { ...link, ...more }))
-  const settle = (fd: number) => context.inNetns(fd, route => awaitPodAddresses(route, 'eth0', deadlineIn(5_000)))
+  const settle = (netnsFd: number) => awaitPodAddresses(context, { netnsFd, ifName: 'eth0', timeoutMs: 5_000 })
   const faults = (fd: number) =>
     context.inNetns(fd, route => findPodLinkFaults(route, { ...link, kind: 'veth', mtuBytes: 1500 }))
 
-  test('both families pass packets as soon as the addresses are settled, and the wait is short', () => {
+  test('both families pass packets as soon as the addresses are settled, and the wait is short', async () => {
     using pair = makePair()
     pair.pod.run('sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1', 'net.ipv6.conf.default.disable_ipv6=1')
     configure(pair.fd)
     const begin = performance.now()
-    assert.deepEqual(settle(pair.fd), { duplicate: [], unsettled: [] })
+    assert.deepEqual(await settle(pair.fd), { duplicate: [], unsettled: [] })
     const waitedMs = performance.now() - begin
     assert.ok(waitedMs < 900, `${waitedMs} ms`)
     pair.pod.run('ping', '-c1', '-W1', '10.99.0.1')
@@ -100,7 +100,7 @@ describe('a link in a pod', { skip }, () => {
     await carried(pair)
     pair.other.ip('addr add fd00:99::5/64 dev eth0 nodad')
     configure(pair.fd)
-    assert.deepEqual(settle(pair.fd).duplicate, [parsePrefix('fd00:99::5/64')])
+    assert.deepEqual((await settle(pair.fd)).duplicate, [parsePrefix('fd00:99::5/64')])
   })
 
   test('without detection IPv6 works at once; without carrier nobody waits', async () => {
@@ -112,7 +112,7 @@ describe('a link in a pod', { skip }, () => {
     second.other.ip('link set eth0 down')
     configure(second.fd)
     const begin = performance.now()
-    assert.equal(settle(second.fd).duplicate.length, 0)
+    assert.equal((await settle(second.fd)).duplicate.length, 0)
     assert.ok(performance.now() - begin < 200)
   })
 
