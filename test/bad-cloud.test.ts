@@ -44,7 +44,12 @@ for (const mode of ['standalone', 'agent'] as const)
         const { password } = simulator.accounts.demo
         const id = '00000000-0000-4000-8000-000000000000'
         const bad: Bad[] = [
-          { what: 'an unknown mode', code: 7, msg: /mode.* is "magic", want one of/, neutronConf: { mode: 'magic' } },
+          {
+            what: 'an unknown mode',
+            code: 7,
+            msg: /mode.* is "magic", want "mix" or /,
+            neutronConf: { mode: 'magic' },
+          },
           { what: 'a reserve that is a text', code: 7, msg: /reserve/, neutronConf: { reserve: '4' } },
           { what: 'a network that is not there', code: 7, msg: /./, neutronConf: { networks: [id] } },
           { what: 'a host interface that is not there', code: 7, msg: /"none"/, more: { hostInterface: 'none' } },

@@ -11,12 +11,12 @@ import {
   closedObject,
   codes,
   type Decoded,
-  type Decoder,
   decode,
   integer,
   type JsonObject,
   object,
   oncePerConfig,
+  oneOf,
   optional,
   parsed,
   type Route,
@@ -26,21 +26,6 @@ import {
 import { confKeys } from '#openstack'
 import { permission } from './choice-policy.ts'
 import type { CloudReference } from './sessions.ts'
-
-/** Every mode that the systems in the documentation know. */
-const MODES = ['mix', 'separate', 'mix_route', 'eni'] as const
-
-const quoted = (texts: readonly string[]) => texts.map(each => `"${each}"`).join(', ')
-
-const mode: Decoder<(typeof MODES)[number]> = checked(string, text =>
-  (MODES as readonly string[]).includes(text) ? undefined : `is "${text}", want one of ${quoted(MODES)}`,
-) as Decoder<(typeof MODES)[number]>
-
-const BINDINGS = ['fixed_ips', 'allowed_address_pairs', 'host'] as const
-
-const binding: Decoder<(typeof BINDINGS)[number]> = checked(string, text =>
-  (BINDINGS as readonly string[]).includes(text) ? undefined : `is "${text}", want one of ${quoted(BINDINGS)}`,
-) as Decoder<(typeof BINDINGS)[number]>
 
 const word = checked(string, text => (text.trim() === '' ? 'is empty' : undefined))
 
@@ -54,7 +39,7 @@ const label = checked(string, text =>
 
 const neutronConf = closedObject({
   /** How a pod gets its address. */
-  mode: optional(mode, 'mix'),
+  mode: optional(oneOf('mix', 'separate', 'mix_route', 'eni'), 'mix'),
   /** Networks, by id or name, of which the host's port must be. Default: any. */
   networks: optional(array(word), []),
   /** Subnets of these networks, by id, name or CIDR, in order of preference. Default: see the mode. */
@@ -82,7 +67,7 @@ const neutronConf = closedObject({
   /** The Neutron port itself, by id or name, where the interface does not lead to it. */
   hostPort: optional(word),
   /** What lets an address pass: at the node's port in `mix` and `mix_route`; in `separate` nothing, pairs there, or the port's own host. */
-  binding: optional(binding, 'fixed_ips'),
+  binding: optional(oneOf('fixed_ips', 'allowed_address_pairs', 'host'), 'fixed_ips'),
   /** Addresses of pods that a port may have at a time. Default: as many as Neutron gives. */
   maxAddresses: optional(integer(1, 65_536)),
   /** Addresses are taken in aligned blocks of so many where one pair, or one route, shall stand for them. */

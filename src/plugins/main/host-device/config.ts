@@ -2,7 +2,6 @@
 
 import { formatMac, tryParseMac } from '#base'
 import {
-  array,
   boolean,
   type Call,
   CniError,
@@ -16,6 +15,7 @@ import {
   string,
 } from '#cni'
 import type { NicSelector } from '#host'
+import { dnsKeys, resultDns } from '../../lease.ts'
 
 const schema = object({
   /** The NIC: by its name on the node, */
@@ -31,21 +31,14 @@ const schema = object({
   /** Give away even the NIC of the node's default route. */
   allowDefaultRoute: optional(boolean, false),
   ipam: optional(object({ type: optional(string, '') })),
-  dns: optional(
-    object({
-      nameservers: optional(array(string)),
-      domain: optional(string),
-      search: optional(array(string)),
-      options: optional(array(string)),
-    }),
-  ),
+  dns: optional(dnsKeys),
 })
 
 /** Undefined: the NIC that the lease of the IPAM plugin names. */
 export type Config = {
   readonly selector: NicSelector | undefined
   readonly allowDefaultRoute: boolean
-  readonly dns: Dns | undefined
+  readonly dns?: Dns | undefined
 }
 
 const invalid = (message: string, details?: string) => new CniError(codes.invalidConfig, message, { details })
@@ -62,7 +55,7 @@ export function parseConfig(config: JsonObject, { command }: Pick<Call, 'command
       'specify either "device", "hwaddr", "kernelpath" or "pciBusID"',
       'or name an IPAM plugin whose lease names a NIC, as tcnp-ipam does in mode "eni"',
     )
-  return { selector, allowDefaultRoute, dns: dns === undefined ? undefined : withoutUndefined(dns) }
+  return { selector, allowDefaultRoute, ...resultDns(dns) }
 }
 
 function selectorOf({ device, hwaddr, kernelpath, pciBusID, runtimeConfig }: Decoded<typeof schema>) {
@@ -87,9 +80,6 @@ function checkKernelPath(path: string): string {
     throw invalid(`kernel device path ${JSON.stringify(path)} must be absolute and begin with /sys/devices/`)
   return path
 }
-
-const withoutUndefined = (dns: object): Dns =>
-  Object.fromEntries(Object.entries(dns).filter(([, value]) => value !== undefined))
 
 /** The words of a configuration for a NIC, for messages. */
 export function describeSelector(selector: NicSelector): string {
