@@ -3,7 +3,7 @@
 // Mode mix by allowed_address_pairs, and mix_route, against the simulated OpenStack. Needs no root.
 
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { listPortAddresses } from '#allocator'
@@ -375,6 +375,30 @@ test('addresses of both IP versions are held and let pass', async t => {
   assert.deepEqual([held().length, hostPairs().length, pairs().length], [32, 2, 0])
   await node.call('DEL', 'c1', conf)
   await until(() => held().length + hostPairs().length === 0, 'the removal')
+})
+
+test('a journal that is lost: what the port of ours holds waits in quarantine until an operator decides', async t => {
+  const { node: first, ipam, directory, restart, held, holders } = await setUpPairs(t, { blockSize: 1 })
+  const addresses = [addressOf(await first.call('ADD', 'c1', ipam)), addressOf(await first.call('ADD', 'c2', ipam))]
+  await first[Symbol.asyncDispose]()
+  for (const rest of ['', '-wal', '-shm']) rmSync(join(directory, `journal.db${rest}`), { force: true })
+  const node = await restart()
+  assert.ok(!addresses.includes(addressOf(await node.call('ADD', 'c3', ipam))))
+  const quarantined = () => {
+    const all = listPortAddresses(node.world.journal, holders()[0]!.id).filter(each => each.state === 'quarantined')
+    return all.map(({ address }) => address).sort()
+  }
+  assert.deepEqual(quarantined(), addresses.toSorted())
+  const conflist = join(directory, 'pairs.conflist')
+  const plugins = [{ type: 'veth-route', ipam: { type: 'tcnp-ipam', ...ipam } }]
+  writeFileSync(conflist, JSON.stringify({ name: 'net', cniVersion: '1.0.0', plugins }))
+  const { status, output } = await mooring(
+    ...['ip', 'release', addresses[0]!, '--data-dir', directory, '--conflist', conflist],
+  )
+  assert.equal(status, 0, output)
+  await until(() => !held().includes(addresses[0]!), 'the removal')
+  assert.ok(held().includes(addresses[1]!))
+  assert.deepEqual(quarantined(), [addresses[1]])
 })
 
 test('drain takes away pairs, routes and the port that held the addresses', async t => {

@@ -17,10 +17,11 @@ export function compareAndPlan(
   { port, isOlder }: Look,
   bindings: ReadonlyMap<string, string>,
 ): Plan {
-  const { journal, portId, bootId, access, settings } = options
+  const { journal, portId, bootId, access, settings, cover } = options
   return journal.transaction(() => {
     const known = findKnownPort(journal, portId)
-    if (known === undefined) recordForeign(options, port.fixed_ips)
+    // A port that was made to hold addresses had none: what nothing explains there is ours, by a record that is lost.
+    if (known === undefined && cover === undefined) recordForeign(options, port.fixed_ips)
     else if (!isOlder) recordForeign(options, findNodes(options, port))
     const revision = Math.max(known?.revision ?? 0, port.revision_number ?? 0)
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
