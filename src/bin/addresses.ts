@@ -144,7 +144,11 @@ export async function decide(
   const state = stateOf(node.journal, lease)
   if (state === undefined) return { lines: [`${what} is ${place}`], warnings, complete: true }
   if (state === 'free')
-    return { lines: [`${what} is in the reserve, which was too small without it`], warnings, complete: true }
+    return {
+      lines: [`${what} is in the reserve, which was too small without it or keeps its block whole`],
+      warnings,
+      complete: true,
+    }
   // It is recorded: whoever comes next does it.
   const next = mark === null ? 'the next change of the port, or with mooring drain' : 'the next change of its pool'
   if (error !== undefined) warnings.push(textOf(error))

@@ -87,8 +87,12 @@ const nicOf = async ({ hostInterface, hostPort }: NeutronUse, host: PortsNode['h
 })
 
 function noServer(cloud: string, nics: readonly NodeNic[]): string {
-  const names = nics.map(({ uplink, hostPort }) => hostPort ?? (uplink === undefined ? 'no NIC' : `NIC ${uplink.name}`))
-  return `this node is no server of cloud "${cloud}": no port fits ${[...new Set(names)].join(', ')} by address and MAC`
+  const names = nics.flatMap(({ uplink, hostPort }) => hostPort ?? uplink?.name ?? [])
+  const reason =
+    names.length === 0
+      ? 'it has no default route, and no list names a NIC or port'
+      : `no port fits ${[...new Set(names)].join(', ')} by address and MAC`
+  return `this node is no server of cloud "${cloud}": ${reason}`
 }
 
 /** The clouds to ask, each with the ways in which networks of this node find its port there. */
