@@ -5,7 +5,7 @@
 // look at every room below; nothing of the product may depend on it.
 
 import { existsSync } from 'node:fs'
-import { netnsPath } from '#host'
+import { listNetns, netnsPath } from '#host'
 import { LAUNCHER } from './children.ts'
 import { openDemoCloud } from './clouds.ts'
 import { finish, perform, type Scene, type Stage, setScene } from './demo.ts'
@@ -42,6 +42,7 @@ export async function runDemo(options: DemoOptions, { result, progress }: DemoOu
   const interrupt = interruption(progress)
   using _ = interrupt
   await removeOld(place, progress)
+  refuseTaken(place)
   const begin = performance.now()
   const stage: Stage = {
     place,
@@ -148,6 +149,15 @@ async function removeOld(place: Place, progress: (text: string) => void): Promis
   progress('an earlier demo was killed: cleaning up behind it')
   const faults = await clean(place, old)
   if (faults.length > 0) throw new Error(`Cannot clean up behind an earlier demo: ${faults.join('; ')}`)
+}
+
+/** At the end everything of the demo's name is removed: nothing may have it before. @throws {Error} */
+function refuseTaken({ name }: Place): void {
+  const [taken] = listNetns(`${name}-`)
+  if (taken !== undefined)
+    throw new Error(
+      `Cannot start: network namespace ${taken} is there already, and is none of this demo. Remedy: choose another --name`,
+    )
 }
 
 async function clean(place: Place, state: State): Promise<string[]> {

@@ -72,11 +72,18 @@ export async function stopAgents(place: Place, state: State, cloud: DemoCloud, s
     await steps.attempt(`give back the reserve of ${name}`, () => drain(place, name, cloud.access))
 }
 
+/** True for what the simulator calls namespaces of its own under the demo's name; the rest is of a demo with a longer one. */
+const isSimulated =
+  ({ name }: Place) =>
+  (netns: string): boolean =>
+    /^(vm-.*|router-.*|outside|fabric)$/.test(netns.slice(name.length + 1))
+
 /** Ends what is left of processes, namespaces and files. */
 export async function removeAll(place: Place, state: State, steps: Steps): Promise<void> {
   await steps.attempt('stop the processes', () => stopAll(state.processes))
-  // A simulator that was killed leaves its namespaces, whose names begin with the demo's.
-  const names = new Set([...state.namespaces, ...listNetns(`${place.name}-`)])
+  // A simulator that was killed leaves its namespaces.
+  const simulated = state.cloud === undefined ? listNetns(`${place.name}-`).filter(isSimulated(place)) : []
+  const names = new Set([...state.namespaces, ...simulated])
   for (const name of names) await steps.attempt(`remove namespace ${name}`, () => removeNetns(name))
   // The directory knows what is left: it stays until nothing is.
   if (steps.faults.length === 0) await steps.attempt(`remove ${place.directory}`, () => place.remove())

@@ -85,11 +85,14 @@ async function findMachines(
       server,
       netns: server.metadata?.['netns'] ? netnsPath(server.metadata['netns']) : netnsOf(server.name),
     }))
-    .filter(({ netns }) => existsSync(netns))
+    .filter(({ server, netns }) => isFileName(server.name) && existsSync(netns))
     .sort((a, b) => a.server.name.localeCompare(b.server.name))
     .slice(0, 2)
   return Promise.all(here.map(({ server, netns }) => findMachine(cloud, server, netns, owned.use(startStation(netns)))))
 }
+
+/** Each machine has a directory of its name. */
+const isFileName = (name: string) => !name.includes('/') && name !== '.' && name !== '..'
 
 async function findMachine(cloud: CloudSession, server: Server, netns: string, station: Station): Promise<Machine> {
   const [uplink, ports] = await Promise.all([

@@ -83,6 +83,17 @@ describe('mooring demo', { skip, concurrency: false, timeout: 240_000 }, () => {
     assert.deepEqual(traces(name), [])
   })
 
+  test('a namespace of somebody else whose name begins with that of the demo is left alone', async t => {
+    const name = 'mooring-test-taken'
+    const other = `${name}-vm-mine`
+    await run('ip', ['netns', 'add', other])
+    t.after(() => run('ip', ['netns', 'delete', other]))
+    const { code, stderr } = await start(name).ended
+    assert.equal(code, 1)
+    assert.match(stderr, /Cannot start: network namespace mooring-test-taken-vm-mine is there already/)
+    assert.deepEqual(traces(name), [other])
+  })
+
   test('a cloud that no clouds.yaml has is named, with exit code 1, and nothing is left', async () => {
     const { code, stdout } = await start('mooring-test-cloud', '--cloud', 'nowhere').ended
     assert.equal(code, 1)
