@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Promise: every command tells how it is called, and what is mistyped is told so in one line.
+// Promise: every command tells how it is called, and what is mistyped, or cannot be printed, is told in one line.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
@@ -23,6 +26,25 @@ test('mooring COMMAND --help: every command has one, with a line for each option
     assert.match(text, /^Usage: /, name)
     assert.match(text, /^ {2}-h, --help /m, name)
   }
+})
+
+test('mooring: output that finds no room is one line on stderr, and exit code 1', () => {
+  const full = openSync('/dev/full', 'w')
+  const { status, stderr } = spawnSync(command, ['cni', '--help'], {
+    encoding: 'utf8',
+    stdio: ['ignore', full, 'pipe'],
+  })
+  closeSync(full)
+  assert.equal(stderr, 'mooring: Cannot write: ENOSPC: no space left on device, write\n')
+  assert.equal(status, 1)
+})
+
+test('mooring: output that nobody reads is exit code 1, and no word more', async () => {
+  const child = spawn(command, ['cni', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout.destroy()
+  const stderr = text(child.stderr)
+  const [code] = await once(child, 'exit')
+  assert.deepEqual([code, await stderr], [1, ''])
 })
 
 test('mooring: what is mistyped is one line on stderr', () => {

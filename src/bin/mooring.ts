@@ -301,6 +301,15 @@ program
     if (!complete) process.exitCode = 1
   })
 
+// Who reads has gone, or has no room: what was begun is finished all the same, and a demo cleans up.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    process.once('exit', () => {
+      process.exitCode ||= 1
+    })
+    if (stream === process.stdout && error.code !== 'EPIPE') console.error(`mooring: Cannot write: ${error.message}`)
+  })
+
 try {
   await program.parseAsync()
 } catch (error) {

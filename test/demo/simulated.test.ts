@@ -4,6 +4,7 @@
 // of its own, with the simulated OpenStack. Needs root.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { promisify } from 'node:util'
@@ -71,6 +72,17 @@ describe('mooring demo', { skip, concurrency: false, timeout: 240_000 }, () => {
       assert.deepEqual(traces(name), [])
     },
   )
+
+  test('somebody who reads no further does not keep it from cleaning up', onlyInAll, async () => {
+    const name = 'mooring-test-pipe'
+    const { child, said } = start(name)
+    const exit = once(child, 'exit')
+    await said('starting an agent')
+    child.stdout!.destroy()
+    child.stderr!.destroy()
+    assert.deepEqual(await exit, [1, null])
+    assert.deepEqual(traces(name), [])
+  })
 
   test('after kill -9 --clean takes everything away', onlyInAll, async () => {
     const name = 'mooring-test-kill'
