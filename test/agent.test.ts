@@ -285,6 +285,29 @@ describe('agent', { skip, concurrency: 2 }, () => {
         resultOf(await node.call('DEL', it))
       })
 
+      for (const [log, redirection] of [
+        ['a full disk', '/dev/full'],
+        ['a reader that has gone', '&1'],
+      ])
+        test(`its log goes to ${log}: it serves all the same, and ends`, async () => {
+          const fresh = makeLab({ mode: 'agent' }).nodes[0]!
+          const paths = ['--socket', fresh.socket, '--data-dir', fresh.dataDir]
+          const command = [join(root, 'mooring'), 'agent', '--netns', fresh.path, ...paths]
+          const { child, outcome } = start(['sh', '-c', `exec "$@" 2>${redirection}`, 'sh', ...command], {
+            env: { PATH },
+          })
+          child.stdout!.destroy()
+          const it = newPod()
+          for (let round = 0; round < 2; round++) {
+            resultOf(await fresh.call('ADD', it, { timeoutMs: 20_000 }))
+            // A failure is a warning, which is written at once.
+            assert.equal(errorOf(await fresh.call('ADD', it, { timeoutMs: 20_000 })).code, 104)
+            resultOf(await fresh.call('DEL', it, { timeoutMs: 20_000 }))
+          }
+          child.kill('SIGTERM')
+          assert.equal((await outcome).code, 0)
+        })
+
       test('a second agent on the same socket is refused, also while the first does not answer', async () => {
         const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--socket', node.socket]
         const second = () => start([...command, '--data-dir', folder('second')], { env: { PATH } }).outcome

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import pino, { type Logger } from 'pino'
+import type { Logger } from 'pino'
 import { listAttachmentTypes, openJournal, prepareLanes } from '#allocator'
 import { readBootId, threadedHost } from '#host'
 import { holdNamespaces, openSessions, startPorts, worldOf } from '#plugins'
@@ -32,46 +32,6 @@ export type AgentOptions = {
 
 /** `failed` resolves with the reason when the agent cannot serve any more: its process should end, and be started again. */
 export type Agent = AsyncDisposable & { readonly failed: Promise<Error> }
-
-/** So long a line waits for others. What is not written when the process ends is written then. */
-const LOG_MS = 100
-const LOG_BYTES = 4096
-
-/** A logger of the agent: JSON lines on stderr, several with one write, and none that a call waits for. Warnings go at once. */
-export function createLogger(level: string): Logger {
-  const lines = pino.destination({ dest: 2, sync: false, minLength: LOG_BYTES })
-  let timer: NodeJS.Timeout | undefined
-  let isWritten = true
-  lines.on('drain', () => {
-    isWritten = true
-  })
-  // Not pino's own interval, which never ends: an agent that has nothing to say would wake ten times a second.
-  const flushSoon = () => {
-    isWritten = false
-    timer ??= setInterval(() => {
-      if (isWritten) {
-        clearInterval(timer)
-        timer = undefined
-      }
-      // Also the last time: what came while a write was under way was not part of it.
-      lines.flush()
-    }, LOG_MS).unref()
-  }
-  return pino(
-    {
-      level,
-      base: null,
-      hooks: {
-        logMethod(args, method, number) {
-          method.apply(this, args)
-          if (number >= pino.levels.values['warn']!) lines.flushSync()
-          else flushSoon()
-        },
-      },
-    },
-    lines,
-  )
-}
 
 /**
  * Starts the node's agent: the one process that answers shims and writes journal and kernel state.

@@ -302,13 +302,17 @@ program
   })
 
 // Who reads has gone, or has no room: what was begun is finished all the same, and a demo cleans up.
-for (const stream of [process.stdout, process.stderr])
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    process.once('exit', () => {
-      process.exitCode ||= 1
+program.hook('preAction', (_, command) => {
+  // It writes by descriptor, which Node's streams would change for all who have it.
+  if (command.name() === 'agent') return
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      process.once('exit', () => {
+        process.exitCode ||= 1
+      })
+      if (stream === process.stdout && error.code !== 'EPIPE') console.error(`mooring: Cannot write: ${error.message}`)
     })
-    if (stream === process.stdout && error.code !== 'EPIPE') console.error(`mooring: Cannot write: ${error.message}`)
-  })
+})
 
 try {
   await program.parseAsync()
