@@ -49,13 +49,20 @@ export type Place = Disposable & {
 
 const NAME = /^[a-z][a-z0-9-]{0,30}$/
 
-/** Takes the place of a demo, alone on this machine. @throws {Error} while another process has it */
+/** Tells a demo's directory from any other below /run: all of it is removed in the end. */
+const LOCK = 'demo.lock'
+
+/** Takes the place of a demo, alone on this machine. @throws {Error} while another process has it, or something else its name */
 export function takePlace(name: string): Place {
   if (!NAME.test(name))
     throw new Error(`Cannot call the demo "${name}": want a letter, then letters, digits and dashes`)
   const directory = join('/run', name)
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const fd = openSync(join(directory, 'lock'), 'a', 0o600)
+  const isNew = mkdirSync(directory, { recursive: true, mode: 0o700 }) !== undefined
+  if (!isNew && !existsSync(join(directory, LOCK)))
+    throw new Error(
+      `Cannot use ${directory}: it is there already, and is none of a demo. Remedy: choose another --name`,
+    )
+  const fd = openSync(join(directory, LOCK), 'a', 0o600)
   if (!tryLock(fd)) {
     closeSync(fd)
     throw new Error(
@@ -74,8 +81,7 @@ export function takePlace(name: string): Place {
     load: () =>
       existsSync(file('state.json')) ? (JSON.parse(readFileSync(file('state.json'), 'utf8')) as State) : undefined,
     remove() {
-      for (const each of readdirSync(directory))
-        if (each !== 'lock') rmSync(file(each), { recursive: true, force: true })
+      for (const each of readdirSync(directory)) if (each !== LOCK) rmSync(file(each), { recursive: true, force: true })
     },
     [Symbol.dispose]() {
       if (!existsSync(file('state.json'))) rmSync(directory, { recursive: true, force: true })
