@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /** `mooring simulator`: the simulator in the foreground. */
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
@@ -33,10 +33,12 @@ export function cloudsYaml(simulator: Simulator): string {
   })
 }
 
-/** A file that only its owner reads, also if it was there before with other rights. */
+/** A file that only its owner reads: also where there was one with other rights, which somebody may have open. */
 function writePrivate(path: string, text: string): void {
-  writeFileSync(path, text, { mode: 0o600 })
-  chmodSync(path, 0o600)
+  const draft = `${path}.next`
+  rmSync(draft, { force: true })
+  writeFileSync(draft, text, { mode: 0o600, flag: 'wx' })
+  renameSync(draft, path)
 }
 
 /**

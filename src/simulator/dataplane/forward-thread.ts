@@ -15,8 +15,9 @@ const servers = new Map<string, Server>()
 
 /** The listener is made in the namespace in which the thread is then, and stays there. */
 async function open(path: string): Promise<void> {
+  if (servers.has(path)) return
   const fd = tryOpenNetns(path)
-  if (fd === undefined || servers.has(path)) return
+  if (fd === undefined) return
   setNetworkNamespace(fd)
   closeSync(fd)
   const server = createServer(client => {

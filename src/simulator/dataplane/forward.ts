@@ -22,8 +22,10 @@ export function startForwarder(socket: string, port: number): Forwarder {
     if (error === undefined) waiter?.resolve()
     else waiter?.reject(new Error(`Cannot make the API reachable in a namespace: ${error}`))
   })
+  let ended: Error | undefined
   worker.on('error', error => {
-    for (const { reject } of waiting.values()) reject(error as Error)
+    ended = error as Error
+    for (const { reject } of waiting.values()) reject(ended)
     waiting.clear()
   })
   let last = 0
@@ -37,6 +39,7 @@ export function startForwarder(socket: string, port: number): Forwarder {
       }
       had = [...paths]
       if (order.open.length + order.shut.length === 0) return Promise.resolve()
+      if (ended !== undefined) return Promise.reject(ended)
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       waiting.set(order.id, { resolve, reject })
       worker.postMessage(order)
