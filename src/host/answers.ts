@@ -21,9 +21,10 @@ import {
   storeField,
   type Table,
 } from '#nftables'
+import { partFaults } from './chain-faults.ts'
 import { giveBackElements, takeElements } from './elements.ts'
 import { addressTypes, ipVersions, perVersion, versionOf } from './match.ts'
-import { checkParts, ensureParts, type Part } from './part.ts'
+import { ensureParts, type Part } from './part.ts'
 
 // A link of ipvlan in mode l3 does not speak ARP nor neighbour discovery, and its master hands every question for its
 // address to it: nobody would answer. So a rule where packets come in to the master makes each such question its own answer
@@ -164,7 +165,7 @@ export function findAnswers(transport: Transport, owner: string): Answers[] {
 export function findAnswerFaults(transport: Transport, link: Answering, answers: Omit<Answers, 'link'>): string[] {
   const elements = elementsOf({ ...answers, link: link.name })
   if (elements.length === 0) return []
-  const faults = checkParts(transport, [partOf(link)])
+  const faults = partFaults(transport, partOf(link))
   if (faults.length > 0) return faults
   const missing = hasElements(transport, elements)
     .map((has, position) => (has ? undefined : elements[position]!.element.key[1]))

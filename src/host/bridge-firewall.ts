@@ -22,11 +22,12 @@ import {
   NftablesError,
   type Table,
 } from '#nftables'
+import { partFaults } from './chain-faults.ts'
 import { giveBackElements, takeElements } from './elements.ts'
 import { ensure, insidesOf } from './firewall.ts'
 import { ipVersions, versionOf } from './match.ts'
-import { checkParts, ensureParts, makePart, type Part, table as routed } from './part.ts'
-import { insideOf, insideSet, nat, parseInsideSet, sets } from './ruleset.ts'
+import { ensureParts, makePart, type Part, table as routed } from './part.ts'
+import { type Inside, insideOf, insideRule, insideSet, nat, parseInsideSet, sets } from './ruleset.ts'
 
 // What the kernel must know of a pod behind a bridge. Its routed packets come in by the bridge as those of its neighbours
 // do, so keys have its address beside the bridge's name; its frames come in by the pod's own link. Every element says in
@@ -67,6 +68,8 @@ export const macCheck: Part = {
           expressions: [
             loadMeta('iifname', KEY),
             isIn(KEY, checkedLinks.name),
+            // As nft does, though it is there still: a rule set that nft saved and restored is the same.
+            loadMeta('iifname', KEY),
             loadField('ether saddr', KEY_MAC),
             isNotIn(KEY, linkMacs.name),
             count(),
@@ -125,12 +128,15 @@ export function addBridged(transport: Transport, firewall: BridgedFirewall): boo
   takeMaking(transport, bridgedElements(firewall), () => {
     rebuilt = ensureMacCheck(transport)
   })
-  const networks = firewall.masquerade?.addresses.filter(({ ip, length }) => length < ip.length * 8) ?? []
   takeMaking(transport, routedElements(firewall), () => {
-    rebuilt = ensure(transport, { checked: false, masquerade: true, inside: insidesOf(networks, true) }) || rebuilt
+    rebuilt = ensure(transport, { checked: false, masquerade: true, inside: insidesFor(firewall) }) || rebuilt
   })
   return rebuilt
 }
+
+/** The prefix lengths of the networks that are not outside for it. */
+const insidesFor = ({ masquerade }: BridgedFirewall): Inside[] =>
+  insidesOf(masquerade?.addresses.filter(({ ip, length }) => length < ip.length * 8) ?? [], true)
 
 function takeMaking(transport: Transport, elements: readonly ElementOf[], makeSets: () => void): void {
   try {
@@ -156,8 +162,8 @@ export function checkBridged(transport: Transport, firewall: BridgedFirewall): s
     .map(({ set, element }) => `${formatElement(set, element)} is missing`)
   return [
     ...faults,
-    ...(firewall.macCheck === undefined ? [] : checkParts(transport, [macCheck])),
-    ...(firewall.masquerade === undefined ? [] : checkParts(transport, [nat])),
+    ...(firewall.macCheck === undefined ? [] : partFaults(transport, macCheck)),
+    ...(firewall.masquerade === undefined ? [] : partFaults(transport, nat, insidesFor(firewall).map(insideRule))),
   ]
 }
 

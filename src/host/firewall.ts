@@ -18,15 +18,17 @@ import {
   NftablesError,
   policies,
 } from '#nftables'
+import { partFaults } from './chain-faults.ts'
 import { commitUnlessAbsent, removeElements } from './elements.ts'
 import { ipVersions, versionOf } from './match.ts'
-import { checkParts, ensureParts, type FindMore, table } from './part.ts'
+import { ensureParts, type FindMore, table } from './part.ts'
 import {
   addInside,
   addInsideRule,
   guard,
   type Inside,
   insideOf,
+  insideRule,
   insideSet,
   nat,
   parseInsideSet,
@@ -156,8 +158,12 @@ export function checkPod(transport: Transport, pod: FirewallPod): string[] {
   const faults = elements
     .filter((_, index) => !present[index])
     .map(({ set, element }) => `${formatElement(set, element)} is missing`)
-  const { checked, masquerade } = needsOf(pod)
-  return [...faults, ...checkParts(transport, [...(checked ? [guard] : []), ...(masquerade ? [nat] : [])])]
+  const { checked, masquerade, inside } = needsOf(pod)
+  return [
+    ...faults,
+    ...(checked ? partFaults(transport, guard) : []),
+    ...(masquerade ? partFaults(transport, nat, inside.map(insideRule)) : []),
+  ]
 }
 
 /**

@@ -32,13 +32,12 @@ export const isVersion = (version: IpVersion): Expression[] => [
 /** The packet comes from, or goes to, an address of the prefix. */
 export const isWithin = (version: IpVersion, end: 'source' | 'destination', prefix: string | Prefix): Expression[] => {
   const { ip, length } = typeof prefix === 'string' ? parsePrefix(prefix) : prefix
-  const whole = length === ip.length * 8
-  return [
-    ...isVersion(version),
-    loadField(addressFields[version][end], REGISTER),
-    ...(whole ? [] : [mask(REGISTER, maskOf(length, ip.length))]),
-    compare(REGISTER, '==', ip),
-  ]
+  const field = addressFields[version][end]
+  const condition =
+    length > 0 && length % 8 === 0
+      ? [loadField(field, REGISTER, length / 8), compare(REGISTER, '==', ip.subarray(0, length / 8))]
+      : [loadField(field, REGISTER), mask(REGISTER, maskOf(length, ip.length)), compare(REGISTER, '==', ip)]
+  return [...isVersion(version), ...condition]
 }
 
 /** 255.255.0.0 for 16 of 4 bytes. */

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Request } from '#netlink'
 import { chainAttributes, give } from '#nftables'
-import { checkParts, ensureParts, fingerprint, makePart, type Part, table } from './part.ts'
+import { ensureParts, fingerprint, makePart, type Part, table } from './part.ts'
 import { guard, nat } from './ruleset.ts'
 
 test('makePart: sets, then old chains from the base chain down, then new chains before any rule', () => {
@@ -84,10 +84,4 @@ test('ensureParts: a part that is wanted only where it is stays away', () => {
   assert.deepEqual(ensureParts(empty, { parts: [], ifPresent: [twoBases] }), [])
   const half = kernelWith({ two_output: 1 })
   assert.deepEqual(ensureParts(half, { parts: [], ifPresent: [twoBases] }), [twoBases])
-})
-
-test('checkParts: names each base chain without its rules', () => {
-  assert.deepEqual(checkParts(kernelWith({ two_prerouting: 1, two_output: 0 }), [twoBases]), [
-    'the rules of chain inet mooring two_output are not there',
-  ])
 })

@@ -13,7 +13,6 @@ import {
   commit,
   deleteChain,
   ERESTART,
-  formatChain,
   formatTable,
   getChains,
   type NamedSet,
@@ -34,6 +33,9 @@ export type Part = {
   readonly sets: readonly NamedSet[]
   readonly chains: readonly { readonly chain: Chain; readonly rules: readonly Rule[] }[]
 }
+
+/** A rule that stands in a chain beside those of its part. */
+export type ChainRule = { readonly chain: Chain; readonly rule: Rule }
 
 /** What somebody needs of a table; all parts are of the same. */
 export type Wanted = {
@@ -119,18 +121,6 @@ function useOf(part: Part, chain: Chain, rules: readonly Rule[]): number {
   return rules.length + verdicts.filter(verdict => verdict?.data?.verdict?.chain === chain.name).length
 }
 type Immediate = { data?: { verdict?: { chain?: string } } }
-
-/** Chains of the parts whose rules are not all there, in words. @throws {NetlinkError} */
-export function checkParts(transport: Transport, parts: readonly Part[]): string[] {
-  const chains = parts.flatMap(part => part.chains.map(each => ({ ...each, part })))
-  const states = getChains(
-    transport,
-    chains.map(({ chain }) => chain),
-  )
-  return chains
-    .filter(({ part, chain, rules }, index) => !((states[index]?.use ?? -1) >= useOf(part, chain, rules)))
-    .map(({ chain }) => `the rules of chain ${formatChain(chain)} are not there`)
-}
 
 const fingerprints = new WeakMap<Part, string>()
 

@@ -34,7 +34,7 @@ import {
   maskOf,
   perVersion,
 } from './match.ts'
-import { type Part, table } from './part.ts'
+import { type ChainRule, type Part, table } from './part.ts'
 
 // Ports of the node that lead to pods. A port is an element of a map: protocol and port, with the node's address before
 // them where the pod asks for one, to address and port of the pod. Rules are the same on every node but for three things,
@@ -285,12 +285,21 @@ export function addPortmapNeeds(needs: PortmapNeeds, made: readonly string[], re
   const rulesOfMaps = renewed ? [...oldMaps, ...newMaps] : newMaps
   const rulesOfSets = renewed ? [...oldSets, ...newSets] : newSets
   const knownBits = renewed ? [] : oldSets.map(({ bit }) => bit)
-  const bits = new Set(rulesOfSets.map(({ bit }) => bit).filter(bit => !knownBits.includes(bit)))
   return [
     ...[...newMaps.map(portMap), ...newSets.map(nearSet)].map(set => addSet(set, { exclusive: true })),
-    ...rulesOfMaps.map(group => addRule(conditional[group.target], portRule(group))),
-    ...rulesOfSets.map(group => addRule(near[group.target], nearRule(group))),
-    ...[...bits].map(bit => addRule(replaced, replacedRule(bit))),
+    ...portmapRules({ maps: rulesOfMaps, sets: rulesOfSets }, knownBits).map(({ chain, rule }) => addRule(chain, rule)),
+  ]
+}
+
+/** The rules that these need beside those of the part. @param knownBits of the connection's mark, that have their rule */
+export function portmapRules({ maps, sets }: PortmapNeeds, knownBits: readonly number[] = []): ChainRule[] {
+  const bits = new Set(sets.map(({ bit }) => bit).filter(bit => !knownBits.includes(bit)))
+  return [
+    ...maps
+      .filter(({ conditions }) => conditions.length > 0)
+      .map(group => ({ chain: conditional[group.target], rule: portRule(group) })),
+    ...sets.map(group => ({ chain: near[group.target], rule: nearRule(group) })),
+    ...[...bits].map(bit => ({ chain: replaced, rule: replacedRule(bit) })),
   ]
 }
 

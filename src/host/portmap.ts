@@ -18,22 +18,25 @@ import {
   readElements,
 } from '#nftables'
 import { AF_INET, AF_INET6, decodeAddress, decodeRoute, dumpAddresses, lookupRoute } from '#rtnetlink'
+import { partFaults } from './chain-faults.ts'
 import type { HostContext } from './context.ts'
 import { removeElements } from './elements.ts'
 import { settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
 import { type IpVersion, ipVersions, versionOf } from './match.ts'
-import { checkParts, ensureParts, table } from './part.ts'
+import { ensureParts, table } from './part.ts'
 import {
   addPortmapNeeds,
   type Condition,
   everywhere,
   localhost,
   nearSet,
+  type PortmapNeeds,
   parseNearSet,
   parsePortMap,
   portMap,
   portmap,
+  portmapRules,
 } from './portmap-rules.ts'
 import { removeUpstreamPorts, type UpstreamPod } from './portmap-upstream.ts'
 import { ensureSysctl } from './sysctl.ts'
@@ -125,16 +128,21 @@ const TRIES_MAX = 5
 
 /** Makes what is missing of the chains, and of what these ports need. @returns whether the chains had to be made anew */
 export function ensurePortmap(transport: Transport, all: readonly HostPorts[]): boolean {
-  const sets = new Set(all.flatMap(elementsOf).map(({ set }) => set.name))
-  const needs = {
-    maps: [...sets].flatMap(name => parsePortMap(name) ?? []),
-    sets: [...sets].flatMap(name => parseNearSet(name) ?? []),
-  }
+  const needs = needsOf(all)
   const renewed = ensureParts(transport, {
     parts: [portmap],
     more: (kernel, { renewed: anew }) => addPortmapNeeds(needs, listSets(kernel, table), anew.includes(portmap)),
   })
   return renewed.includes(portmap)
+}
+
+/** What ports need of the chains, beside what every node has. */
+function needsOf(all: readonly HostPorts[]): PortmapNeeds {
+  const names = new Set(all.flatMap(elementsOf).map(({ set }) => set.name))
+  return {
+    maps: [...names].flatMap(name => parsePortMap(name) ?? []),
+    sets: [...names].flatMap(name => parseNearSet(name) ?? []),
+  }
 }
 
 /**
@@ -227,7 +235,7 @@ export function checkPorts(transport: Transport, ports: HostPorts): string[] {
     if (wanted === undefined || (pod !== undefined && ipEquals(pod, wanted) && podPort === wantedPort)) return []
     return [`${what} leads to ${pod === undefined ? 'nothing' : formatIp(pod)} port ${podPort}, not to the pod`]
   })
-  return [...faults, ...checkParts(transport, [portmap])]
+  return [...faults, ...partFaults(transport, portmap, portmapRules(needsOf([ports])))]
 }
 
 /** True where packets that go on keep their old way: a flow of UDP has no end. */

@@ -29,7 +29,7 @@ import {
   perVersion,
   versionOf,
 } from './match.ts'
-import { type Part, table } from './part.ts'
+import { type ChainRule, type Part, table } from './part.ts'
 
 // What stands in the one table of ours. Chains and rules are the same on every node and never change with the pods: a pod
 // is elements of hash sets, whose cost does not grow. Every key begins with the name of the pod's link on the node, so that
@@ -204,6 +204,12 @@ export const addInside = (inside: Inside): Change[] => [
 
 /** The rule alone. */
 export function addInsideRule(inside: Inside): Change {
+  const { chain, rule } = insideRule(inside)
+  return addRule(chain, rule, { first: true })
+}
+
+/** The rule that lets a pod's packets to networks of a prefix length keep their address. */
+export function insideRule(inside: Inside): ChainRule {
   const { version, length, shared } = inside
   const { source, destination } = addressFields[version]
   const register = shared ? KEY_SECOND_ADDRESS[version] : KEY_ADDRESS
@@ -216,5 +222,5 @@ export function addInsideRule(inside: Inside): Change {
     isIn(KEY, insideSet(inside).name),
     give('return'),
   ]
-  return addRule(outsideChain[version], { expressions, comment: 'network of the pod' }, { first: true })
+  return { chain: outsideChain[version], rule: { expressions, comment: 'network of the pod' } }
 }

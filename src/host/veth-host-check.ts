@@ -2,7 +2,6 @@
 
 import { formatIp, formatMac, type Ip, ipEquals } from '#base'
 import { NETLINK_NETFILTER, NetlinkSocket, type Transport } from '#netlink'
-import { getChains } from '#nftables'
 import {
   AF_INET,
   AF_INET6,
@@ -18,6 +17,7 @@ import {
   RT_TABLE_MAIN,
   type Rule,
 } from '#rtnetlink'
+import { chainFaults } from './chain-faults.ts'
 import type { HostContext } from './context.ts'
 import { linkFaults, type Place, pairFaults, settingFaults } from './link-faults.ts'
 import { tryFindLink } from './links.ts'
@@ -182,11 +182,5 @@ const strictFaults = (link: string, where: Place): string[] =>
 function tableFaults({ ifName, mark, isDefault }: Expected): string[] {
   using netfilter = new NetlinkSocket(NETLINK_NETFILTER)
   const chains = podChains({ ifName, mark, ...(isDefault ? { underlayMark: underlayMark(mark) } : {}) })
-  const states = getChains(
-    netfilter,
-    chains.map(({ chain }) => chain),
-  )
-  return chains
-    .filter(({ rules }, index) => states[index]?.use !== rules.length)
-    .map(({ chain }) => `the rules of chain inet ${chain.table.name} ${chain.name} are not there in the pod`)
+  return chainFaults(netfilter, chains).map(fault => `${fault} in the pod`)
 }

@@ -13,9 +13,10 @@ import {
   listSets,
   NftablesError,
 } from '#nftables'
+import { partFaults } from './chain-faults.ts'
 import { removeElements } from './elements.ts'
 import { ipVersions, versionOf } from './match.ts'
-import { checkParts, ensureParts, table } from './part.ts'
+import { ensureParts, table } from './part.ts'
 import { DEFAULT_MARK, parseLinksSet, vethHostPart, vethHostSets } from './veth-host-ruleset.ts'
 
 /** What the node's rules know of a pod with a veth to its node. */
@@ -100,6 +101,6 @@ export function checkVethHostRules(transport: Transport, pod: VethHostRules): st
     ...elements
       .filter((_, index) => !present[index])
       .map(({ set, element }) => `${formatElement(set, element)} is missing`),
-    ...checkParts(transport, [vethHostPart(pod.mark)]),
+    ...partFaults(transport, vethHostPart(pod.mark)),
   ]
 }

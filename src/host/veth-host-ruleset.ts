@@ -90,7 +90,6 @@ const RTN_LOCAL = 2
 // Registers of 16 bytes: a key is loaded into 1 and 2.
 const KEY = 1
 const KEY_ADDRESS = 2
-const VALUE = 4
 
 const isDirection = (direction: number): Expression[] => [
   loadConnection('direction', KEY),
@@ -203,8 +202,8 @@ function makeVethHostPart(mark: number): Part {
           ...ipVersions.map(version => ({
             expressions: [
               ...linkAndSource(version),
-              lookUp(KEY, sets.nodes[version].name, VALUE),
-              translate('snat', version === 'v4' ? 'ip' : 'ip6', { address: VALUE }),
+              lookUp(KEY, sets.nodes[version].name, KEY),
+              translate('snat', version === 'v4' ? 'ip' : 'ip6', { address: KEY }),
             ],
           })),
         ],

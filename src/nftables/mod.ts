@@ -6,6 +6,7 @@
 
 export * from './batch.ts'
 export * from './chain.ts'
+export * from './compare-rules.ts'
 export * from './data.ts'
 export * from './datatype.ts'
 export * from './element.ts'

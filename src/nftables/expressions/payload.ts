@@ -60,10 +60,10 @@ const fields = {
   'th dport': { base: TRANSPORT_HEADER, offset: 2, bytes: 2 },
 } as const
 
-/** Loads a header field. */
-export const loadField = (name: keyof typeof fields, register: number) => ({
+/** Loads a header field, or its first bytes. */
+export const loadField = (name: keyof typeof fields, register: number, bytes: number = fields[name].bytes) => ({
   kind: 'payload' as const,
-  data: { register, ...fields[name] },
+  data: { register, ...fields[name], bytes },
 })
 
 /** Which checksum a field is part of, for it to be made good: that of ICMPv6, or, for addresses, that of what follows. */
