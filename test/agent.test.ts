@@ -331,6 +331,7 @@ describe('agent', { skip, concurrency: 2 }, () => {
         for (const [path, reason] of [
           [file, /: it is no socket\. Name another path with --socket/],
           [dirname(file), /: it is no socket\. /],
+          ['/proc/agent.sock', /: listen E\w+: .*\. Name another path with --socket/],
           [`/${'x'.repeat(107)}`, /: it has 108 bytes, and a socket's path 107 at most\. /],
         ] as const) {
           const command = [join(root, 'mooring'), 'agent', '--netns', node.path, '--socket', path]

@@ -28,6 +28,18 @@ test('mooring COMMAND --help: every command has one, with a line for each option
   }
 })
 
+test('mooring: who is not root is told so, and not that there is nothing', { skip: process.getuid?.() !== 0 }, () => {
+  for (const line of ['ip list', 'inspect c1', 'netns 1', 'exec c1 -- id', 'nic move eth0 host', 'ports', 'drain']) {
+    const asNobody = ['--reuid=65534', '--regid=65534', '--clear-groups', command, ...line.split(' ')]
+    const { status, stderr } = spawnSync('setpriv', asNobody, { encoding: 'utf8', cwd: '/' })
+    assert.equal(
+      stderr,
+      `mooring: Cannot run mooring ${line.split(' ')[0]}: it looks at what is root's. Run it as root\n`,
+    )
+    assert.equal(status, 1)
+  }
+})
+
 test('mooring: output that finds no room is one line on stderr, and exit code 1', () => {
   const full = openSync('/dev/full', 'w')
   const { status, stderr } = spawnSync(command, ['cni', '--help'], {

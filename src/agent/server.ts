@@ -3,6 +3,7 @@
 import { chmodSync, closeSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { peerOf, tryOpenPeerDescriptor } from './peer.ts'
+import { cannotListen } from './socket-path.ts'
 import { decodeRequest, encodeAnswer, REQUEST_BYTES_MAX, type ShimRequest } from './wire.ts'
 
 /** A call as it came in: its namespace is open and is closed when `serve` has ended. */
@@ -31,7 +32,7 @@ export async function listen(
   })
   server.maxConnections = CONNECTIONS_MAX
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', error => reject(cannotListen(path, error.message)))
     server.listen({ path, backlog: CONNECTIONS_MAX }, resolve)
   })
   server.on('error', onError)

@@ -15,9 +15,12 @@ const PATH_BYTES_MAX = 107
  */
 export async function prepareSocketPath(path: string): Promise<void> {
   const reason = await tryPrepare(path).catch((error: NodeJS.ErrnoException) => error.message)
-  if (reason === undefined) return
-  throw new Error(`Cannot start the agent: cannot listen on "${path}": ${reason}. Name another path with --socket`)
+  if (reason !== undefined) throw cannotListen(path, reason)
 }
+
+/** The error for a socket path that cannot be had. */
+export const cannotListen = (path: string, reason: string): Error =>
+  new Error(`Cannot start the agent: cannot listen on "${path}": ${reason}. Name another path with --socket`)
 
 /** @returns why it cannot be had */
 async function tryPrepare(path: string): Promise<string | undefined> {

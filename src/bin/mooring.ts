@@ -146,7 +146,7 @@ program
     process.exitCode = clean ? await cleanDemo(options, output) : await runDemo(options, output)
   })
 
-const ip = program.command('ip').description("this node's addresses of Neutron, as the journal knows them")
+const ip = program.command('ip').description("this node's addresses of Neutron, as the journal knows them (root)")
 const conflist = () =>
   new Option('--conflist <file...>', 'network lists whose inline credentials are needed, instead of those of the node')
 const print = ({
@@ -274,7 +274,7 @@ program
 
 program
   .command('nic')
-  .description('NICs of the node')
+  .description('NICs of the node (root)')
   .command('move <device> <place>')
   .description('move a NIC into a container (as for inspect), or back to the node ("host") with all that it had (root)')
   .option('--name <name>', 'its name there')
@@ -289,7 +289,7 @@ program
 
 program
   .command('drain')
-  .description("take everything that no pod uses off the node's Neutron ports, while no agent runs")
+  .description("take everything that no pod uses off the node's Neutron ports, while no agent runs (root)")
   .addOption(dataDir())
   .option('--conflist <file...>', 'network lists whose inline credentials are needed')
   .option('--force', 'although attachments are in use; they keep their addresses')
@@ -300,6 +300,14 @@ program
     for (const line of lines) console.log(line)
     if (!complete) process.exitCode = 1
   })
+
+const ofRoot = new Set(['ip', 'ports', 'inspect', 'netns', 'exec', 'nic', 'drain'])
+program.hook('preAction', () => {
+  const [name = ''] = program.args
+  // Without rights there would be no journal, no process and no container.
+  if (ofRoot.has(name) && process.getuid?.() !== 0)
+    throw new Error(`Cannot run mooring ${name}: it looks at what is root's. Run it as root`)
+})
 
 // Who reads has gone, or has no room: what was begun is finished all the same, and a demo cleans up.
 program.hook('preAction', (_, command) => {
