@@ -39,6 +39,7 @@ enum { STDIN_MAX = 1 << 20, ANSWER_MAX = 8 << 20, ANSWER_MS = 110000, STATUS_MS 
 __attribute__((used)) static const char marker[] = "mooring-shim/1";
 static char *mode = "standalone", *socket_path = "/run/mooring/agent.sock", *data_dir = "/var/lib/mooring", *node, *plugin;
 static char *config; static size_t config_length; // stdin
+static int connect_error;
 
 static const char *env(const char *name) {
   return getenv(name) ? getenv(name) : "";
@@ -104,7 +105,17 @@ static int try_connect(void) {
   // A stopped agent, its backlog or buffer full, must not hold the runtime for ever.
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 20}, sizeof(struct timeval));
   if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
+  connect_error = errno;
   return close(fd), -1;
+}
+
+// For who cannot reach the agent. The path is the user's, and stands in JSON.
+static const char *start_it(void) {
+  static char text[256];
+  snprintf(text, sizeof text, "start it: mooring agent. Its socket %s: %s", socket_path, strerror(connect_error));
+  for (char *c = text; *c; c++)
+    if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ') *c = '?';
+  return text;
 }
 
 static int connect_within(int64_t ms) {
@@ -276,7 +287,7 @@ int main(int argc __attribute__((unused)), char **argv) {
   if (fd < 0) fd = connect_within(!strcmp(command, "ADD") || !strcmp(command, "CHECK") ? 20000 : !strcmp(command, "GC") ? 5000 : 0);
   int status = fd < 0 ? -1 : ask(fd, request, length);
   if (agent && !strcmp(command, "DEL")) spool(request, length); // else nobody might ever come for it
-  if (!strcmp(command, "STATUS")) fail(50, fd < 0 ? "Cannot serve: the agent does not run" : "Cannot serve: the agent does not answer", fd < 0 ? "start it: mooring agent" : "start it again: mooring agent");
+  if (!strcmp(command, "STATUS")) fail(50, fd < 0 ? "Cannot serve: the agent does not run" : "Cannot serve: the agent does not answer", fd < 0 ? start_it() : "start it again: mooring agent");
   fail(11, fd < 0 ? "Cannot reach the agent" : status == -2 ? "Cannot wait for the agent any longer" : "Cannot finish: the agent went away",
-       "see that mooring agent runs and listens on its socket");
+       fd < 0 ? start_it() : "see that mooring agent runs");
 }

@@ -482,6 +482,10 @@ describe('agent', { skip, concurrency: 2 }, () => {
 
       const refused = await waiting
       assert.deepEqual([errorOf(refused).code, errorOf(refused).msg], [11, 'Cannot reach the agent'])
+      assert.match(
+        errorOf(refused).details ?? '',
+        new RegExp(`^start it: mooring agent. Its socket ${node.socket}: \\w`),
+      )
       assert.ok(refused.ms > 19_000 && refused.ms < 25_000, `${refused.ms} ms`)
 
       writeFileSync(join(spool, '1-1'), 'nonsense')

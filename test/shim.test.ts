@@ -54,6 +54,23 @@ test('ERR-12 mode agent: an ADD whose agent goes away is error 11', async t => {
   assert.deepEqual([code, JSON.parse(stdout).code, spooled], [1, 11, 0])
 })
 
+test('STATUS without agent names the socket and the reason, as JSON whatever the path has', t => {
+  const directory = mkdtempSync(join(tmpdir(), 'mooring-shim-'))
+  t.after(() => rmSync(directory, { recursive: true }))
+  writeFileSync(join(directory, 'file'), '')
+  for (const [name, said] of [
+    ['none.sock', 'none.sock: No such file or directory'],
+    ['file', 'file: Connection refused'],
+    ['"\\\n', '???: No such file or directory'],
+  ] as const) {
+    const env = { CNI_COMMAND: 'STATUS', MOORING_MODE: 'agent', MOORING_SOCKET: join(directory, name) }
+    const { stdout } = spawnSync(shim, { env, input: CONFIG, encoding: 'utf8' })
+    const { code, msg, details } = JSON.parse(stdout)
+    assert.deepEqual([code, msg], [50, 'Cannot serve: the agent does not run'])
+    assert.equal(details, `start it: mooring agent. Its socket ${directory}/${said}`)
+  }
+})
+
 test('mode agent: a DEL that would be promised under a cut path is refused', t => {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-shim-'))
   t.after(() => rmSync(directory, { recursive: true }))
