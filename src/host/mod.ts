@@ -4,7 +4,6 @@
 // Verbs are synchronous functions over a thread's sockets (verbs.ts); `Host` is the same verbs as promises, run by this
 // thread, or by another where they block. Nothing here knows CNI or OpenStack.
 
-export { arpAnnouncement, neighbourAdvertisement } from './announce.ts'
 export { readBootId } from './boot.ts'
 export type { BridgedPod, FoundBridge, GatewayWanted } from './bridge.ts'
 export type { BridgedExpectation } from './bridge-check.ts'

@@ -67,10 +67,6 @@ export class OpenStackError extends Error {
   }
 }
 
-/** True if the same call, made again later (after a fresh look, for a conflict), may succeed without anybody's help. */
-export const isTransient = (error: unknown): boolean =>
-  error instanceof OpenStackError && (error.kind === 'transient' || error.kind === 'conflict')
-
 /** True if a service said that the thing named in the call does not exist. A wrong URL is not that. */
 export const isMissing = (error: unknown): boolean => error instanceof OpenStackError && error.kind === 'missing'
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { errorFromAnswer, errorFromWire, isMissing, isTransient, retryAfterMs, type ServiceName } from './error.ts'
+import { errorFromAnswer, errorFromWire, isMissing, retryAfterMs, type ServiceName } from './error.ts'
 import type { ErrorKind } from './errors.ts'
 import { WireError } from './wire.ts'
 
@@ -126,11 +126,7 @@ test('errorFromAnswer() strips tags and cuts what a proxy or a validator writes'
   )
 })
 
-test('isTransient() and isMissing() tell what helps', () => {
-  assert.equal(isTransient(errorOf('neutron', 503, '')), true)
-  assert.equal(isTransient(errorOf('neutron', 412, neutron('RevisionNumberConstraintFailed'))), true)
-  assert.equal(isTransient(errorOf('neutron', 409, neutron('IpAddressAlreadyAllocated'))), false)
-  assert.equal(isTransient(new Error('other')), false)
+test('isMissing() tells a missing object from a missing page', () => {
   assert.equal(isMissing(errorOf('neutron', 404, neutron('PortNotFound'))), true)
   assert.equal(isMissing(errorOf('neutron', 404, '<html>no such page</html>')), false)
 })

@@ -18,7 +18,7 @@ export {
 } from './cloud.ts'
 export { type CloudFiles, type LoadOptions, listClouds, loadCloud } from './clouds.ts'
 export { cloudFromConf, confKeys } from './conf.ts'
-export { isMissing, isTransient, OpenStackError, type ServiceName } from './error.ts'
+export { isMissing, OpenStackError, type ServiceName } from './error.ts'
 export type { ErrorKind } from './errors.ts'
 export type { GateOptions, SentRequest } from './gate.ts'
 export { type Health, type Level, levelNames } from './health.ts'
