@@ -144,4 +144,7 @@ test('NICs of a server: the cap of the option', options, async t => {
   await exhaust(node, { cloud: 'oslab', neutronConf }, { fits: 2, message, nextMs: 60_000 })
   const attached = async () => (await nova.interfaces.list(serverId, limits())).length
   await until(async () => (await attached()) === others, 'the detachment', 120_000)
+  // Nova detaches first, and what it has let go is a port still.
+  const left = () => demo.cloud.neutron.ports.list({ tags: [`mooring:node=${NODE}`] }, limits())
+  await until(async () => (await left()).length === 0, 'the removal of the ports', 120_000)
 })
