@@ -211,6 +211,17 @@ test('a pool never has more than its limit, and gives a released object at the l
   assert.equal(driver.objects.size, 3)
 })
 
+test('a clock that is set back makes nobody wait', async t => {
+  const driver = fakeDriver()
+  const { journal, pool } = poolOn(t, directoryFor(), driver, { max: 1, coolDownMs: 20 })
+  const { mark } = await pool.acquire(owner(1), soon())
+  release(journal, 1)
+  await pool.settle(soon())
+  const now = Date.now.bind(Date)
+  t.mock.method(Date, 'now', () => now() - 3_600_000)
+  assert.equal((await pool.acquire(owner(2), soon())).mark, mark)
+})
+
 test('a released object goes to the next only after it was cleaned', async t => {
   const driver = fakeDriver()
   const { journal, pool } = poolOn(t, directoryFor(), driver, { max: 1 })

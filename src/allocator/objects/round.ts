@@ -27,6 +27,7 @@ import {
   noteMissing,
   recordMade,
   recordStrange,
+  resetObjectTimes,
   retireObject,
 } from './store.ts'
 import { recycle } from './tidy.ts'
@@ -175,6 +176,7 @@ async function look(options: ObjectRoundOptions, state: RoundState): Promise<voi
 function serve({ journal, pool, bootId, settings, longLived }: ObjectRoundOptions, state: RoundState): ObjectPlan {
   return journal.transaction(() => {
     forgetExpiredObjectWants(journal, pool)
+    resetObjectTimes(journal, pool)
     const counts = countObjects(journal, pool)
     const count = Object.values(counts).reduce((sum, each) => sum + each, 0)
     const plan = planObjects({

@@ -227,6 +227,17 @@ export function disownEarlierBootsObjects(journal: Journal, pool: string, bootId
     .run(DIRTY, Date.now(), pool, bootId)
 }
 
+/** Counts from now what was changed later than now: the clock was set back, and a cool-down would last as long as it was ahead. */
+export function resetObjectTimes(journal: Journal, pool: string): void {
+  const nowMs = Date.now()
+  journal
+    .sql(
+      `UPDATE object SET usable_ms = max(0, usable_ms - changed_ms + ?), changed_ms = ?
+       WHERE pool = ? AND changed_ms > ?`,
+    )
+    .run(nowMs, nowMs, pool, nowMs)
+}
+
 /** The objects of a pool that are an attachment's, and that the cloud's description does not show as such. */
 export function listUndescribed(journal: Journal, pool: string): CloudObject[] {
   // By name: SQLite would take the index of states, and look at every object that is in use.

@@ -47,6 +47,20 @@ test('acquire() by processes of one call each is one write for all who had begun
   assert.deepEqual(port.added, [4])
 })
 
+test('acquire() gives from the reserve also after the clock was set back', async t => {
+  const port = fakePort()
+  const { journal, pool } = poolOn(t, directoryFor(), port, { reserve: 3, usableAfterMs: 20 })
+  await pool.settle(soon())
+  await until(() => port.addresses().length === 4, 'the reserve')
+  const reserve = listPortAddresses(journal, port.id).map(each => each.address)
+  const now = Date.now.bind(Date)
+  t.mock.method(Date, 'now', () => now() - 3_600_000)
+  for (const id of [1, 2]) {
+    const [address] = await pool.acquire(owner(id), S4, soon())
+    assert.ok(reserve.includes(address!.address))
+  }
+})
+
 test('acquire() from the reserve makes no call and needs no wait', async t => {
   const port = fakePort()
   const { journal, pool } = poolOn(t, directoryFor(), port, { reserve: 3 })

@@ -15,6 +15,7 @@ import {
   findPortAddress,
   listKnownAddresses,
   listLooseAddresses,
+  resetTimes,
 } from './store.ts'
 import { forgetExpiredWants, forgetWant, listWants } from './want-store.ts'
 
@@ -23,6 +24,7 @@ export function serve(options: RoundOptions, state: State): Plan {
   const { journal, portId, bootId, settings } = options
   const nowMs = Date.now()
   forgetExpiredWants(journal, portId)
+  resetTimes(journal, portId)
   const wants = listWants(journal, portId)
   for (const want of wants) {
     const named = want.address === undefined ? undefined : faultOfNamed(journal, { ...want, address: want.address })

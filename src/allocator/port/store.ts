@@ -216,6 +216,17 @@ export function disownEarlierBoots(journal: Journal, portId: string, bootId: str
     .run(Date.now(), portId, bootId)
 }
 
+/** Counts from now what was changed later than now: the clock was set back, and a cool-down would last as long as it was ahead. */
+export function resetTimes(journal: Journal, portId: string): void {
+  const nowMs = Date.now()
+  journal
+    .sql(
+      `UPDATE port_address SET usable_ms = max(0, usable_ms - changed_ms + ?), changed_ms = ?
+       WHERE port_id = ? AND changed_ms > ?`,
+    )
+    .run(nowMs, nowMs, portId, nowMs)
+}
+
 /** Notes which floating IPs lead to addresses of a port, by address, and to no others. */
 export function noteFloatingIps(journal: Journal, portId: string, bindings: ReadonlyMap<string, string>): void {
   journal.sql('UPDATE port_address SET floating_ip = NULL WHERE port_id = ? AND floating_ip IS NOT NULL').run(portId)
