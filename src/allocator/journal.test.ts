@@ -198,3 +198,14 @@ test('a durable transaction that could not begin leaves those after it as fast a
   other.close()
   assert.deepEqual(synchronous(), before)
 })
+
+test('transaction() names the journal and the reason where the disk is full', () => {
+  using journal = openJournal(join(directory, 'full'))
+  journal.sql('PRAGMA max_page_count = 1').get()
+  const write = () =>
+    journal.transaction(() => journal.sql(`INSERT INTO port_lookup VALUES (?, '', 0)`).run('x'.repeat(1 << 20)))
+  assert.throws(write, {
+    name: 'JournalError',
+    message: `Cannot write the journal ${journal.path}: database or disk is full`,
+  })
+})

@@ -26,6 +26,8 @@ export type Journal = Disposable & {
   /**
    * Runs writes as one transaction; an exception rolls back. `durable` waits for the disk: for what must be known after
    * a power cut, the intent before a cloud write.
+   *
+   * @throws {JournalError} where it cannot be written
    */
   transaction<T>(run: () => T, options?: { durable?: boolean }): T
 }
@@ -156,6 +158,7 @@ export function openJournal(directory: string): Journal {
       throw error
     }
   } catch (error) {
+    if (error instanceof JournalError) throw error
     throw new JournalError(`Cannot open the journal ${path}: ${(error as Error).message}`, { cause: error })
   }
 }
@@ -203,7 +206,8 @@ function journalOf(db: DatabaseSync, path: string): Journal {
       return value
     } catch (error) {
       if (db.isTransaction) db.exec('ROLLBACK')
-      throw error
+      if ((error as NodeJS.ErrnoException).code !== 'ERR_SQLITE_ERROR') throw error
+      throw new JournalError(`Cannot write the journal ${path}: ${(error as Error).message}`, { cause: error })
     } finally {
       depth--
       if (durable) db.exec('PRAGMA synchronous = NORMAL')
