@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -37,6 +39,25 @@ test('mooring: who is not root is told so, and not that there is nothing', { ski
       `mooring: Cannot run mooring ${line.split(' ')[0]}: it looks at what is root's. Run it as root\n`,
     )
     assert.equal(status, 1)
+  }
+})
+
+test('mooring: a value that cannot be is one line that says which ones can', () => {
+  for (const [line, said] of [
+    ['simulator --port 99999', 'Cannot use --port "99999": want a whole number from 0 to 65535'],
+    [
+      'demo --name UPPER',
+      'Cannot call the demo "UPPER": want a small letter, then small letters, digits and dashes, 31 in all at most',
+    ],
+    [
+      'agent --netns /tmp --data-dir DIR --socket DIR/sock',
+      'Cannot work in the namespace "/tmp": no network namespace is there',
+    ],
+  ] as const) {
+    const directory = mkdtempSync(join(tmpdir(), 'mooring-help-'))
+    const { status, stderr } = mooring(...line.replaceAll('DIR', directory).split(' '))
+    rmSync(directory, { recursive: true })
+    assert.deepEqual([status, stderr], [1, `mooring: ${said}\n`])
   }
 })
 

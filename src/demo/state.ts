@@ -55,7 +55,9 @@ const LOCK = 'demo.lock'
 /** Takes the place of a demo, alone on this machine. @throws {Error} while another process has it, or something else its name */
 export function takePlace(name: string): Place {
   if (!NAME.test(name))
-    throw new Error(`Cannot call the demo "${name}": want a letter, then letters, digits and dashes`)
+    throw new Error(
+      `Cannot call the demo "${name}": want a small letter, then small letters, digits and dashes, 31 in all at most`,
+    )
   const directory = join('/run', name)
   const isNew = mkdirSync(directory, { recursive: true, mode: 0o700 }) !== undefined
   if (!isNew && !existsSync(join(directory, LOCK)))

@@ -61,7 +61,7 @@ export async function threadedHost(netnsPath?: string): Promise<Host & ThreadedH
 function openContext(netnsPath: string | undefined): HostContext {
   if (netnsPath === undefined) return new HostContext()
   const fd = tryOpenNetns(netnsPath)
-  if (fd === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": there is none`)
+  if (fd === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": no network namespace is there`)
   return new HostContext(fd)
 }
 

@@ -13,7 +13,7 @@ import { packError } from './wire-error.ts'
 const { netnsPath } = workerData as { netnsPath: string | undefined }
 if (netnsPath !== undefined) {
   const fd = tryOpenNetns(netnsPath)
-  if (fd === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": there is none`)
+  if (fd === undefined) throw new Error(`Cannot work in the namespace "${netnsPath}": no network namespace is there`)
   setNetworkNamespace(fd)
 }
 const context = new HostContext()
