@@ -154,7 +154,7 @@ test('Keystone away for ten minutes, with a valid token: nobody else is asked in
   assert.deepEqual(fake.log().slice(length), ['GET /network/v2.0/networks?limit=1'])
 })
 
-test('credentials that change in their file under load: one refused login, then all go on with the new ones', async () => {
+test('credentials that change in their file under load: one refused login at most, then all go on with the new ones', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'mooring-rotation-'))
   const file = join(directory, 'clouds.json')
   const write = (password: string, url: string) =>
@@ -202,7 +202,10 @@ test('credentials that change in their file under load: one refused login, then 
     const failures = (await Promise.all(workers)).flat()
     assert.ok(failures.length <= 100, `${failures.length} failures`)
     for (const error of failures) assert.ok(error instanceof OpenStackError && error.kind === 'auth', String(error))
-    assert.deepEqual(passwords, ['first-password', 'first-password', 'second-password'])
+    // None is refused where the file is looked at before the old token is.
+    const logins = (password: string) => passwords.filter(each => each === password).length
+    assert.ok(logins('first-password') <= 2, passwords.join())
+    assert.equal(logins('second-password'), 1, passwords.join())
   } finally {
     delete process.env['OS_CLIENT_CONFIG_FILE']
     rmSync(directory, { recursive: true })
