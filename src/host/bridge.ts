@@ -251,32 +251,28 @@ export type BridgedPod = {
  */
 function attachBridged(context: HostContext, pod: BridgedPod): { rebuilt: boolean; isUp: boolean } {
   const { pair, owner, port, podLink, firewall } = pod
+  using undo = new DisposableStack()
   const made = createPair(context, pair)
-  try {
-    // What a port receives is the bridge's. Its link-local address would be of no use, and the kernel walks through the
-    // routes of all ports whenever one comes, goes or gets carrier.
-    setSysctl('1', 'ipv6', 'conf', pair.hostLink, 'disable_ipv6')
-    // Before the pod can send anything.
-    const rebuilt = addBridged(context.netfilter, firewall)
-    const settings = { ...(port.hairpin ? { hairpin: 1 } : {}), ...(port.isolated ? { isolated: 1 } : {}) }
-    const change = {
-      ...(Object.keys(settings).length === 0 ? {} : { linkinfo: { kind: 'bridge_slave', port: settings } }),
-      ifalias: owner,
-      up: true,
-    }
-    context.route.execute([
-      setLink({ index: made.index }, change, `set bridge port ${pair.hostLink} up`),
-      ...(port.vlans === undefined ? [] : vlanRequests(made.index, port.vlans)),
-    ])
-    return { rebuilt, isUp: podLink === undefined || bringUp(context, made, pair, podLink) }
-  } catch (error) {
-    try {
-      removeBridged(context.netfilter, firewall)
-    } finally {
-      context.route.execute([deleteLink({ index: made.index })])
-    }
-    throw error
+  undo.defer(() => context.route.execute([deleteLink({ index: made.index })]))
+  undo.defer(() => removeBridged(context.netfilter, firewall))
+  // What a port receives is the bridge's. Its link-local address would be of no use, and the kernel walks through the
+  // routes of all ports whenever one comes, goes or gets carrier.
+  setSysctl('1', 'ipv6', 'conf', pair.hostLink, 'disable_ipv6')
+  // Before the pod can send anything.
+  const rebuilt = addBridged(context.netfilter, firewall)
+  const settings = { ...(port.hairpin ? { hairpin: 1 } : {}), ...(port.isolated ? { isolated: 1 } : {}) }
+  const change = {
+    ...(Object.keys(settings).length === 0 ? {} : { linkinfo: { kind: 'bridge_slave', port: settings } }),
+    ifalias: owner,
+    up: true,
   }
+  context.route.execute([
+    setLink({ index: made.index }, change, `set bridge port ${pair.hostLink} up`),
+    ...(port.vlans === undefined ? [] : vlanRequests(made.index, port.vlans)),
+  ])
+  const isUp = podLink === undefined || bringUp(context, made, pair, podLink)
+  undo.move()
+  return { rebuilt, isUp }
 }
 
 /** Brings the pod's end up. Nearly always the port forwards by then, and one visit is enough. @returns whether it does */

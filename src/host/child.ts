@@ -66,15 +66,13 @@ export function addChild(context: HostContext, child: Child, deadline: Deadline 
   if (!masterInPod) context.route.execute([make], deadline)
   return context.inNetns(netnsFd, route => {
     if (masterInPod) route.execute([make], deadline)
-    try {
-      const { mac: _, mtuBytes: _made, ...rest } = link
-      const state = configurePodLink(route, { ...rest, index: child.index }, deadline)
-      if (isSilent(state)) announceFor(context, child)
-      return state
-    } catch (error) {
-      route.execute([deleteLink({ index: child.index })])
-      throw error
-    }
+    using undo = new DisposableStack()
+    undo.defer(() => route.execute([deleteLink({ index: child.index })]))
+    const { mac: _, mtuBytes: _made, ...rest } = link
+    const state = configurePodLink(route, { ...rest, index: child.index }, deadline)
+    if (isSilent(state)) announceFor(context, child)
+    undo.move()
+    return state
   })
 }
 

@@ -95,18 +95,17 @@ export function moveNicIn(
   // A link cannot be renamed to what is one of its names already. Marked first, so that the name is not forgotten.
   if (nic.altnames.includes(ifName))
     context.route.execute([setLink({ index: nic.index }, { ifalias: nic.name }), deleteAltname(nic.index, ifName)])
-  try {
-    context.route.execute([setLink({ index: nic.index }, { netnsFd, ifname: ifName, ifalias: nic.name }, about)])
-    return context.inNetns(netnsFd, route => {
-      const link = tryFindLink(route, { ifname: ifName })
-      if (link === undefined) throw new NetlinkError(about, EEXIST)
-      return { index: link.index, mac: formatMac(link.address ?? new Uint8Array(0)), mtuBytes: link.mtu ?? 0 }
-    })
-  } catch (error) {
-    // The kernel moves first and renames then: where the second failed, the NIC is there under its own name.
-    bringNicHome(context, { nic, podIndex: nic.index, netnsFd })
-    throw error
-  }
+  using undo = new DisposableStack()
+  // The kernel moves first and renames then: where the second failed, the NIC is there under its own name.
+  undo.defer(() => void bringNicHome(context, { nic, podIndex: nic.index, netnsFd }))
+  context.route.execute([setLink({ index: nic.index }, { netnsFd, ifname: ifName, ifalias: nic.name }, about)])
+  const moved = context.inNetns(netnsFd, route => {
+    const link = tryFindLink(route, { ifname: ifName })
+    if (link === undefined) throw new NetlinkError(about, EEXIST)
+    return { index: link.index, mac: formatMac(link.address ?? new Uint8Array(0)), mtuBytes: link.mtu ?? 0 }
+  })
+  undo.move()
+  return moved
 }
 
 export type LostNic = {

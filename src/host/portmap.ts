@@ -300,15 +300,13 @@ function localnetLink(context: HostContext, { masquerade, ports }: HostPorts): s
 export function attachPorts(context: HostContext, ports: HostPorts): { rebuilt: boolean; taken?: TakenPort } {
   const outcome = addPorts(context.netfilter, ports)
   if (outcome.taken !== undefined) return outcome
-  try {
-    const link = localnetLink(context, ports)
-    // Goes with the link.
-    if (link !== undefined) ensureSysctl('1', 'ipv4', 'conf', link, 'route_localnet')
-    return outcome
-  } catch (error) {
-    removePorts(context.netfilter, ports)
-    throw error
-  }
+  using undo = new DisposableStack()
+  undo.defer(() => removePorts(context.netfilter, ports))
+  const link = localnetLink(context, ports)
+  // Goes with the link.
+  if (link !== undefined) ensureSysctl('1', 'ipv4', 'conf', link, 'route_localnet')
+  undo.move()
+  return outcome
 }
 
 /** An attachment of which no more is known: its ports are looked for, ours and those of upstream's plugin. */

@@ -116,26 +116,21 @@ export const commonNextHops = (addresses: readonly Prefix[]): NextHop[] => [
  * Leaves nothing when it fails. @throws {NetlinkError} EEXIST where one of the names is taken.
  */
 export function attachRouted(context: HostContext, pod: RoutedPod, deadline: Deadline = deadlineIn(10_000)): void {
+  using undo = new DisposableStack()
   const pair = createPair(context, pod)
-  try {
-    // Asked in the same breath as the rest is done: what is refused, which is rare, costs its pair, and nobody else an exchange.
-    const answers = context.route.execute(
-      [...pod.addresses.map(({ ip }) => lookupRoute(ip)), ...nodeSide(pod, pair.index)],
-      deadline,
-    )
-    refuseOwnAddresses(pod, answers)
-    context.inNetns(pod.netnsFd, route => {
-      if (pod.addresses.some(address => !isV4(address.ip))) enableIpv6(pod.ifName)
-      route.execute(podSide(pod, pair.peer), deadline)
-    })
-  } catch (error) {
-    try {
-      detachRouted(context, pod)
-    } finally {
-      context.route.execute([deleteLink({ index: pair.index })])
-    }
-    throw error
-  }
+  undo.defer(() => context.route.execute([deleteLink({ index: pair.index })]))
+  undo.defer(() => detachRouted(context, pod))
+  // Asked in the same breath as the rest is done: what is refused, which is rare, costs its pair, and nobody else an exchange.
+  const answers = context.route.execute(
+    [...pod.addresses.map(({ ip }) => lookupRoute(ip)), ...nodeSide(pod, pair.index)],
+    deadline,
+  )
+  refuseOwnAddresses(pod, answers)
+  context.inNetns(pod.netnsFd, route => {
+    if (pod.addresses.some(address => !isV4(address.ip))) enableIpv6(pod.ifName)
+    route.execute(podSide(pod, pair.peer), deadline)
+  })
+  undo.move()
 }
 
 /** A pod with an address of the node would never get a packet: the node keeps them. */

@@ -141,14 +141,11 @@ export const verbs = {
     const nextHop = pod.nextHops.some(({ address }) => ipEquals(address, nextHops.v4))
     ensureNode(context, { ...familiesIn(pod.addresses), nextHop, uplink: uplink?.name })
     attachRouted(context, { ...pod, uplinkIndex: uplink?.index })
-    let rebuilt: boolean
-    try {
-      rebuilt = addPod(context.netfilter, firewall)
-    } catch (error) {
-      detachRouted(context, { ...pod, uplinkIndex: uplink?.index })
-      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }])
-      throw error
-    }
+    using undo = new DisposableStack()
+    undo.defer(() => removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }]))
+    undo.defer(() => detachRouted(context, { ...pod, uplinkIndex: uplink?.index }))
+    const rebuilt = addPod(context.netfilter, firewall)
+    undo.move()
     if (uplink !== undefined)
       announce(
         context,

@@ -35,13 +35,12 @@ export const vethHostVerbs = {
     { pod, uplink, firewall }: { pod: VethHostPod; uplink: string; firewall: VethHostRules },
   ): boolean {
     attachVethHost(context, pod, uplink)
-    try {
-      return addVethHostRules(context.netfilter, firewall)
-    } catch (error) {
-      detachVethHost(context, pod)
-      removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }])
-      throw error
-    }
+    using undo = new DisposableStack()
+    undo.defer(() => removeLinks(context, [{ name: pod.hostLink, owner: pod.owner, mac: pod.hostMac }]))
+    undo.defer(() => detachVethHost(context, pod))
+    const rebuilt = addVethHostRules(context.netfilter, firewall)
+    undo.move()
+    return rebuilt
   },
 
   /** Takes everything away but the link, which may go later. */

@@ -98,19 +98,14 @@ export function attachVethHost(
   for (const family of families)
     if (context.route.execute([dumpRoutes(family, { table: pod.table })])[0]!.messages.length > 0)
       throw new NetlinkError(claimsTable(pod.table), EEXIST)
+  using undo = new DisposableStack()
   const pair = createPair(context, pod)
-  try {
-    prepareNode(pod, uplink)
-    context.route.execute(nodeSide(pod, pair.index, nodeSource(context.route, pod)), deadline)
-    context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
-  } catch (error) {
-    try {
-      detachVethHost(context, pod)
-    } finally {
-      context.route.execute([deleteLink({ index: pair.index })])
-    }
-    throw error
-  }
+  undo.defer(() => context.route.execute([deleteLink({ index: pair.index })]))
+  undo.defer(() => detachVethHost(context, pod))
+  prepareNode(pod, uplink)
+  context.route.execute(nodeSide(pod, pair.index, nodeSource(context.route, pod)), deadline)
+  context.inNetns(pod.netnsFd, route => joinPod(route, pod, pair.peer, deadline))
+  undo.move()
 }
 
 function prepareNode(pod: VethHostPod, uplink: string): void {

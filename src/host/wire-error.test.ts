@@ -29,6 +29,15 @@ test('reviveError: tells subclasses apart', () => {
   assert.equal(system.syscall, 'setns')
 })
 
+test('reviveError: an error on the way back keeps the one that it came after', () => {
+  const both = carried(
+    new SuppressedError(new NetlinkError('remove link 3', 1), new NetlinkError('add link veth1', 12)),
+  )
+  assert.ok(both instanceof SuppressedError)
+  assert.ok(both.error instanceof NetlinkError && both.suppressed instanceof NetlinkError)
+  assert.deepEqual([both.error.errno, both.suppressed.errno], [1, 12])
+})
+
 test('reviveError: makes an error of whatever was thrown', () => {
   assert.equal(carried(new RangeError('too far')).message, 'too far')
   assert.equal(carried('a text').message, 'a text')

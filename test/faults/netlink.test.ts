@@ -98,6 +98,29 @@ describe('a fault in each netlink request, in a process of its own', { skip: ski
       assert.ok(failed.length >= 12, `${failed.length}`)
     })
 
+  test('ADD: where undoing fails too, the error is still the first one and says so; DEL leaves nothing', async () => {
+    const more = everything(node)
+    const it = newPod()
+    const add = async (when: string) => {
+      const { prefix, calls } = trace('sendto', `error=EPERM:when=${when}`)
+      return { outcome: await node.call('ADD', it, { more, prefix }), calls: calls() }
+    }
+    let undoing = 0
+    for (let when = 2; when <= REQUESTS_MAX; when += 3) {
+      const { outcome, calls } = await add(`${when}`)
+      if (outcome.code === 0) resultOf(await node.call('DEL', it, { more }))
+      if (calls.length < when) break
+      if (outcome.code === 0) continue
+      const { code, msg } = errorOf(outcome)
+      const error = errorOf((await add(`${when}+`)).outcome)
+      assert.deepEqual([error.code, error.msg], [code, msg], `request ${when}, ${calls[when - 1]}`)
+      if (error.details?.includes('undoing what was done failed too: ')) undoing++
+      resultOf(await node.call('DEL', it, { more }))
+      assertSameState(node.state(), kept, `after EPERM from request ${when} on, ${calls[when - 1]}`)
+    }
+    assert.ok(undoing >= 2, `${undoing}`)
+  })
+
   test('ADD and DEL: start no process but the one that was called', async () => {
     const it = newPod()
     for (const verb of ['ADD', 'DEL'] as const) {
