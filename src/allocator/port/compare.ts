@@ -27,7 +27,7 @@ export function compareAndPlan(
     putKnownPort(journal, { portId, access, settings, seenBootId: bootId, revision })
     disownEarlierBoots(journal, portId, bootId)
     // What an old answer has or lacks says nothing; a write on its ground is refused, unless it is the newest after all.
-    if (!isOlder) compare(options, report, port)
+    if (!isOlder) compare(options, state, report, port)
     noteFloatingIps(journal, portId, bindings)
     return serve(options, state)
   })
@@ -54,7 +54,7 @@ function recordForeign({ journal, portId }: RoundOptions, addresses: readonly Sh
     })
 }
 
-function compare(options: RoundOptions, report: RoundReport, port: Port): void {
+function compare(options: RoundOptions, state: State, report: RoundReport, port: Port): void {
   const { journal, portId, settings, inUse, cover, echo } = options
   const nowMs = Date.now()
   const isCovered = (address: string) => cover?.covers(address) ?? true
@@ -79,6 +79,8 @@ function compare(options: RoundOptions, report: RoundReport, port: Port): void {
   returned.forEach(record('releasing', 0))
   strange.forEach(record('quarantined', 0))
   for (const each of found.vanished) forgetAddress(journal, each)
+  // There is room again, in one of the subnets.
+  if (found.vanished.length > 0) state.exhausted.clear()
   for (const id of found.settled) forgetIntent(journal, id)
   report.lost = [...found.lost]
   report.returned.push(...returned.map(each => each.ip_address))

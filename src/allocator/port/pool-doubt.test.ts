@@ -223,6 +223,26 @@ test('an address whose removal is still on its way to the cloud is nobody’s ne
   await until(() => listIntents(journal, port.id).length === 0, 'the end of all doubt')
 })
 
+test('a full subnet in which an earlier removal makes room meanwhile serves who waits', async t => {
+  const port = fakePort({ capacity: 1 })
+  const directory = directoryFor()
+  const first = poolOn(t, directory, port)
+  const [address] = await first.pool.acquire(owner(1), S4, soon())
+  await first.pool.close()
+  // The removal is asked for, and comes to its end just before the next one of ours.
+  const held = { ...port, ports: { ...port.ports, update: heldBack(port, Promise.race<void>([])) } }
+  const victim = poolOn(t, directory, port, { neutron: async () => held, longLived: false })
+  releaseOwner(victim.journal, owner(1))
+  await assert.rejects(victim.pool.settle(soon(50)))
+  const update: FakePort['ports']['update'] = async (id, change, limits) => {
+    if (change.fixed_ips?.length === 1) port.removeForeign(address!.address)
+    return await port.ports.update(id, change, limits)
+  }
+  const { pool } = poolOn(t, directory, port, { neutron: async () => ({ ...port, ports: { ...port.ports, update } }) })
+  const [next] = await pool.acquire(owner(2), S4, soon())
+  assert.equal(next!.address, address!.address)
+})
+
 /** A write that comes to the cloud later than its caller waits. */
 const heldBack =
   (port: FakePort, until: Promise<void>): FakePort['ports']['update'] =>
