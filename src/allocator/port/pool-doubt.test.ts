@@ -3,7 +3,7 @@
 // Answers of Neutron that may be old or lack something, what others do to the port, and what nobody can explain.
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { remainingMs } from '#base'
 import { OpenStackError } from '#openstack'
@@ -201,16 +201,8 @@ test('answers that stay old take nothing from anybody, and a database that was r
 
 test('an address whose removal is still on its way to the cloud is nobody’s next', async t => {
   const port = fakePort({ capacity: 1 })
-  const directory = directoryFor()
-  const first = poolOn(t, directory, port)
-  const [address] = await first.pool.acquire(owner(1), S4, soon())
-  await first.pool.close()
-  // The agent asks for the removal and dies; the cloud carries the write out later.
   const late = Promise.withResolvers<void>()
-  const held = { ...port, ports: { ...port.ports, update: heldBack(port, late.promise) } }
-  const victim = poolOn(t, directory, port, { neutron: async () => held, longLived: false })
-  releaseOwner(victim.journal, owner(1))
-  await assert.rejects(victim.pool.settle(soon(50)))
+  const { directory, address } = await askForRemoval(t, port, late.promise)
   const { journal, pool } = poolOn(t, directory, port, { reserve: 1 })
   const pending = pool.acquire(owner(2), S4, soon())
   pending.catch(() => {})
@@ -218,30 +210,36 @@ test('an address whose removal is still on its way to the cloud is nobody’s ne
   late.resolve()
   const [next] = await pending
   await sleep(50)
-  assert.equal(next!.address, address!.address)
+  assert.equal(next!.address, address)
   assert.ok(port.addresses().includes(next!.address), 'what a pod has is on its port')
   await until(() => listIntents(journal, port.id).length === 0, 'the end of all doubt')
 })
 
 test('a full subnet in which an earlier removal makes room meanwhile serves who waits', async t => {
   const port = fakePort({ capacity: 1 })
-  const directory = directoryFor()
-  const first = poolOn(t, directory, port)
-  const [address] = await first.pool.acquire(owner(1), S4, soon())
-  await first.pool.close()
-  // The removal is asked for, and comes to its end just before the next one of ours.
-  const held = { ...port, ports: { ...port.ports, update: heldBack(port, Promise.race<void>([])) } }
-  const victim = poolOn(t, directory, port, { neutron: async () => held, longLived: false })
-  releaseOwner(victim.journal, owner(1))
-  await assert.rejects(victim.pool.settle(soon(50)))
+  const { directory, address } = await askForRemoval(t, port)
+  // It comes to its end just before the next one of ours.
   const update: FakePort['ports']['update'] = async (id, change, limits) => {
-    if (change.fixed_ips?.length === 1) port.removeForeign(address!.address)
+    if (change.fixed_ips?.length === 1) port.removeForeign(address)
     return await port.ports.update(id, change, limits)
   }
   const { pool } = poolOn(t, directory, port, { neutron: async () => ({ ...port, ports: { ...port.ports, update } }) })
   const [next] = await pool.acquire(owner(2), S4, soon())
-  assert.equal(next!.address, address!.address)
+  assert.equal(next!.address, address)
 })
+
+/** An agent releases the only address, asks for its removal and dies. @param late when the cloud carries the write out; not by itself */
+async function askForRemoval(t: TestContext, port: FakePort, late = new Promise<void>(() => {})) {
+  const directory = directoryFor()
+  const first = poolOn(t, directory, port)
+  const [address] = await first.pool.acquire(owner(1), S4, soon())
+  await first.pool.close()
+  const held = { ...port, ports: { ...port.ports, update: heldBack(port, late) } }
+  const victim = poolOn(t, directory, port, { neutron: async () => held, longLived: false })
+  releaseOwner(victim.journal, owner(1))
+  await assert.rejects(victim.pool.settle(soon(50)))
+  return { directory, address: address!.address }
+}
 
 /** A write that comes to the cloud later than its caller waits. */
 const heldBack =
