@@ -406,8 +406,9 @@ describe('agent', { skip, concurrency: 2 }, () => {
         const namespaces = newPods(16)
         const holders = new Map<string, string>()
         let [done, failed, kills] = [0, 0, 0]
+        let killing = true
         const worker = async ({ netns }: Attachment) => {
-          while (done < CALLS_WITH_KILLS || kills < KILLS_MIN) {
+          while (done < CALLS_WITH_KILLS || (killing && kills < KILLS_MIN)) {
             done++
             const it = { containerId: `k${containers++}`, netns }
             const added = await node.call('ADD', it)
@@ -429,11 +430,15 @@ describe('agent', { skip, concurrency: 2 }, () => {
         void work.finally(() => {
           working = false
         })
-        while (working && kills < 12) {
-          await sleep(30 + Math.random() * 250)
-          await agent.kill('SIGKILL')
-          kills++
-          agent = await node.startAgent({ reconcile: 1 })
+        try {
+          while (working && kills < 12) {
+            await sleep(30 + Math.random() * 250)
+            await agent.kill('SIGKILL')
+            kills++
+            agent = await node.startAgent({ reconcile: 1 })
+          }
+        } finally {
+          killing = false
         }
         await work
         console.log(`    ${kills} kills, ${failed} of ${done} ADDs failed with error 11`)

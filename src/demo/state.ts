@@ -62,7 +62,7 @@ export function takePlace(name: string): Place {
   const isNew = mkdirSync(directory, { recursive: true, mode: 0o700 }) !== undefined
   if (!isNew && !existsSync(join(directory, LOCK)))
     throw new Error(
-      `Cannot use ${directory}: it is there already, and is none of a demo. Remedy: choose another --name`,
+      `Cannot use ${directory}: it is there already, and is none of a demo. Remedy: choose another --name, or remove it where it is empty: a demo was killed before it began`,
     )
   const fd = openSync(join(directory, LOCK), 'a', 0o600)
   if (!tryLock(fd)) {
